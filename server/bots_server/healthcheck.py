@@ -1,0 +1,41 @@
+"""`python -m bots_server.healthcheck [ADDRESS]`: exit status 0 where the server there is SERVING, 1 where not.
+
+For the health check of a container, which has no grpcurl. ADDRESS defaults to localhost at BOTS_PORT (50051). Where
+BOTS_TLS_CERT names the server's certificate, that is what is trusted, and ADDRESS must be one of its names.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+TIMEOUT_SECONDS = 2.0
+
+
+def complaint(address: str, certificate: Path | None = None) -> str | None:
+    """Returns what is wrong with the server at `address`; None where it is SERVING."""
+    if certificate is None:
+        channel = grpc.insecure_channel(address)
+    else:
+        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(certificate.read_bytes()))
+    with channel:
+        try:
+            request = health_pb2.HealthCheckRequest()
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT_SECONDS)
+        except grpc.RpcError as error:
+            return f"{address}: {error.code().name}: {error.details()}"
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        return f"{address}: {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
+    return None
+
+
+def main() -> None:
+    address = sys.argv[1] if len(sys.argv) > 1 else f"localhost:{os.environ.get('BOTS_PORT', '50051')}"
+    certificate = os.environ.get("BOTS_TLS_CERT")
+    sys.exit(complaint(address, Path(certificate) if certificate else None))
+
+
+if __name__ == "__main__":
+    main()

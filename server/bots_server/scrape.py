@@ -1,0 +1,99 @@
+"""`/metrics`: one page on one port, also where several worker processes serve.
+
+The parent serves the page. At each scrape it asks every worker over a pipe for what its registry holds, and adds the
+label `process` (the worker's number): a sum over that label is the server's, and Prometheus needs one target.
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from multiprocessing.connection import Connection
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+WORKER_SECONDS = 2.0  # below Prometheus' default scrape timeout of 10 s, also with several workers stuck
+
+log = logging.getLogger(__name__)
+
+
+class Page:
+    """A served /metrics; `port` is where. `close()` ends it."""
+
+    def __init__(self, port: int, registry: CollectorRegistry, host: str) -> None:
+        self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+        self.port = int(self._server.server_port)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def serve_metrics(port: int, registry: CollectorRegistry, host: str = "127.0.0.1") -> Page:
+    """Serves /metrics in a thread; port 0 picks a free one. Raises OSError where the port is taken."""
+    return Page(port, registry, host)
+
+
+def process_metrics(registry: CollectorRegistry) -> None:
+    """Adds process_* (CPU, memory, open files) and python_gc_* of this process."""
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+
+
+def answer_scrapes(connection: Connection, registry: CollectorRegistry) -> threading.Thread:
+    """In a worker: answers the parent's scrapes in a thread that ends when the parent does."""
+
+    def answer() -> None:
+        try:
+            while True:
+                scrape = connection.recv()
+                connection.send((scrape, list(registry.collect())))
+        except (EOFError, OSError):  # the parent is gone, and its children go too
+            return
+
+    thread = threading.Thread(target=answer, name="scrapes", daemon=True)
+    thread.start()
+    return thread
+
+
+class Workers:
+    """In the parent: a collector of what the workers' registries hold."""
+
+    def __init__(self, connections: Mapping[str, Connection]) -> None:
+        self._connections = connections
+        self._lock = threading.Lock()
+        self._scrape = 0
+
+    def describe(self) -> Iterable[Metric]:
+        """Returns nothing: registering asks no worker."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("bots_worker_up", "The worker process answered this scrape.", labels=("process",))
+        families: dict[str, Metric] = {}
+        with self._lock:
+            self._scrape += 1
+            for process, connection in self._connections.items():
+                answer = self._ask(connection)
+                up.add_metric((process,), answer is not None)
+                for family in answer or ():
+                    merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                    merged.samples += [
+                        sample._replace(labels={**sample.labels, "process": process}) for sample in family.samples
+                    ]
+        yield up
+        yield from families.values()
+
+    def _ask(self, connection: Connection) -> list[Metric] | None:
+        """Returns a worker's metrics; None where it is gone or does not answer in time."""
+        try:
+            connection.send(self._scrape)
+            while connection.poll(WORKER_SECONDS):
+                scrape, metrics = connection.recv()
+                if scrape == self._scrape:  # else the late answer to an earlier scrape
+                    return list(metrics)
+        except (EOFError, OSError):
+            return None
+        log.warning("a worker did not answer a scrape in %s s", WORKER_SECONDS)
+        return None
