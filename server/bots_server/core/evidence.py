@@ -65,5 +65,10 @@ def implicit_evidence(
         return np.zeros(len(strata)), np.zeros(len(strata))
     rates = implicit_pass_rates(capability, strata.weak, strata.strong)
     failures = 1.0 - rates
-    # fmax(NaN, 0) is 0.
-    return np.fmax(rates * rollouts, 0.0), np.fmax(failures * rollouts, 0.0)
+    rates *= rollouts
+    failures *= rollouts
+    unknown = np.isnan(rates)
+    if unknown.any():
+        rates[unknown] = 0.0
+        failures[unknown] = 0.0
+    return rates, failures

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.core import distinct, statistics
+from bots_server.core.deviations import Deviations as Deviations
+from bots_server.core.deviations import after_update, find, in_order, plus
 from bots_server.core.evidence import capability, implicit_evidence, implicit_pass_rates
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.tasks import Tasks
@@ -35,26 +37,6 @@ class Evidence:
 
     def __len__(self) -> int:
         """Returns n."""
-        return len(self.tasks)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Deviations:
-    """What their own outcomes added to the baseline of D evaluated tasks.
-
-    tasks:       `[D]` int64, ascending, distinct, in [0, N)
-    alpha:       `[D]` float64, pseudo-counts; may be negative
-    beta:        `[D]` float64, pseudo-counts; may be negative
-    last_update: `[D]` int64, number of the update in which the task was evaluated last, the run's first being 1
-    """
-
-    tasks: Ints
-    alpha: Floats
-    beta: Floats
-    last_update: Ints
-
-    def __len__(self) -> int:
-        """Returns D."""
         return len(self.tasks)
 
 
@@ -141,7 +123,11 @@ NOTHING = Evidence(np.empty(0, np.int64), np.empty(0), np.empty(0))
 def gather(tasks: NDArray[np.integer], successes: Floats, rollouts: NDArray[np.float64 | np.int64]) -> Evidence:
     """Returns the evidence of outcomes in any order, several outcomes of one task summed."""
     own, inverse = np.unique(np.asarray(tasks, np.int64), return_inverse=True)
-    return Evidence(own, np.bincount(inverse, successes, len(own)), np.bincount(inverse, rollouts, len(own)))
+    return Evidence(
+        tasks=own,
+        successes=np.asarray(np.bincount(inverse, successes, len(own)), np.float64),
+        rollouts=np.asarray(np.bincount(inverse, rollouts, len(own)), np.float64),
+    )
 
 
 def start(tasks: Tasks, hyperparameters: Hyperparameters) -> Posterior:
@@ -169,43 +155,40 @@ def alpha_beta(posterior: Posterior, tasks: Tasks, which: NDArray[np.integer] | 
         alpha, beta = posterior.baseline_alpha.take(tasks.stratum), posterior.baseline_beta.take(tasks.stratum)
         alpha[own.tasks], beta[own.tasks] = own.alpha, own.beta
         return alpha, beta
-    stratum = tasks.stratum.take(which)
-    alpha, beta = posterior.baseline_alpha.take(stratum), posterior.baseline_beta.take(stratum)
     deviations, pending = posterior.deviations, posterior.pending
+    alpha, beta = np.zeros(len(which)), np.zeros(len(which))
     if len(deviations):
-        at, found = _find(deviations.tasks, which)
+        at, found = find(deviations.tasks, which)
         alpha += deviations.alpha.take(at) * found
         beta += deviations.beta.take(at) * found
     if len(pending):
-        at, found = _find(pending.tasks, which)
+        at, found = find(pending.tasks, which)
         alpha += pending.successes.take(at) * found
         beta += (pending.rollouts - pending.successes).take(at) * found
-    # Rounding must not take a posterior below its prior.
-    np.maximum(alpha, tasks.strata.prior_alpha.take(stratum), out=alpha)
-    np.maximum(beta, tasks.strata.prior_beta.take(stratum), out=beta)
-    return alpha, beta
+    return _on_baseline(posterior, tasks, which, alpha, beta)
 
 
 def individuals(posterior: Posterior, tasks: Tasks) -> Individuals:
     """Returns the tasks that are deviating or pending."""
-    deviations, pending = posterior.deviations, posterior.pending
-    cooldown = posterior.hyperparameters.cooldown
-    own = deviations.tasks
-    cooling = posterior.updates - deviations.last_update < cooldown
-    if len(pending):
-        own = np.union1d(deviations.tasks, pending.tasks)
-        evaluated = deviations.tasks[cooling]
-        cooling = np.zeros(len(own), np.bool_)
-        cooling[own.searchsorted(evaluated)] = True
-        cooling[own.searchsorted(pending.tasks)] |= cooldown >= 1
-    alpha, beta = alpha_beta(posterior, tasks, own)
-    return Individuals(own, alpha, beta, cooling)
+    own, pending = posterior.deviations, posterior.pending
+    if len(pending):  # counts as evaluated in the update before, so that it cools where anything does
+        failures = pending.rollouts - pending.successes
+        own = in_order(plus(own, posterior.updates, pending.tasks, pending.successes, failures))
+    alpha, beta = _on_baseline(posterior, tasks, own.tasks, own.alpha, own.beta)
+    cooling = own.last_update > posterior.updates - posterior.hyperparameters.cooldown
+    return Individuals(own.tasks, alpha, beta, cooling)
 
 
-def _find(ascending: Ints, tasks: NDArray[np.integer]) -> tuple[Ints, NDArray[np.bool_]]:
-    """Returns where each task stands in `ascending` (not empty), and whether it does; else any position."""
-    at = np.minimum(ascending.searchsorted(tasks), len(ascending) - 1)
-    return at, ascending.take(at) == tasks
+def _on_baseline(
+    posterior: Posterior, tasks: Tasks, which: NDArray[np.integer], alpha: Floats, beta: Floats
+) -> tuple[Floats, Floats]:
+    stratum = tasks.stratum.take(which)
+    alpha = posterior.baseline_alpha.take(stratum) + alpha
+    beta = posterior.baseline_beta.take(stratum) + beta
+    # Rounding must not take a posterior below its prior.
+    np.maximum(alpha, tasks.strata.prior_alpha.take(stratum), out=alpha)
+    np.maximum(beta, tasks.strata.prior_beta.take(stratum), out=beta)
+    return alpha, beta
 
 
 def fold(posterior: Posterior, tasks: Tasks, event: Event) -> Posterior:
@@ -305,7 +288,7 @@ def _update(posterior: Posterior, tasks: Tasks) -> Posterior:
         capability=kappa,
         baseline_alpha=_decay(posterior.baseline_alpha, strata.prior_alpha, parameters.forgetting, implicit_alpha),
         baseline_beta=_decay(posterior.baseline_beta, strata.prior_beta, parameters.forgetting, implicit_beta),
-        deviations=_deviate(
+        deviations=after_update(
             posterior.deviations,
             parameters,
             updates,
@@ -322,33 +305,3 @@ def _decay(baseline: Floats, prior: Floats, forgetting: float, implicit: Floats)
     after += prior * forgetting
     after += implicit
     return np.maximum(after, prior, out=after)  # rounding must not take it below
-
-
-def _deviate(
-    before: Deviations, parameters: Hyperparameters, update: int, evaluated: Ints, alpha: Floats, beta: Floats
-) -> Deviations:
-    """Returns the deviations after an update, given what it adds to those of the `[n]` evaluated tasks."""
-    keep = 1 - parameters.forgetting
-    after_alpha, after_beta, last_update = before.alpha * keep, before.beta * keep, before.last_update.copy()
-    own = before.tasks
-    new: NDArray[np.bool_] | slice = slice(None)
-    if len(before):
-        at, found = _find(before.tasks, evaluated)
-        new = ~found
-        again = at[found]
-        after_alpha[again] += alpha[found]
-        after_beta[again] += beta[found]
-        last_update[again] = update
-    own = np.concatenate((own, evaluated[new]))
-    after_alpha = np.concatenate((after_alpha, alpha[new]))
-    after_beta = np.concatenate((after_beta, beta[new]))
-    last_update = np.concatenate((last_update, np.full(len(own) - len(before), update)))
-    order = own.argsort(kind="stable")
-    # A dropped task is wrong by less than the floor in this update, and of what it was wrong before (1 - forgetting) is
-    # left. So with a floor of at most 100 * forgetting * tolerance it is never wrong by more than 100 * tolerance,
-    # however often it is dropped.
-    floor = parameters.tolerance * min(1.0, 100 * parameters.forgetting)
-    small = np.maximum(np.abs(after_alpha), np.abs(after_beta)) < floor
-    small &= last_update <= update - parameters.cooldown
-    order = order[~small[order]]
-    return Deviations(own[order], after_alpha[order], after_beta[order], last_update[order])

@@ -25,8 +25,8 @@ class Tasks:
     """
 
     strata: Strata
-    stratum: NDArray[np.uint16 | np.uint32]
-    tag: NDArray[np.uint8 | np.uint16] | None
+    stratum: NDArray[np.unsignedinteger]
+    tag: NDArray[np.unsignedinteger] | None
     tags: tuple[str, ...]
     members: NDArray[np.int32]
     stratum_start: NDArray[np.int64]
@@ -46,8 +46,10 @@ def arrange(
     tags: Sequence[str] = (),
 ) -> Tasks:
     """Returns the tasks of a dataset, given `[N]` the stratum and, where there are `tags`, `[N]` the tag of each."""
-    column = stratum.astype(np.uint16 if len(strata) <= 2**16 else np.uint32, copy=False)
-    tag_column = None if tag is None else tag.astype(np.uint8 if len(tags) <= 2**8 else np.uint16, copy=False)
+    narrow_stratum: type[np.unsignedinteger] = np.uint16 if len(strata) <= 2**16 else np.uint32
+    narrow_tag: type[np.unsignedinteger] = np.uint8 if len(tags) <= 2**8 else np.uint16
+    column = stratum.astype(narrow_stratum, copy=False)
+    tag_column = None if tag is None else tag.astype(narrow_tag, copy=False)
     order = _stable_order(*(() if tag_column is None else (tag_column,)), column)
     by_stratum = column[order]
     first = np.ones(len(order), np.bool_)  # of its cell
