@@ -1,0 +1,505 @@
+"""The loop of a trainer: select a batch, report its outcomes; and everything else that one does with a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bots import resume
+from bots.channel import Channel
+from bots.columns import Tasks, indices_and_ids, rollouts_column, successes_column
+from bots.errors import DeadlineExceededError, FailedPreconditionError, TemporaryError
+from bots.fallback import Fallback, Outbox, Wish, uniform
+from bots.request_ids import new_request_id
+from bots.resources import Checkpoint, Event, RunInfo, Summary, hyperparameters_message
+from bots.v1 import task_selection_pb2 as pb
+
+if TYPE_CHECKING:
+    from bots.client import Client
+
+# A watch is asked again after so many seconds, so that it too has a deadline and a server that died is noticed.
+WATCH_SECONDS = 60.0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch:
+    """Tasks to train on next, columns of equal length n.
+
+    tasks              `[n]` int64 task indices.
+    ids                `[n]` their ids, or None where the dataset has none.
+    means              `[n]` float64 posterior means; NaN where the service was away.
+    draws              `[n]` float64 drawn pass rates; NaN where none decided (drawn uniformly, or greedy).
+    version            version of the run that the selection saw; None: the service was away.
+    selection_id       names the selection in reports; empty: the service was away.
+    lease_expire_time  until when no other selection gets these tasks; None: no lease.
+    policy_step        the policy's training step, as given to `select`.
+    fallback           the service was away, and the tasks are drawn uniformly.
+    """
+
+    tasks: npt.NDArray[np.int64]
+    ids: list[str] | None
+    means: npt.NDArray[np.float64]
+    draws: npt.NDArray[np.float64]
+    version: int | None
+    selection_id: str
+    lease_expire_time: datetime | None
+    policy_step: int | None
+    fallback: bool
+    run: Run = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def report(
+        self,
+        successes: npt.ArrayLike,
+        rollouts: npt.ArrayLike,
+        *,
+        complete: bool = True,
+        policy_step: int | None = None,
+        request_id: str | None = None,
+    ) -> int | None:
+        """Reports the outcomes of the whole batch; see `Run.report`. For a part of it use that, with `selection_id`."""
+        return self.run.report(
+            self.tasks,
+            successes,
+            rollouts,
+            selection_id=self.selection_id,
+            complete=complete,
+            policy_step=policy_step,
+            selection_policy_step=self.policy_step,
+            request_id=request_id,
+        )
+
+    def release(self) -> int:
+        """Gives the leases back where the batch will not be reported; returns how many tasks that frees."""
+        return self.run.release(self.selection_id) if self.selection_id else 0
+
+
+class Run:
+    """The posterior of one policy over one dataset. Made by `Client.run` and `Client.create_run`.
+
+    The first answer of the service fixes which run this is (`uid`): when the run is deleted and another one created
+    under its name, calls fail with FailedPreconditionError (RUN_REPLACED) and mix nothing. Every call raises the errors
+    of `bots.errors` within the client's deadline. Picklable (reports that are pending stay behind); safe to share among
+    threads.
+    """
+
+    def __init__(
+        self, client: Client, dataset: str, name: str, *, uid: str = "", fallback: Fallback | None = None
+    ) -> None:
+        self.client = client
+        self.dataset = dataset
+        self.name = name
+        self.uid = uid
+        self.fallback = fallback
+        self._outbox = Outbox(fallback.pending_reports if fallback else 0)
+        self._version: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({self.dataset}/{self.name})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_outbox": Outbox(self.fallback.pending_reports if self.fallback else 0)}
+
+    @property
+    def _channel(self) -> Channel:
+        return self.client._channel
+
+    # ------------------------------------------------------------------------------------------------ the loop
+
+    def select(
+        self,
+        batch_size: int,
+        *,
+        lease_seconds: float | None = None,
+        exclude: Tasks = (),
+        tags: Collection[str] = (),
+        tag_quotas: Mapping[str, int] | None = None,
+        tag_weights: Mapping[str, float] | None = None,
+        allow_fewer: bool = False,
+        target: float | None = None,
+        greedy: bool | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        policy_step: int | None = None,
+        request_id: str | None = None,
+    ) -> Batch:
+        """Returns the tasks to train on next: those whose drawn pass rate is nearest to the target.
+
+        A selection sees every report acknowledged before it was asked (on the same Redis primary). Selection has
+        exactly the distribution of drawing every task.
+
+        batch_size     1 to 10,000.
+        lease_seconds  in (0, 86,400]: no other live selection of the run gets these tasks until they are reported
+                       complete, released, or the time is over. None: no lease.
+        exclude        tasks (or ids) not to select, at most 10,000.
+        tags           select among the tasks of these tags alone.
+        tag_quotas     so many tasks of each tag, adding up to batch_size.
+        tag_weights    the quotas are drawn with these weights. At most one of the three.
+        allow_fewer    return what is eligible where it is less than batch_size, instead of FailedPreconditionError
+                       (TOO_FEW_ELIGIBLE).
+        target, greedy, temperature  in place of the run's hyperparameters.
+        seed           >= 0. Same seed, version and eligible set: same batch.
+        policy_step    the policy's training step, >= 0; `Batch.report` passes it on.
+        request_id     a UUIDv7, to repeat a call of yours; a selection that leases gets one by itself.
+        """
+        wish = Wish(batch_size, exclude, tags, tag_quotas or {}, tag_weights or {})
+        if self.fallback is not None:
+            wish.check(self.fallback)
+        excluded_tasks, excluded_ids = indices_and_ids(exclude)
+        request = pb.SelectBatchRequest(
+            dataset=self.dataset,
+            run=self.name,
+            run_uid=self.uid,
+            batch_size=batch_size,
+            job=self.client.job,
+            request_id=request_id or (new_request_id() if lease_seconds is not None else ""),
+            excluded_tasks=excluded_tasks,
+            excluded_ids=excluded_ids,
+            tags=tags,
+            tag_quotas=tag_quotas,
+            tag_weights=tag_weights,
+            lease_seconds=lease_seconds,
+            allow_fewer=allow_fewer,
+            target=target,
+            greedy=greedy,
+            temperature=temperature,
+            seed=seed,
+            policy_step=policy_step,
+        )
+        if self.fallback is None:
+            answer = self._channel.call(self._channel.stub.SelectBatch, request, self.client.timeout)
+        else:
+            deadline = _Deadline(self.client.timeout)
+            try:
+                self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.half)
+                answer = self._channel.call(
+                    self._channel.stub.SelectBatch, request, deadline.left(), wait_for_ready=not self.client.away
+                )
+            except TemporaryError:
+                self.client.away = True
+                return self._uniform_batch(self.fallback, wish, allow_fewer, seed, policy_step)
+            self.client.away = False
+        self._saw(answer.run_uid, answer.version)
+        return Batch(
+            tasks=np.array(answer.tasks, dtype=np.int64),
+            ids=list(answer.ids) or None,
+            means=np.array(answer.means, dtype=np.float64),
+            draws=np.array(answer.draws, dtype=np.float64),
+            version=answer.version,
+            selection_id=answer.selection_id,
+            lease_expire_time=(
+                answer.lease_expire_time.ToDatetime(tzinfo=timezone.utc)
+                if answer.HasField("lease_expire_time")
+                else None
+            ),
+            policy_step=policy_step,
+            fallback=False,
+            run=self,
+        )
+
+    def _uniform_batch(
+        self, fallback: Fallback, wish: Wish, allow_fewer: bool, seed: int | None, policy_step: int | None
+    ) -> Batch:
+        tasks = uniform(np.random.default_rng(seed), fallback, wish)
+        if len(tasks) < wish.batch_size and not allow_fewer:
+            raise FailedPreconditionError(
+                f"batch_size: {wish.batch_size}, must be at most the {len(tasks)} tasks that are left (service away)",
+                code="FAILED_PRECONDITION",
+                reason="TOO_FEW_ELIGIBLE",
+            )
+        unknown = np.full(len(tasks), np.nan)
+        return Batch(
+            tasks=tasks,
+            ids=None if fallback.ids is None else [fallback.ids[task] for task in tasks],
+            means=unknown,
+            draws=unknown,
+            version=None,
+            selection_id="",
+            lease_expire_time=None,
+            policy_step=policy_step,
+            fallback=True,
+            run=self,
+        )
+
+    def report(
+        self,
+        tasks: Tasks,
+        successes: npt.ArrayLike,
+        rollouts: npt.ArrayLike,
+        *,
+        selection_id: str = "",
+        complete: bool = True,
+        policy_step: int | None = None,
+        selection_policy_step: int | None = None,
+        request_id: str | None = None,
+    ) -> int | None:
+        """Reports outcomes; returns the version that they made, or None where a run with a fallback keeps them to send
+        later.
+
+        An acknowledged report is stored at the configured durability and applied exactly once, in an order all servers
+        agree on; a repeat of its request_id changes nothing and returns the first answer, or is refused when too old to
+        know.
+
+        tasks         indices or ids, 1 to 100,000; a task may appear several times, its counts add.
+        successes     one number, or one for each task: in [0, rollouts]; fractions are allowed (graded rewards).
+        rollouts      one whole number, or one for each task: in [1, 1,000,000].
+        selection_id  the selection that they answer, and whether it is `complete`: then its leases are released.
+        policy_step   the policy's training step now, and at the selection (`selection_policy_step`): how stale it was.
+        request_id    a UUIDv7, to repeat a call of yours; every report gets one by itself.
+        """
+        indices, ids = indices_and_ids(tasks)
+        outcomes = len(indices) + len(ids)
+        request = pb.ReportOutcomesRequest(
+            dataset=self.dataset,
+            run=self.name,
+            run_uid=self.uid,
+            job=self.client.job,
+            request_id=request_id or new_request_id(),
+            selection_id=selection_id,
+            complete=complete,
+            policy_step=policy_step,
+            selection_policy_step=selection_policy_step,
+            tasks=indices,
+            ids=ids,
+            successes=successes_column(successes, outcomes),
+            rollouts=rollouts_column(rollouts, outcomes),
+        )
+        if self.fallback is None:
+            return self._send(request, self.client.timeout)
+        deadline = _Deadline(self.client.timeout)
+        try:
+            self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.half)
+            version = self._send(request, deadline.left())
+        except TemporaryError:
+            self.client.away = True
+            self._outbox.keep(request)
+            return None
+        self.client.away = False
+        return version
+
+    def _send(self, report: pb.ReportOutcomesRequest, timeout: float) -> int:
+        answer = self._channel.call(
+            self._channel.stub.ReportOutcomes,
+            report,
+            timeout,
+            wait_for_ready=self.fallback is None or not self.client.away,
+        )
+        self._saw(answer.run_uid, answer.version)
+        return answer.version
+
+    @property
+    def pending_reports(self) -> int:
+        """Number of reports that wait for the service to be back (only with a fallback)."""
+        return len(self._outbox)
+
+    @property
+    def dropped_reports(self) -> int:
+        """Number of reports that were kept and then given up: too many, or refused in the end (only with a
+        fallback).
+        """
+        return self._outbox.dropped
+
+    def flush(self) -> None:
+        """Delivers the pending reports now. Raises a TemporaryError where the service is still away; they are kept."""
+        deadline = _Deadline(self.client.timeout)
+        self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.end)
+        self.client.away = False
+
+    def release(self, selection_id: str) -> int:
+        """Gives back the leases of a selection that will not be reported; returns how many tasks that frees."""
+        request = pb.ReleaseSelectionRequest(
+            dataset=self.dataset, run=self.name, run_uid=self.uid, selection_id=selection_id
+        )
+        try:
+            return self._channel.call(self._channel.stub.ReleaseSelection, request, self.client.timeout).released
+        except TemporaryError:
+            if self.fallback is None:
+                raise
+            return 0  # The clock ends the leases.
+
+    # ------------------------------------------------------------------------------------------------ looking at it
+
+    def info(self) -> RunInfo:
+        """Returns the run's current hyperparameters and version."""
+        request = pb.GetRunRequest(dataset=self.dataset, name=self.name)
+        return self._info(self._channel.call(self._channel.stub.GetRun, request, self.client.timeout).run)
+
+    def posteriors(
+        self, tasks: Tasks | None = None, *, timeout: float = 60.0
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Returns (alpha, beta), float64, of all tasks in order, or of the given tasks (or ids) in the order given.
+
+        All at one version; pending outcomes are counted in. timeout: seconds; ten million tasks are 160 MB.
+        """
+        indices, ids = indices_and_ids(() if tasks is None else tasks)
+        if tasks is not None and not (indices or ids):
+            return np.empty(0), np.empty(0)
+        request = pb.GetPosteriorsRequest(dataset=self.dataset, run=self.name, tasks=indices, ids=ids)
+        alpha = beta = np.empty(0)
+        for chunk in self._channel.stream(self._channel.stub.GetPosteriors, request, timeout):
+            self._saw(chunk.run_uid, chunk.version)
+            if not alpha.size:
+                alpha, beta = np.empty(chunk.size), np.empty(chunk.size)
+            end = chunk.offset + len(chunk.alpha) // 8
+            alpha[chunk.offset : end] = np.frombuffer(chunk.alpha, dtype="<f8")
+            beta[chunk.offset : end] = np.frombuffer(chunk.beta, dtype="<f8")
+        return alpha, beta
+
+    def summary(self) -> Summary:
+        """Returns the run at a glance: how hard the data is for the policy now, and how well the method predicts it."""
+        request = pb.GetRunSummaryRequest(dataset=self.dataset, run=self.name)
+        return self._summary(self._channel.call(self._channel.stub.GetRunSummary, request, self.client.timeout).summary)
+
+    def watch(self, interval_seconds: float = 1.0) -> Iterator[Summary]:
+        """Yields the summary now, then whenever the version has changed, at most once in `interval_seconds`; for ever.
+
+        Every minute it is asked anew and yields one that may be the same. Leaving the loop ends the stream.
+        """
+        request = pb.WatchRunRequest(dataset=self.dataset, run=self.name, interval_seconds=interval_seconds)
+        timeout = max(WATCH_SECONDS, interval_seconds)
+        while True:
+            began = time.monotonic()
+            answered = False
+            try:
+                for answer in self._channel.stream(self._channel.stub.WatchRun, request, timeout):
+                    answered = True
+                    yield self._summary(answer.summary)
+            except DeadlineExceededError:
+                if not answered:
+                    raise
+            # A server that ends streams at once must not be asked in a tight loop.
+            time.sleep(max(0.0, interval_seconds - (time.monotonic() - began)))
+
+    # ------------------------------------------------------------------------------------------------ history
+
+    def update(self, *, request_id: str | None = None, **hyperparameters: float) -> RunInfo:
+        """Changes hyperparameters for every trainer of the run; returns it as it is then."""
+        request = pb.UpdateRunRequest(
+            dataset=self.dataset,
+            name=self.name,
+            hyperparameters=hyperparameters_message(hyperparameters),
+            job=self.client.job,
+            request_id=request_id or new_request_id(),
+        )
+        return self._info(self._channel.call(self._channel.stub.UpdateRun, request, self.client.timeout).run)
+
+    def checkpoint(self, name: str, *, version: int | None = None, ttl_seconds: float | None = None) -> Checkpoint:
+        """Keeps a version (None: the newest) under a name, for `ttl_seconds` (None: for ever).
+
+        Again with the same version it returns the same; AlreadyExistsError: the name holds another version.
+        """
+        if version is None:
+            # Named, so that a repeat of the call means the same version.
+            version = self.info().version
+        request = pb.CreateCheckpointRequest(
+            dataset=self.dataset,
+            run=self.name,
+            run_uid=self.uid,
+            name=name,
+            version=version,
+            ttl_seconds=ttl_seconds,
+        )
+        answer = self._channel.call(self._channel.stub.CreateCheckpoint, request, self.client.timeout)
+        return Checkpoint.of(answer.checkpoint)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Returns the run's checkpoints, by name."""
+        request = pb.ListCheckpointsRequest(dataset=self.dataset, run=self.name)
+        answer = self._channel.call(self._channel.stub.ListCheckpoints, request, self.client.timeout)
+        return [Checkpoint.of(checkpoint) for checkpoint in answer.checkpoints]
+
+    def delete_checkpoint(self, name: str) -> None:
+        """Deletes a checkpoint. NotFoundError: there is none of that name."""
+        request = pb.DeleteCheckpointRequest(dataset=self.dataset, run=self.name, name=name)
+        self._channel.call(self._channel.stub.DeleteCheckpoint, request, self.client.timeout)
+
+    def restore(
+        self,
+        *,
+        checkpoint: str | None = None,
+        version: int | None = None,
+        expected_version: int | None = None,
+        request_id: str | None = None,
+    ) -> int:
+        """Goes back to a checkpoint or to a version of the history, for every trainer of the run; returns the new
+        version.
+
+        It is an event: the version goes up, nothing is rewritten. FailedPreconditionError (VERSION_MISMATCH): the run's
+        version is not `expected_version` any more. NotFoundError (VERSION_NOT_FOUND): the version is no longer kept.
+        """
+        if (checkpoint is None) == (version is None):
+            raise ValueError("restore: exactly one of checkpoint and version")
+        request = pb.RestoreRunRequest(
+            dataset=self.dataset,
+            run=self.name,
+            run_uid=self.uid,
+            expected_version=expected_version,
+            job=self.client.job,
+            request_id=request_id or new_request_id(),
+        )
+        if checkpoint is not None:
+            request.checkpoint = checkpoint
+        elif version is not None:
+            request.version = version
+        answer = self._channel.call(self._channel.stub.RestoreRun, request, self.client.timeout)
+        self._saw(answer.run_uid, answer.version)
+        return answer.version
+
+    def events(self, *, after_version: int | None = None, limit: int | None = None) -> list[Event]:
+        """Returns the history, oldest first: events above `after_version` (None: from the oldest kept), at most `limit`
+        (in [1, 10,000]; None: 100)."""
+        request = pb.ListEventsRequest(dataset=self.dataset, run=self.name, after_version=after_version, limit=limit)
+        answer = self._channel.call(self._channel.stub.ListEvents, request, self.client.timeout)
+        return [Event.of(event) for event in answer.events]
+
+    def state_dict(self, *, ttl_seconds: float | None = resume.KEEP_SECONDS) -> dict[str, Any]:
+        """Returns what a trainer puts in its own checkpoint, fit for JSON; see `bots.resume`.
+
+        ttl_seconds  keep the present version on the server for so long; None: for as long as the history has it.
+        """
+        return resume.state_dict(self, ttl_seconds)
+
+    def load_state_dict(self, state: Mapping[str, Any], *, fork_as: str | None = None) -> resume.Resumed:
+        """Goes back to a state where nobody else is in the way, and says what was done; see `bots.resume`."""
+        return resume.load_state_dict(self, state, fork_as)
+
+    def _info(self, message: pb.Run) -> RunInfo:
+        info = RunInfo.of(message)
+        self._saw(info.uid, info.version)
+        return info
+
+    def _summary(self, message: pb.RunSummary) -> Summary:
+        summary = Summary.of(message)
+        self._saw(summary.run.uid, summary.run.version)
+        return summary
+
+    def _saw(self, uid: str, version: int) -> None:
+        if self.uid and uid != self.uid:
+            raise FailedPreconditionError(
+                f"run {self.dataset}/{self.name}: it was deleted, and another one created under its name",
+                code="FAILED_PRECONDITION",
+                reason="RUN_REPLACED",
+            )
+        self.uid = uid
+        self._version = max(version, self._version or 0)
+
+
+class _Deadline:
+    """One call's time, shared by the calls that it is made of."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+        # Older reports get the first half, so that the call itself gets its turn.
+        self.half = self.end - seconds / 2
+
+    def left(self) -> float:
+        """Seconds left, a little at least, so that a call is made."""
+        return max(0.001, self.end - time.monotonic())
