@@ -3,6 +3,7 @@
 Names and meanings are in `metrics.py`; here is how they are read.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -80,7 +81,8 @@ class RunCollector:
         for name, (text, value) in self._gauges.items():
             gauge = GaugeMetricFamily(f"bots_run_{name}", text, labels=RUN)
             for s in summaries:
-                gauge.add_metric((s.run.dataset, s.run.name), value(s))
+                if not math.isnan(number := value(s)):  # what is not known is absent
+                    gauge.add_metric((s.run.dataset, s.run.name), number)
             yield gauge
         for name, (text, _) in self._sums.items():
             counter = CounterMetricFamily(f"bots_run_{name}", f"{text} Since the run began.", labels=RUN)

@@ -10,7 +10,7 @@ Cardinality. No label ever holds a task, a job or a request. Labels and their nu
     dataset, run      runs that this server holds now; one that is deleted, or that nobody asked for in
                       `replica_idle_seconds`, is exported no more
     pass_rate         20 bins          hyperparameter    11 names          tag    the 50 largest of the dataset
-A run costs 68 series and one more a tag (at most 118), a process some 900 besides.
+A run costs at most 68 series and one more a tag (50 tags: 118), a process some 900 besides.
 """
 
 import math
@@ -37,12 +37,12 @@ COUNTED = {
     "hyperparameter_changes": "Changes of hyperparameters that this server folded (take the max).",
 }
 
-# What a run is now: field of bots.v1.RunSummary (or what to make of it), unit in the name, help.
+# What a run is now: help, and the value, from its summary; NaN (not known) is not exported.
 GAUGES: dict[str, tuple[str, Callable[[pb.RunSummary], float]]] = {
     "version": ("Events of the run.", lambda s: s.run.version),
     "updates": ("Updates applied.", lambda s: s.updates),
     "capability": (
-        "kappa: where the policy stands between the weak (0) and the strong (1) reference model; NaN: not known yet.",
+        "kappa: where the policy stands between the weak (0) and the strong (1) reference model.",
         lambda s: s.capability if s.HasField("capability") else math.nan,
     ),
     "pending_rollouts": ("Rollouts that wait for the update they belong to.", lambda s: s.pending_rollouts),

@@ -93,7 +93,7 @@ def test_redis_errors_and_retries() -> None:
 
 
 def test_a_run_is_exported_from_its_summary() -> None:
-    """A run's state is what its summary says; unknown is NaN; sums are means times their weight."""
+    """A run's state is what its summary says; unknown is absent; sums are means times their weight."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.export_runs(lambda: [summary(outcomes=8, tags=2)])
@@ -102,7 +102,7 @@ def test_a_run_is_exported_from_its_summary() -> None:
     run = {"dataset": "d", "run": "r"}
     assert value(registry, "bots_run_version", **run) == 7
     assert value(registry, "bots_run_in_reach_ratio", **run) == 0.5
-    assert math.isnan(value(registry, "bots_run_capability", **run) or 0)
+    assert value(registry, "bots_run_capability", **run) is None
     assert value(registry, "bots_run_tasks", **run, pass_rate="0.95") == 19
     assert value(registry, "bots_run_outcomes_total", **run) == 8
     assert value(registry, "bots_run_effective_outcomes_total", **run) == 6
@@ -143,7 +143,7 @@ def test_counters_of_a_run_never_go_down() -> None:
 
 
 def test_cardinality_is_as_documented() -> None:
-    """A run costs 68 series and one more a tag, a process some 900."""
+    """A run costs at most 68 series and one more a tag, a process some 900."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     for method in METHODS:
@@ -157,8 +157,8 @@ def test_cardinality_is_as_documented() -> None:
 
     idle = series()
     assert idle <= 950
-    metrics.export_runs(lambda: [summary(str(i), uid=str(i), tags=50) for i in range(10)])
-    assert (series() - idle) / 10 == 68 + 50
+    metrics.export_runs(lambda: [summary(str(i), uid=str(i), outcomes=8, tags=50) for i in range(10)])
+    assert (series() - idle) / 10 <= 68 + 50
 
 
 def test_workers_are_one_page() -> None:

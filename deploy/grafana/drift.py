@@ -1,0 +1,268 @@
+"""Difficulty drift: how hard the data is for the policy now, how that moves, and whether selection pays."""
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Panel
+from panels import BLUE, GREEN, GREY, PURPLE, RED, YELLOW, annotation, heat, lines, number, page, variable
+
+Panels = list[Builder[Panel]]
+
+RUN = 'dataset="$dataset", run="$run"'
+INTERVAL = "$__rate_interval"
+
+
+def state(name: str, labels: str = "") -> str:
+    """Returns what the run is: every server that holds it says the same."""
+    return f"max by (dataset, run{labels}) (bots_run_{name}{{{RUN}}})"
+
+
+def grown(name: str, window: str = INTERVAL) -> str:
+    """Returns how much a counter of the run grew in a window, as the server saw it that saw most."""
+    return f"max by (dataset, run) (increase(bots_run_{name}_total{{{RUN}}}[{window}]))"
+
+
+def per_outcome(name: str, window: str = INTERVAL, outcomes: str = "outcomes") -> str:
+    """Returns a mean over the outcomes reported in a window; nothing where there were none."""
+    return f"{grown(name, window)} / ({grown(outcomes, window)} > 0)"
+
+
+def done(name: str, window: str = INTERVAL) -> str:
+    """Returns a rate of what the servers did for the run, each its share."""
+    return f"sum by (dataset, run) (rate(bots_run_{name}_total{{{RUN}}}[{window}]))"
+
+
+def saved(window: str) -> str:
+    """Returns the rollouts that uniform selection would have needed in a window for as many effective tasks, less those
+    that were spent: rollouts * (effective task ratio / that of uniform selection - 1)."""
+    uniform = f"avg_over_time(bots_run_uniform_effective_task_ratio{{{RUN}}}[{window}])"
+    ratio = per_outcome("effective_outcomes", window)
+    return f"{grown('rollouts', window)} * ({ratio} / max by (dataset, run) ({uniform}) - 1)"
+
+
+def drift() -> dashboard.Dashboard:
+    board = (
+        page(
+            "BOTS: difficulty drift",
+            "bots-drift",
+            "How hard the data is for the policy now, how that drifts, and whether selection pays.",
+            ("Service", "/d/bots-service"),
+        )
+        .with_variable(variable("dataset", "Dataset", "label_values(bots_run_version, dataset)"))
+        .with_variable(variable("run", "Run", 'label_values(bots_run_version{dataset="$dataset"}, run)'))
+        .annotation(
+            annotation(
+                "Restores",
+                f"max by (dataset, run) (changes(bots_run_restores_total{{{RUN}}}[1m])) > 0",
+                PURPLE,
+                "Run restored to an earlier state",
+            )
+        )
+        .annotation(
+            annotation(
+                "Hyperparameters",
+                f"max by (dataset, run) (changes(bots_run_hyperparameter_changes_total{{{RUN}}}[1m])) > 0",
+                YELLOW,
+                "Hyperparameters changed",
+            )
+        )
+    )
+    for panel in (*at_a_glance(), *difficulty(), *gain(), *prediction(), *progress()):
+        board.with_panel(panel)
+    return board
+
+
+def at_a_glance() -> Panels:
+    return [
+        number(
+            "In reach",
+            "Share of tasks with posterior mean from 0.1 to 0.9: those that can teach the policy something now.",
+            state("in_reach_ratio"),
+            unit="percentunit",
+            decimals=1,
+            steps=((None, RED), (0.1, YELLOW), (0.25, GREEN)),
+        ),
+        number(
+            "Capability",
+            "kappa: where the policy stands between the weak (0) and the strong (1) reference model. None without "
+            "reference pass rates.",
+            state("capability"),
+            decimals=2,
+        ),
+        number(
+            "Effective task ratio",
+            "Share of the recently reported tasks with observed pass rate strictly between 0 and 1. Only those give a "
+            "group-normalised gradient.",
+            state("recent_effective_task_ratio"),
+            unit="percentunit",
+            decimals=1,
+            steps=((None, RED), (0.2, YELLOW), (0.5, GREEN)),
+        ),
+        number(
+            "Rollouts saved",
+            "In the time shown: rollouts that uniform selection would have needed beyond those spent, for as many "
+            "effective tasks. Expected under the posterior; below 0 selection costs.",
+            saved("$__range"),
+            decimals=0,
+            steps=((None, RED), (0, GREEN)),
+        ),
+        number(
+            "Prediction error",
+            "Mean distance of the posterior mean before the outcome from the observed pass rate, recently.",
+            state("recent_absolute_error"),
+            decimals=3,
+            steps=((None, GREEN), (0.25, YELLOW), (0.4, RED)),
+        ),
+        number(
+            "Tasks tried",
+            "Estimated number of tasks ever reported (standard error 2.3 %).",
+            state("tried_tasks"),
+            decimals=0,
+        ),
+    ]
+
+
+def difficulty() -> Panels:
+    return [
+        heat(
+            "Posterior means over time",
+            "Tasks by posterior mean pass rate: each column is all tasks of the dataset at one time, from unsolvable "
+            "(bottom) to solved (top). Brighter: more tasks.",
+            state("tasks", ", pass_rate"),
+            "{{pass_rate}}",
+            width=16,
+            height=10,
+        ),
+        lines(
+            "Solved, in reach, unsolvable",
+            "Share of tasks with posterior mean above 0.9, from 0.1 to 0.9, and below 0.1.",
+            {
+                "unsolvable": state("unsolvable_ratio"),
+                "in reach": state("in_reach_ratio"),
+                "solved": state("solved_ratio"),
+            },
+            height=10,
+            unit="percentunit",
+            low=0,
+            high=1,
+            colors=(RED, BLUE, GREEN),
+            stacked=True,
+        ),
+    ]
+
+
+def gain() -> Panels:
+    return [
+        lines(
+            "Effective task ratio",
+            "Share of reported tasks with observed pass rate strictly between 0 and 1, recently, against what uniform "
+            "selection would get now with as many rollouts a task, expected under the posterior.",
+            {
+                "selected": state("recent_effective_task_ratio"),
+                "uniform (expected)": state("uniform_effective_task_ratio"),
+            },
+            unit="percentunit",
+            low=0,
+            high=1,
+            colors=(BLUE, GREY),
+        ),
+        lines(
+            "Rollouts per effective task",
+            "What one task that gives a gradient costs in rollouts; the gap is what selection saves.",
+            {
+                "selected": per_outcome("rollouts", outcomes="effective_outcomes"),
+                "uniform (expected)": f"{per_outcome('rollouts')} / {state('uniform_effective_task_ratio')}",
+            },
+            low=0,
+            colors=(BLUE, GREY),
+        ),
+        lines(
+            "Capability and target",
+            "kappa, where the policy stands between the weak (0) and the strong (1) reference model; the pass rate "
+            "that selection aims at; and the mean of the posterior means over all tasks.",
+            {
+                "capability": state("capability"),
+                "target": f'max by (dataset, run) (bots_run_hyperparameter{{{RUN}, hyperparameter="target"}})',
+                "mean pass rate": state("mean_pass_rate"),
+            },
+            colors=(PURPLE, GREY, BLUE),
+        ),
+    ]
+
+
+def prediction() -> Panels:
+    tag = f"bots_run_tag_mean_pass_rate{{{RUN}}}[$__range] @ end()"
+    return [
+        lines(
+            "Prediction error",
+            "Mean |predicted - observed pass rate| before the outcome was applied: of the posterior mean, and of the "
+            "implicit pass rate that the references give. Where the second stays high, the references do not fit.",
+            {
+                "posterior mean": per_outcome("absolute_error"),
+                "implicit": per_outcome("implicit_absolute_error", outcomes="implicit_outcomes"),
+                "posterior mean, Brier": per_outcome("squared_error"),
+            },
+            low=0,
+            colors=(BLUE, PURPLE, GREY),
+        ),
+        lines(
+            "Implicit estimate: AUC and correlation",
+            "Of the implicit pass rate, recently (paper, Figure 5). AUC: how well it ranks rollouts by success; 0.5 is "
+            "chance. Correlation: with the observed pass rates.",
+            {"AUC": state("recent_implicit_auc"), "correlation": state("recent_implicit_correlation")},
+            high=1,
+            colors=(PURPLE, BLUE),
+        ),
+        lines(
+            "Mean pass rate by tag",
+            "Mean of the posterior means over the tasks of a tag, of the 10 tags that moved most. Tags that fall are "
+            "being forgotten; tags that stay at 0 or 1 teach nothing.",
+            {
+                "{{tag}}": f"{state('tag_mean_pass_rate', ', tag')} and on (dataset, run, tag) topk(10, "
+                f"max by (dataset, run, tag) (max_over_time({tag}) - min_over_time({tag})))"
+            },
+            unit="percentunit",
+        ),
+    ]
+
+
+def progress() -> Panels:
+    return [
+        lines(
+            "Rollouts and tasks a minute",
+            "Rollouts reported, and tasks selected, a minute. Selected without reports: a trainer is stuck, or reports "
+            "fail.",
+            {
+                "rollouts reported": f"60 * max by (dataset, run) (rate(bots_run_rollouts_total{{{RUN}}}[{INTERVAL}]))",
+                "tasks reported": f"60 * max by (dataset, run) (rate(bots_run_outcomes_total{{{RUN}}}[{INTERVAL}]))",
+                "tasks selected": f"60 * {done('selected_tasks')}",
+            },
+            width=6,
+            low=0,
+            colors=(GREEN, BLUE, YELLOW),
+        ),
+        lines(
+            "Evidence a task",
+            "Mean pseudo-counts a task beyond its prior; forgetting bounds it. Pending: rollouts that wait for the "
+            "update they belong to.",
+            {"evidence": state("mean_evidence_rollouts"), "pending rollouts": state("pending_rollouts")},
+            width=6,
+            low=0,
+            colors=(BLUE, YELLOW),
+        ),
+        lines(
+            "Tasks tried and deviating",
+            "Tasks ever reported (estimated), and tasks with a deviation of their own now.",
+            {"tried": state("tried_tasks"), "deviating": state("deviating_tasks")},
+            width=6,
+            low=0,
+            colors=(BLUE, GREY),
+        ),
+        lines(
+            "Policy lag",
+            "Policy steps between a selection and its report, recently, over the reports that say.",
+            {"policy steps": state("recent_policy_lag_steps")},
+            width=6,
+            low=0,
+            colors=(PURPLE,),
+        ),
+    ]
