@@ -18,6 +18,10 @@ MOST_BYTES = 3_500_000
 ID_BYTES = 64 + 2
 
 
+# One pass rate for each task; None and NaN: not known.
+Rates = npt.ArrayLike | Sequence[float | None]
+
+
 @dataclass(frozen=True)
 class Columns:
     """A dataset, checked as far as its shape goes; values are the server's to check.
@@ -39,8 +43,8 @@ def arrange(
     name: str,
     *,
     size: int | None,
-    weak: npt.ArrayLike | None,
-    strong: npt.ArrayLike | None,
+    weak: Rates | None,
+    strong: Rates | None,
     prior: tuple[npt.ArrayLike, npt.ArrayLike] | None,
     tags: Sequence[str] | npt.NDArray[Any] | None,
     ids: Sequence[str] | npt.NDArray[Any] | None,

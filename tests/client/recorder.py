@@ -1,0 +1,123 @@
+"""A service that records what reaches it and answers what the test says: for what the client alone decides.
+
+Everything else is tested against the real server.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from bots.v1 import task_selection_pb2 as pb
+
+SERVICE = pb.DESCRIPTOR.services_by_name["TaskSelectionService"]
+METHODS = tuple(SERVICE.methods_by_name)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that arrived. seconds: what was left of its deadline; None: it had none."""
+
+    method: str
+    requests: list[Any]
+    metadata: dict[str, str]
+    seconds: float | None
+
+    @property
+    def request(self) -> Any:
+        return self.requests[0]
+
+
+@dataclass
+class Recorder(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
+    """Answers every method with an empty message (a stream with one), or by the function in `answers`."""
+
+    calls: list[Call] = field(default_factory=list)
+    answers: dict[str, Callable[[Any, grpc.ServicerContext], Message]] = field(default_factory=dict)
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        method = SERVICE.methods_by_name[details.method.rsplit("/", 1)[1]]
+        request_type = getattr(pb, method.input_type.name)
+        response_type = getattr(pb, method.output_type.name)
+
+        def answer(requests: Any, context: grpc.ServicerContext) -> Message:
+            remaining = context.time_remaining()
+            call = Call(
+                method.name,
+                list(requests) if method.client_streaming else [requests],
+                {item[0]: str(item[1]) for item in context.invocation_metadata()},
+                # gRPC says a million years or so where there is none.
+                remaining if remaining is not None and remaining < 1e9 else None,
+            )
+            self.calls.append(call)
+            empty: Message = response_type()
+            return self.answers.get(method.name, lambda request, context: empty)(call.request, context)
+
+        def answers(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+            yield answer(request, context)
+
+        behaviour = {
+            (False, False): lambda: grpc.unary_unary_rpc_method_handler(
+                answer, request_type.FromString, response_type.SerializeToString
+            ),
+            (False, True): lambda: grpc.unary_stream_rpc_method_handler(
+                answers, request_type.FromString, response_type.SerializeToString
+            ),
+            (True, False): lambda: grpc.stream_unary_rpc_method_handler(
+                answer, request_type.FromString, response_type.SerializeToString
+            ),
+        }
+        return behaviour[method.client_streaming, method.server_streaming]()
+
+    def of(self, method: str) -> list[Call]:
+        """Returns the calls of one method."""
+        return [call for call in self.calls if call.method == method]
+
+
+def fails(
+    status: grpc.StatusCode, reason: str = "", message: str = "no", times: int | None = None
+) -> Callable[[Any, grpc.ServicerContext], Message]:
+    """Returns an answer that fails `times` times (None: always), and from then on is empty."""
+    left = [times if times is not None else -1]
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Message:
+        if left[0] != 0:
+            left[0] -= 1
+            if reason:
+                context.set_trailing_metadata((("bots-reason", reason),))
+            context.abort(status, message)
+        response: Message = getattr(pb, type(request).__name__.replace("Request", "Response"))()
+        return response
+
+    return answer
+
+
+def never(request: Any, context: grpc.ServicerContext) -> Message:
+    """Gives no answer for as long as the caller waits."""
+    gone = threading.Event()
+    if context.add_callback(gone.set):
+        gone.wait(60)
+    raise TimeoutError("the caller has left")
+
+
+@contextmanager
+def served(
+    recorder: Recorder, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+) -> Iterator[str]:
+    """Serves the recorder at `address`; gives the address with the port that was chosen."""
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=8), handlers=[recorder], options=(("grpc.so_reuseport", 0),)
+    )
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    server.start()
+    try:
+        yield f"{address.rsplit(':', 1)[0]}:{port}"
+    finally:
+        server.stop(grace=None).wait()

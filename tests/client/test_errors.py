@@ -1,0 +1,122 @@
+"""What the caller is told when a call fails."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import grpc
+import pytest
+
+import bots
+from bots import errors
+from tests.client.recorder import Recorder, fails, never, served
+
+FAILURES = [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK]
+
+
+@pytest.mark.parametrize("status", FAILURES, ids=lambda status: status.name)
+def test_every_status_has_a_class(status: grpc.StatusCode) -> None:
+    """A status of gRPC is an error of one of the three branches, each of which says what the caller can do."""
+    kind = errors.CLASS_OF_STATUS.get(status)
+    assert kind is not None
+    branches = (bots.RefusedError, bots.TemporaryError, bots.BrokenError)
+    assert sum(issubclass(kind, branch) for branch in branches) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "kind"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", bots.InvalidArgumentError),
+        (grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND", bots.NotFoundError),
+        (grpc.StatusCode.ALREADY_EXISTS, "RUN_EXISTS", bots.AlreadyExistsError),
+        (grpc.StatusCode.FAILED_PRECONDITION, "TOO_FEW_ELIGIBLE", bots.FailedPreconditionError),
+        (grpc.StatusCode.UNAUTHENTICATED, "BAD_TOKEN", bots.UnauthenticatedError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", bots.ResourceExhaustedError),
+        (grpc.StatusCode.ABORTED, "CONFLICT", bots.AbortedError),
+        (grpc.StatusCode.UNIMPLEMENTED, "", bots.UnimplementedError),
+        (grpc.StatusCode.INTERNAL, "", bots.InternalError),
+    ],
+)
+def test_an_error_says_message_code_and_reason(
+    recorder: Recorder, client: bots.Client, status: grpc.StatusCode, reason: str, kind: type[bots.BotsError]
+) -> None:
+    """The class follows the status; the message is the service's; `reason` is its word for programs."""
+    recorder.answers["GetRun"] = fails(status, reason, "batch_size: 0, must be in [1, 10000]")
+    with pytest.raises(kind) as caught:
+        client.run("d", "r").info()
+    assert caught.type is kind
+    assert str(caught.value).endswith("batch_size: 0, must be in [1, 10000]")
+    assert (caught.value.code, caught.value.reason) == (status.name, reason)
+
+
+def test_a_refused_value_is_a_value_error() -> None:
+    """Whoever catches ValueError for bad arguments catches the service's refusal too."""
+    assert issubclass(bots.InvalidArgumentError, ValueError)
+
+
+def test_an_error_names_the_address_where_nobody_answers() -> None:
+    """Where it is not the service that speaks, the message says which address was tried."""
+    with bots.Client("127.0.0.1:1", timeout=0.2) as client, pytest.raises(bots.TemporaryError, match=r"127\.0\.0\.1:1"):
+        client.list_datasets()
+
+
+def test_errors_can_be_pickled() -> None:
+    """An error crosses processes with its code and reason."""
+    error = pickle.loads(pickle.dumps(bots.NotFoundError("gone", code="NOT_FOUND", reason="RUN_NOT_FOUND")))
+    assert (type(error), str(error), error.code, error.reason) == (
+        bots.NotFoundError,
+        "gone",
+        "NOT_FOUND",
+        "RUN_NOT_FOUND",
+    )
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    """The module's docstring draws every error once, under its parent."""
+    drawn = {}
+    parents = ["BotsError"]
+    for line in inspect.getdoc(errors).splitlines():  # type: ignore[union-attr]
+        name = next((word for word in line.split() if word.endswith("Error") and word in dir(errors)), None)
+        if name is None or "─" not in line:
+            continue
+        depth = (line.index(name) - 4) // 4
+        parents[depth:] = [name]
+        drawn[name] = parents[depth - 1]
+    defined = {
+        name: kind.__bases__[0].__name__
+        for name, kind in vars(errors).items()
+        if inspect.isclass(kind) and issubclass(kind, bots.BotsError) and kind is not bots.BotsError
+    }
+    assert drawn == defined
+
+
+def test_keyboard_interrupt_passes_through() -> None:
+    """Ctrl-C during a call is a KeyboardInterrupt, at once, and no error of ours."""
+
+    recorder = Recorder()
+    recorder.answers["ListDatasets"] = never
+    program = """
+import sys, bots
+try:
+    print("calling", flush=True)
+    bots.Client(sys.argv[1], timeout=60).list_datasets()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    with served(recorder) as address:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        with process:
+            deadline = time.monotonic() + 20
+            while not recorder.calls:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=20)
+    assert output.split() == ["calling", "interrupted"]

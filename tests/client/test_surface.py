@@ -1,0 +1,121 @@
+"""The public surface: complete, plain, and light."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bots
+from tests.client.recorder import METHODS, Recorder
+
+PACKAGE = Path(bots.__file__).parent
+
+# One call of the public surface for each RPC.
+CALLS: dict[str, Callable[[bots.Client, bots.Run], object]] = {
+    "CreateDataset": lambda client, run: client.create_dataset("d", size=1),
+    "GetDataset": lambda client, run: client.get_dataset("d"),
+    "ListDatasets": lambda client, run: client.list_datasets(),
+    "DeleteDataset": lambda client, run: client.delete_dataset("d"),
+    "CreateRun": lambda client, run: client.create_run("d", "r"),
+    "GetRun": lambda client, run: run.info(),
+    "ListRuns": lambda client, run: client.list_runs("d"),
+    "UpdateRun": lambda client, run: run.update(target=0.5),
+    "DeleteRun": lambda client, run: client.delete_run("d", "r"),
+    "SelectBatch": lambda client, run: run.select(1),
+    "ReportOutcomes": lambda client, run: run.report(0, 1, 1),
+    "ReleaseSelection": lambda client, run: run.release("s"),
+    "GetPosteriors": lambda client, run: run.posteriors(),
+    "GetRunSummary": lambda client, run: run.summary(),
+    "WatchRun": lambda client, run: next(run.watch()),
+    "CreateCheckpoint": lambda client, run: run.checkpoint("c"),
+    "ListCheckpoints": lambda client, run: run.checkpoints(),
+    "DeleteCheckpoint": lambda client, run: run.delete_checkpoint("c"),
+    "RestoreRun": lambda client, run: run.restore(version=0),
+    "ListEvents": lambda client, run: run.events(),
+}
+
+
+def test_every_rpc_of_the_proto_is_in_this_test() -> None:
+    """The list of calls is the service's list of RPCs."""
+    assert sorted(CALLS) == sorted(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_rpc_is_reached(recorder: Recorder, client: bots.Client, method: str) -> None:
+    """Each RPC of the proto is reached through the client, with a deadline."""
+    CALLS[method](client, client.run("d", "r"))
+    (call,) = recorder.of(method)
+    assert call.seconds is not None
+    assert call.seconds <= 60
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_protobuf_comes_back(client: bots.Client, method: str) -> None:
+    """What comes back is plain: dataclasses, arrays, numbers, or a Run."""
+    result = CALLS[method](client, client.run("d", "r"))
+    assert not type(result).__module__.startswith(("google", "bots.v1"))
+
+
+def test_what_comes_back_is_frozen() -> None:
+    """Every dataclass of the surface is frozen."""
+    kinds = [getattr(bots, name) for name in bots.__all__]
+    records = [kind for kind in kinds if inspect.isclass(kind) and dataclasses.is_dataclass(kind)]
+    assert len(records) > 10
+    assert all(kind.__dataclass_params__.frozen for kind in records)  # type: ignore[attr-defined]
+
+
+def test_the_surface_is_listed() -> None:
+    """`__all__` is sorted, and holds every public name of the package's front but its modules."""
+    names = {name for name, value in vars(bots).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert set(bots.__all__) == names
+
+
+def test_everything_public_is_documented() -> None:
+    """Each class of the surface, and each public method of it, has a docstring."""
+    for name in bots.__all__:
+        kind = getattr(bots, name)
+        assert inspect.getdoc(kind), name
+        for method, function in inspect.getmembers(kind, inspect.isfunction):
+            assert method.startswith("_") or inspect.getdoc(function), f"{name}.{method}"
+
+
+def test_hyperparameters_are_those_of_the_proto(client: bots.Client) -> None:
+    """A misspelt hyperparameter is a TypeError that lists those that there are."""
+    with pytest.raises(TypeError, match="forgeting: no such hyperparameter; there are forgetting, implicit_weight"):
+        client.create_run("d", "r", forgeting=0.1)
+    with pytest.raises(TypeError, match="lr: no such"):
+        client.run("d", "r").update(lr=1e-3)
+
+
+def test_the_library_imports_nothing_but_grpc_protobuf_and_numpy() -> None:
+    """`import bots` in a trainer loads no package beyond those three and the standard library."""
+    program = """
+import sys
+import numpy, grpc, google.protobuf.timestamp_pb2, google.protobuf.message
+before = set(sys.modules)
+import bots
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert set(done.stdout.split()) <= {"bots", "google", "grpc", "numpy"}
+
+
+def test_the_library_names_no_other_import() -> None:
+    """Nor does any module outside the command, the replay and the demo name one, at the top or inside a function."""
+    allowed = {"__future__", "bots", "google", "grpc", "numpy"} | sys.stdlib_module_names
+    for path in sorted(PACKAGE.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            assert {name.partition(".")[0] for name in names} <= allowed, path
