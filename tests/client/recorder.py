@@ -58,23 +58,21 @@ class Recorder(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
             )
             self.calls.append(call)
             empty: Message = response_type()
-            return self.answers.get(method.name, lambda request, context: empty)(call.request, context)
+            reply = self.answers.get(method.name)
+            return empty if reply is None else reply(call.request, context)
 
         def answers(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
             yield answer(request, context)
 
-        behaviour = {
-            (False, False): lambda: grpc.unary_unary_rpc_method_handler(
-                answer, request_type.FromString, response_type.SerializeToString
-            ),
-            (False, True): lambda: grpc.unary_stream_rpc_method_handler(
-                answers, request_type.FromString, response_type.SerializeToString
-            ),
-            (True, False): lambda: grpc.stream_unary_rpc_method_handler(
-                answer, request_type.FromString, response_type.SerializeToString
-            ),
+        convert = {
+            "request_deserializer": request_type.FromString,
+            "response_serializer": response_type.SerializeToString,
         }
-        return behaviour[method.client_streaming, method.server_streaming]()
+        if method.client_streaming:
+            return grpc.stream_unary_rpc_method_handler(answer, **convert)
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(answers, **convert)
+        return grpc.unary_unary_rpc_method_handler(answer, **convert)
 
     def of(self, method: str) -> list[Call]:
         """Returns the calls of one method."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 import bots
 from tests.client.recorder import METHODS, Recorder
-
-PACKAGE = Path(bots.__file__).parent
 
 # One call of the public surface for each RPC.
 CALLS: dict[str, Callable[[bots.Client, bots.Run], object]] = {
@@ -105,17 +101,3 @@ print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before} - s
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert set(done.stdout.split()) <= {"bots", "google", "grpc", "numpy"}
-
-
-def test_the_library_names_no_other_import() -> None:
-    """Nor does any module outside the command, the replay and the demo name one, at the top or inside a function."""
-    allowed = {"__future__", "bots", "google", "grpc", "numpy"} | sys.stdlib_module_names
-    for path in sorted(PACKAGE.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            else:
-                continue
-            assert {name.partition(".")[0] for name in names} <= allowed, path
