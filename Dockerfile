@@ -1,0 +1,41 @@
+# The server. The first stage installs it into a virtual environment; the second has Python, that environment, a user
+# without rights, and nothing to build with. It runs on a read-only file system; /data is for the private Valkey that
+# it starts where no Redis is given (mount a volume there).
+ARG BASE=python:3.12.11-slim-bookworm
+
+FROM ${BASE} AS build
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+# For a build without the public index: --build-arg PIP_INDEX_URL=... (pip reads them from the environment).
+ARG PIP_INDEX_URL
+ARG PIP_TRUSTED_HOST
+RUN python3 -m venv /venv
+COPY deploy/requirements.txt /src/
+RUN /venv/bin/pip install setuptools==80.9.0 -r /src/requirements.txt
+COPY client /src/client
+COPY server /src/server
+# The packages' own tests are a fifth of their size.
+RUN /venv/bin/pip install --no-deps --no-build-isolation /src/client /src/server \
+    && /venv/bin/pip check \
+    && /venv/bin/pip uninstall --yes setuptools pip \
+    && find /venv/lib -type d -name tests -prune -exec rm -rf {} +
+
+FROM ${BASE}
+RUN groupadd --gid 10001 bots \
+    && useradd --uid 10001 --gid bots --no-create-home --home-dir /data --shell /usr/sbin/nologin bots \
+    && install --directory --owner=bots --group=bots /data
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    BOTS_HOST=0.0.0.0 \
+    BOTS_METRICS_HOST=0.0.0.0 \
+    BOTS_METRICS_PORT=9090 \
+    BOTS_DATA_DIR=/data \
+    BOTS_LOG_FORMAT=json
+USER 10001:10001
+WORKDIR /data
+EXPOSE 50051 9090
+HEALTHCHECK --interval=5s --timeout=4s --start-period=20s --retries=3 \
+    CMD ["python", "-m", "bots_server.healthcheck"]
+ENTRYPOINT ["bots-server"]
