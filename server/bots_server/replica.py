@@ -1,0 +1,225 @@
+"""Replicas: a run's posterior in this process, folded from the newest snapshot and the events after it.
+
+A replica is a cache. It holds nothing that cannot be rebuilt from Redis, and it never goes on from a past that Redis
+has forgotten: each sync compares the nonce of the last folded event with the one that Redis has at that version, and where
+they differ, or events are missing, the replica is dropped and rebuilt.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bots_server import messages
+from bots_server.core.posterior import Posterior, fold_all, start
+from bots_server.datasets import Dataset, DatasetCache
+from bots_server.errors import Conflict, Failure, RunReplaced, VersionNotFound
+from bots_server.metrics import Metrics
+from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store import Store, Sync
+
+log = logging.getLogger(__name__)
+
+REBUILDS = 3  # between the reading of a snapshot and of the events after it, a newer snapshot may have trimmed them
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A run at a version: its posterior, and how many tasks are leased."""
+
+    posterior: Posterior
+    live_leases: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A posterior and the nonce of the event that made its version (empty at version 0)."""
+
+    posterior: Posterior
+    nonce: bytes
+
+
+class Replica:
+    """One run's newest state; safe to use from many threads."""
+
+    def __init__(self, store: Store, metrics: Metrics, run: storage.RunRecord, dataset: Dataset) -> None:
+        self.run = run
+        self.dataset = dataset
+        self._store, self._metrics = store, metrics
+        self._lock = threading.Lock()
+        self._state: State | None = None
+        self._leases = 0
+        self._snapshot_version = 0
+
+    def view(self) -> View:
+        """Returns the run as it is in Redis now. Raises RunReplaced where it is deleted.
+
+        A selection sees every report acknowledged before it was asked (on the same Redis primary): the events are read
+        after the call came in.
+        """
+        with self._lock:
+            state, sync = self._synced()
+            self._state, self._leases, self._snapshot_version = state, sync.leases, sync.snapshot_version
+            return View(state.posterior, sync.leases)
+
+    def last_view(self) -> View | None:
+        """Returns the run as it was seen last, without asking Redis; None: not yet."""
+        state = self._state
+        return None if state is None else View(state.posterior, self._leases)
+
+    def at(self, version: int) -> Posterior:
+        """Returns the posterior at a version of the kept history. Raises VersionNotFound."""
+        state = self._rebuilt(version)
+        if state.posterior.version != version:
+            caught_up, sync = self._caught_up(state, version)
+            if caught_up is None or caught_up.posterior.version != version:
+                raise VersionNotFound(self.run.name, version, self._store.history.oldest(self.run), sync.version)
+            state = caught_up
+        return state.posterior
+
+    def snapshot_if_due(self) -> str:
+        """Stores a snapshot where enough events have come since the last; returns "stored" or "refused"."""
+        self.view()
+        state = self._state
+        assert state is not None
+        if state.posterior.version - self._snapshot_version < self.run.retention.snapshot_interval:
+            return "refused"
+        snapshot = messages.snapshot_message(state.posterior, state.nonce)
+        return "stored" if self._store.history.put_snapshot(self.run, snapshot) else "refused"
+
+    def _synced(self) -> tuple[State, Sync]:
+        if self._state is not None:
+            state, sync = self._caught_up(self._state)
+            if state is not None:
+                return state, sync
+            log.warning("run %s: Redis has another history than was folded here; rebuilding", self.run.name)
+            self._metrics.rebuilt()
+        for _ in range(REBUILDS):
+            state, sync = self._caught_up(self._rebuilt())
+            if state is not None:
+                return state, sync
+        raise Conflict(f"run = {self.run.name!r}: its history changed {REBUILDS} times while it was read; repeat")
+
+    def _rebuilt(self, at_most: int | None = None) -> State:
+        """Returns the newest stored state, at or below a version."""
+        snapshot = self._store.history.snapshot(self.run, at_most)
+        if snapshot is None:
+            hyperparameters = messages.hyperparameters(self.run.hyperparameters)
+            return State(start(self.dataset.tasks, hyperparameters), b"")
+        return State(messages.posterior(snapshot), snapshot.nonce)
+
+    def _caught_up(self, state: State, until: int | None = None) -> tuple[State | None, Sync]:
+        """Folds what Redis has after a state, up to a version; None where Redis has another history."""
+        while True:
+            sync = self._store.history.sync(self.run, state.posterior.version, state.nonce)
+            if not sync.exists:
+                raise RunReplaced(self.run.name, self.run.uid)
+            if sync.diverged:
+                return None, sync
+            entries = [entry for entry in sync.events if until is None or entry.version <= until]
+            if entries:
+                try:
+                    events = [messages.core_event(entry.event, self._restored) for entry in entries]
+                except StateTrimmed:
+                    return None, sync
+                begin = time.perf_counter()
+                state = State(fold_all(state.posterior, self.dataset.tasks, events), entries[-1].nonce)
+                kinds = [entry.event.WhichOneof("kind") or "" for entry in entries]
+                self._metrics.observe_fold(self.run.dataset, self.run.name, kinds, time.perf_counter() - begin)
+            if state.posterior.version >= (sync.version if until is None else min(until, sync.version)):
+                return state, sync
+
+    def _restored(self, state_uid: str) -> Posterior:
+        state = self._store.checkpoints.state(self.run, state_uid)
+        if state is None:
+            raise StateTrimmed
+        return messages.posterior(state)
+
+
+class StateTrimmed(Exception):
+    """The state that a restore names is gone, and so is its event."""
+
+
+class Replicas:
+    """The replicas of this process, and the one thread that stores their snapshots and drops the idle ones."""
+
+    def __init__(
+        self,
+        store: Store,
+        metrics: Metrics,
+        *,
+        capacity: int,
+        idle_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._metrics = store, metrics
+        self._datasets = DatasetCache(store)
+        self._capacity, self._idle_seconds, self._clock = capacity, idle_seconds, clock
+        self._lock = threading.Lock()
+        self._held: OrderedDict[str, tuple[Replica, float]] = OrderedDict()  # by run uid, the idlest first
+        self._due: set[str] = set()
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+
+    def get(self, run: storage.RunRecord) -> Replica:
+        """Returns the replica of a run; a new one reads from Redis when it is first looked at."""
+        with self._lock:
+            held = self._held.pop(run.uid, None)
+        replica = (
+            held[0] if held else Replica(self._store, self._metrics, run, self.dataset(run.dataset, run.dataset_uid))
+        )
+        now = self._clock()
+        with self._lock:
+            # Two threads may have made one at once: the first stays.
+            replica = self._held.pop(run.uid, (replica, now))[0]
+            self._held[run.uid] = replica, now
+            while len(self._held) > self._capacity or self._idlest() < now - self._idle_seconds:
+                self._held.popitem(last=False)
+        return replica
+
+    def dataset(self, name: str, uid: str) -> Dataset:
+        """Returns a dataset, from memory where one of its runs is in use."""
+        return self._datasets.get(name, uid)
+
+    def drop(self, run_uid: str) -> None:
+        """Forgets a run that is no more."""
+        with self._lock:
+            self._held.pop(run_uid, None)
+
+    def held(self) -> list[Replica]:
+        """Returns the replicas that were asked for lately."""
+        with self._lock:
+            while self._held and self._idlest() < self._clock() - self._idle_seconds:
+                self._held.popitem(last=False)
+            return [replica for replica, _ in self._held.values()]
+
+    def snapshot_if_due(self, run: storage.RunRecord, version: int, snapshot_version: int) -> None:
+        """Has a snapshot stored in the background where enough events have come since the last."""
+        if version - snapshot_version < run.retention.snapshot_interval:
+            return
+        with self._lock:
+            if run.uid in self._due:
+                return
+            self._due.add(run.uid)
+        self._background.submit(self._snapshot, run)
+
+    def close(self) -> None:
+        """Waits for the snapshot that is being stored; drops the ones that wait."""
+        self._background.shutdown(cancel_futures=True)
+
+    def _snapshot(self, run: storage.RunRecord) -> None:
+        begin, outcome = time.perf_counter(), "failed"
+        try:
+            outcome = self.get(run).snapshot_if_due()
+        except Failure as failure:
+            # Nothing is lost: the events stay until a snapshot holds them, and the next report asks again.
+            log.warning("run %s: no snapshot was stored: %s", run.name, failure)
+        finally:
+            with self._lock:
+                self._due.discard(run.uid)
+        self._metrics.observe_snapshot(outcome, time.perf_counter() - begin)
+
+    def _idlest(self) -> float:
+        return next(iter(self._held.values()))[1]

@@ -1,0 +1,221 @@
+"""SelectBatch and ReleaseSelection: which tasks to train on next."""
+
+from collections.abc import Sequence
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots.v1 import task_selection_pb2 as pb
+from bots_server import messages
+from bots_server.core.posterior import Posterior, alpha_beta
+from bots_server.core.selection import Candidates, Draw, draw_quotas, take
+from bots_server.datasets import Dataset
+from bots_server.errors import TooFewEligible
+from bots_server.metrics import Metrics
+from bots_server.replica import Replica, Replicas
+from bots_server.service import rules
+from bots_server.service.directory import Directory
+from bots_server.service.request_ids import content_digest
+from bots_server.service.task_columns import find_ids, tag_number, tag_numbers
+from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store import Claim, Part, Store
+
+MAX_ROUNDS = 64  # each offers twice as many spare candidates as the one before: enough for any dataset
+SPARE = 8
+
+
+class SelectHandlers:
+    """Selections: drawn from the newest posterior, taken around the leases of others."""
+
+    def __init__(self, store: Store, directory: Directory, replicas: Replicas, metrics: Metrics) -> None:
+        self._store, self._directory, self._replicas, self._metrics = store, directory, replicas, metrics
+
+    def select(self, request: pb.SelectBatchRequest) -> pb.SelectBatchResponse:
+        check_selection(request)
+
+        def act(run: storage.RunRecord) -> pb.SelectBatchResponse:
+            response = self._select(request, run)
+            leased = len(response.tasks) if request.HasField("lease_seconds") else 0
+            self._metrics.observe_selection(run.dataset, run.name, len(response.tasks), leased)
+            return response
+
+        return self._directory.with_run(request.dataset, request.run, request.run_uid, act)
+
+    def release(self, request: pb.ReleaseSelectionRequest) -> pb.ReleaseSelectionResponse:
+        rules.require(bool(request.selection_id), "selection_id", "", "must be a selection's id")
+        rules.uid("selection_id", request.selection_id)
+
+        def act(run: storage.RunRecord) -> pb.ReleaseSelectionResponse:
+            released = self._store.leases.release(run, request.selection_id)
+            self._metrics.leases_ended("released", released)
+            return pb.ReleaseSelectionResponse(released=released)
+
+        return self._directory.with_run(request.dataset, request.run, request.run_uid, act)
+
+    def _select(self, request: pb.SelectBatchRequest, run: storage.RunRecord) -> pb.SelectBatchResponse:
+        replica = self._replicas.get(run)
+        view = replica.view()
+        rng = np.random.default_rng(request.seed if request.HasField("seed") else None)
+        draw = start_draw(rng, request, view.posterior, replica.dataset)
+        if request.HasField("lease_seconds") or request.request_id or view.live_leases:
+            return self._claimed(request, replica, view.posterior, draw)
+        tasks, draws = take(draw.offer(spare=0))
+        if len(tasks) < request.batch_size and not request.allow_fewer:
+            raise TooFewEligible(request.batch_size, shown(draw, len(tasks), leased=0))
+        return response(replica, view.posterior, tasks, draws, uuid4().hex)
+
+    def _claimed(
+        self, request: pb.SelectBatchRequest, replica: Replica, posterior: Posterior, draw: Draw
+    ) -> pb.SelectBatchResponse:
+        """Selects against the leases of others: offers candidates, the nearest first, until enough of them are free."""
+        selection_id = uuid4().hex
+        spare = SPARE
+        for _ in range(MAX_ROUNDS):
+            parts = draw.offer(spare=spare)
+            exhausted = all(part.exhausted for part in parts)
+            claim = self._store.leases.claim(
+                replica.run,
+                [Part(part.need, part.tasks.tolist()) for part in parts],
+                offer_message(posterior, replica.dataset, parts, selection_id),
+                request_id=request.request_id,
+                digest=content_digest(request),
+                lease_seconds=request.lease_seconds if request.HasField("lease_seconds") else None,
+                allow_fewer=request.allow_fewer and exhausted,
+            )
+            if claim.repeated or not any(claim.short) or (request.allow_fewer and exhausted):
+                return claimed_response(replica, claim)
+            if exhausted:
+                break
+            spare *= 4
+        free = request.batch_size - sum(claim.short)
+        raise TooFewEligible(request.batch_size, shown(draw, free, leased=claim.leased))
+
+
+def check_selection(request: pb.SelectBatchRequest) -> None:
+    """Raises InvalidField for what can be said without the dataset."""
+    rules.within("batch_size", request.batch_size, 1, rules.MAX_BATCH)
+    rules.job(request.job)
+    rules.request_id(request.request_id)
+    excluded = len(request.excluded_tasks) + len(request.excluded_ids)
+    rules.require(
+        excluded <= rules.MAX_EXCLUDED,
+        "excluded_tasks",
+        f"{excluded:,} entries",
+        f"must have at most {rules.MAX_EXCLUDED:,} entries together with excluded_ids",
+    )
+    given = [name for name in ("tags", "tag_quotas", "tag_weights") if getattr(request, name)]
+    rules.require(len(given) <= 1, " and ".join(given), "present", "at most one of tags, tag_quotas and tag_weights")
+    for tag, quota in request.tag_quotas.items():
+        rules.within(f"tag_quotas[{tag}]", quota, 1, rules.MAX_BATCH)
+    if request.tag_quotas:
+        total = sum(request.tag_quotas.values())
+        rules.require(
+            total == request.batch_size,
+            "tag_quotas",
+            f"a sum of {total}",
+            f"must add up to batch_size, {request.batch_size}",
+        )
+    for tag, weight in request.tag_weights.items():
+        rules.positive(f"tag_weights[{tag}]", weight, 1e300)
+    if request.HasField("lease_seconds"):
+        rules.positive("lease_seconds", request.lease_seconds, rules.MAX_LEASE_SECONDS)
+    if request.HasField("target"):
+        rules.within("target", request.target, 0.0, 1.0)
+    if request.HasField("temperature"):
+        rules.within("temperature", request.temperature, 0.0, 1e6)
+    for name in ("seed", "policy_step"):
+        if request.HasField(name):
+            rules.require(getattr(request, name) >= 0, name, getattr(request, name), "must be >= 0")
+
+
+def start_draw(
+    rng: np.random.Generator, request: pb.SelectBatchRequest, posterior: Posterior, dataset: Dataset
+) -> Draw:
+    """Returns the draw that a request asks for. Raises InvalidField."""
+    run, numbers = posterior.hyperparameters, tag_numbers(dataset)
+    excluded = np.concatenate(
+        [
+            rules.tasks("excluded_tasks", request.excluded_tasks, len(dataset.tasks)),
+            find_ids(dataset, "excluded_ids", request.excluded_ids),
+        ]
+    )
+    quotas: dict[int, int] | None = None
+    if request.tag_quotas:
+        quotas = {tag_number(numbers, "tag_quotas", tag): count for tag, count in request.tag_quotas.items()}
+    elif request.tag_weights:
+        weights = {tag_number(numbers, "tag_weights", tag): weight for tag, weight in request.tag_weights.items()}
+        quotas = draw_quotas(rng, request.batch_size, weights)
+    return Draw(
+        rng,
+        posterior,
+        dataset.tasks,
+        batch_size=request.batch_size,
+        target=request.target if request.HasField("target") else run.target,
+        greedy=request.greedy if request.HasField("greedy") else run.greedy,
+        temperature=request.temperature if request.HasField("temperature") else run.temperature,
+        uniform_fraction=run.uniform_fraction,
+        excluded=excluded,
+        tags=[tag_number(numbers, "tags", tag) for tag in request.tags] or None,
+        quotas=quotas,
+    )
+
+
+def offer_message(
+    posterior: Posterior, dataset: Dataset, parts: Sequence[Candidates], selection_id: str
+) -> storage.Offer:
+    tasks = np.concatenate([part.tasks for part in parts])
+    return storage.Offer(
+        selection_id=selection_id,
+        version=posterior.version,
+        tasks=tasks.tolist(),
+        means=means(posterior, dataset, tasks).tolist(),
+        draws=np.concatenate([part.draws for part in parts]).tolist(),
+    )
+
+
+def shown(draw: Draw, eligible: int, *, leased: int) -> str:
+    """Returns the counts behind too few eligible tasks, for the message."""
+    counts = draw.counts
+    return (
+        f"eligible {eligible:,}, of {counts.asked:,} asked: excluded {counts.excluded:,}, "
+        f"cooling {counts.cooling:,}, leased {leased:,}"
+    )
+
+
+def claimed_response(replica: Replica, claim: Claim) -> pb.SelectBatchResponse:
+    """Returns the entries of an offer that were taken."""
+    offer, taken = claim.offer, claim.taken
+    tasks = [offer.tasks[position] for position in taken]
+    ids = replica.dataset.ids
+    return pb.SelectBatchResponse(
+        tasks=tasks,
+        ids=ids.names(np.array(tasks, dtype=np.int64)) if ids else None,
+        means=[offer.means[position] for position in taken],
+        draws=[offer.draws[position] for position in taken],
+        version=offer.version,
+        run_uid=replica.run.uid,
+        selection_id=offer.selection_id,
+        lease_expire_time=messages.timestamp(claim.expire_time_ms or 0),
+    )
+
+
+def response(
+    replica: Replica, posterior: Posterior, tasks: NDArray[np.int64], draws: NDArray[np.float64], selection_id: str
+) -> pb.SelectBatchResponse:
+    ids = replica.dataset.ids
+    return pb.SelectBatchResponse(
+        tasks=tasks.tolist(),
+        ids=ids.names(tasks) if ids else None,
+        means=means(posterior, replica.dataset, tasks).tolist(),
+        draws=draws.tolist(),
+        version=posterior.version,
+        run_uid=replica.run.uid,
+        selection_id=selection_id,
+    )
+
+
+def means(posterior: Posterior, dataset: Dataset, tasks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the posterior means of tasks."""
+    alpha, beta = alpha_beta(posterior, dataset.tasks, tasks)
+    return alpha / (alpha + beta)

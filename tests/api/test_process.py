@@ -1,0 +1,152 @@
+"""`bots-server` as a process: it starts with nothing given, says where it listens, drains, and has its state back."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+import bots
+
+SECONDS = 60
+
+
+@contextlib.contextmanager
+def started(*flags: str, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Yields a `bots-server` process and its address; kills it at the end, whatever happens."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bots_server", "--port", "0", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.match(r"listening on (\S+)", line):
+                yield process, found[1]
+                break
+        else:
+            assert process.stderr is not None
+            pytest.fail(process.stderr.read())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> None:
+    process.send_signal(number)
+    process.wait(SECONDS)
+
+
+def valkeys(data_dir: Path) -> list[int]:
+    """Returns the processes that work in or for a data directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                command = (entry / "cmdline").read_bytes()
+                if str(data_dir).encode() in command or os.readlink(entry / "cwd").startswith(str(data_dir)):
+                    found.append(int(entry.name))
+    return found
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wait_until_gone(data_dir: Path) -> None:
+    wait_until(lambda: not valkeys(data_dir))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_state_outlives_the_server_and_nothing_is_left_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """A server that ends, or is killed, leaves no process, and the next one has all that it acknowledged."""
+    with started("--data-dir", str(tmp_path), "--durability", "fsync") as (process, address):
+        with bots.Client(address, timeout=20) as client:
+            client.create_dataset("tasks", size=100)
+            run = client.create_run("tasks", "policy")
+            for _ in range(5):
+                run.report([1, 2], [1, 2], 4)
+        end(process, number)
+        assert process.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+    wait_until_gone(tmp_path)
+    with started("--data-dir", str(tmp_path)) as (process, address), bots.Client(address, timeout=20) as client:
+        assert client.run("tasks", "policy").info().version == 5
+        end(process)
+    wait_until_gone(tmp_path)
+
+
+def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) -> None:
+    """A wrong value is refused before anything starts, with the variable, the flag and the rule."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "bots_server", "--data-dir", str(tmp_path / "data")],
+        env={**os.environ, "BOTS_PROCESSES": "0"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert finished.returncode == 1
+    assert "BOTS_PROCESSES (--processes): Input should be greater than or equal to 1" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_several_workers_share_a_port_and_one_is_started_again(tmp_path: Path) -> None:
+    """With --processes a killed worker is replaced, calls go on, and the workers end with their parent."""
+    with started("--data-dir", str(tmp_path), "--processes", "2", "--metrics-port", "0") as (process, address):
+        with bots.Client(address, timeout=30) as client:
+            client.create_dataset("tasks", size=100)
+            run = client.create_run("tasks", "policy")
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+            assert len(workers) == 2
+            os.kill(int(workers[0]), signal.SIGKILL)
+            for version in range(1, 21):
+                assert run.report([version], 1, 4) == version
+                assert run.select(4).version == version
+        end(process, signal.SIGKILL)
+    wait_until_gone(tmp_path)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def test_health_and_reflection_answer(tmp_path: Path) -> None:
+    """The standard services are there, and need no token; everything else needs it."""
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    with started("--data-dir", str(tmp_path / "data"), "--token-file", str(token)) as (process, address):
+        with grpc.insecure_channel(address) as channel:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with bots.Client(address) as client, pytest.raises(bots.UnauthenticatedError) as refused:
+            client.list_datasets()
+        assert refused.value.reason == "BAD_TOKEN"
+        with bots.Client(address, token="s3cret") as client:
+            assert client.list_datasets() == []
+        end(process)
+        assert process.stderr is not None
+        assert "s3cret" not in process.stderr.read()
+
+
+def test_a_server_that_drains_finishes_its_calls(tmp_path: Path) -> None:
+    """After SIGTERM a stream ends in order and the process exits with 0."""
+    with started("--data-dir", str(tmp_path)) as (process, address), bots.Client(address, timeout=20) as client:
+        client.create_dataset("tasks", size=10)
+        watching = client.create_run("tasks", "policy").watch(0.1)
+        next(watching)
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(bots.UnavailableError, StopIteration):
+            next(watching)
+        assert process.wait(SECONDS) == 0
