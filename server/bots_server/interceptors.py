@@ -4,6 +4,8 @@ Errors are raised once, where they are known, as a `Failure`; here they become s
 is logged with its traceback and answered INTERNAL.
 """
 
+from __future__ import annotations
+
 import hmac
 import logging
 import time

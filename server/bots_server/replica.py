@@ -1,8 +1,8 @@
 """Replicas: a run's posterior in this process, folded from the newest snapshot and the events after it.
 
 A replica is a cache. It holds nothing that cannot be rebuilt from Redis, and it never goes on from a past that Redis
-has forgotten: each sync compares the nonce of the last folded event with the one that Redis has at that version, and where
-they differ, or events are missing, the replica is dropped and rebuilt.
+has forgotten: each sync compares the nonce of the last folded event with the one that Redis has at that version, and
+where they differ, or events are missing, the replica is dropped and rebuilt.
 """
 
 import logging
