@@ -155,7 +155,7 @@ class Channel:
         try:
             return method(request, timeout=timeout, wait_for_ready=wait_for_ready, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise from_rpc(error, self.target) from error
+            raise from_rpc(error, self.target, timeout) from error
 
     def stream(self, method: StreamMethod[Request, Response], request: Request, timeout: float) -> Iterator[Response]:
         """Yields the answers to one request; closing the generator ends the call. Raises the errors of
@@ -165,7 +165,7 @@ class Channel:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise from_rpc(error, self.target) from error
+            raise from_rpc(error, self.target, timeout) from error
         finally:
             call.cancel()
 
@@ -174,7 +174,7 @@ class Channel:
         try:
             return method(requests, timeout=timeout, wait_for_ready=True, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise from_rpc(error, self.target) from error
+            raise from_rpc(error, self.target, timeout) from error
 
     def close(self) -> None:
         """Ends the calls under way and refuses new ones."""

@@ -119,14 +119,16 @@ CLASS_OF_STATUS: dict[grpc.StatusCode, type[BotsError]] = {
 }
 
 
-def from_rpc(error: grpc.RpcError, target: str) -> BotsError:
-    """Returns the error to raise for a failed call to `target`."""
+def from_rpc(error: grpc.RpcError, target: str, timeout: float) -> BotsError:
+    """Returns the error to raise for a failed call to `target` with a deadline of `timeout` seconds."""
     assert isinstance(error, grpc.Call), "gRPC raises errors that are calls"
     status = error.code()
     kind = CLASS_OF_STATUS.get(status, InternalError)
     metadata = {str(key): value for key, value in error.trailing_metadata() or ()}
     reason = metadata.get("bots-reason", "")
     message = error.details() or status.name
+    if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+        message = f"no answer within {timeout:.3g} s ({message})"
     if not reason:
         # It is not the service that speaks but the way to it: say where it leads.
         message = f"{target}: {message}"

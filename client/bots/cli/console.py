@@ -1,0 +1,69 @@
+"""What the command prints: tables for people, CSV where the output goes to a file or another program."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Cell = str | int | float | bool | datetime | None
+
+
+def say(line: str) -> None:
+    """Prints one line as it is, however long."""
+    out.print(line, markup=False, soft_wrap=True)
+
+
+def complain(line: str) -> None:
+    """Prints one line of error as it is, however long."""
+    err.print(Text("error: ", style="bold red") + Text(line), soft_wrap=True)
+
+
+def show(columns: Sequence[str], rows: Iterable[Sequence[Cell]], title: str = "") -> None:
+    """Prints rows as a table on a terminal, as CSV elsewhere."""
+    if not out.is_terminal:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+        return
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    cells = [list(row) for row in rows]
+    for position, column in enumerate(columns):
+        numbers = all(isinstance(row[position], int | float | None) for row in cells)
+        table.add_column(column, justify="right" if numbers else "left")
+    for row in cells:
+        table.add_row(*(Text(written(cell)) for cell in row))
+    out.print(table)
+
+
+def show_one(pairs: Sequence[tuple[str, Cell]]) -> None:
+    """Prints the properties of one thing, a line each."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        say(f"{name:<{width}}  {written(value)}")
+
+
+def written(cell: Cell) -> str:
+    """Returns a value as people read it; a dash where it is not known."""
+    match cell:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if cell else "no"
+        case float():
+            return "-" if math.isnan(cell) else f"{cell:.4g}"
+        case int():
+            return f"{cell:,}"
+        case datetime():
+            return cell.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        case _:
+            return cell
