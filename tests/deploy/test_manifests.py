@@ -1,0 +1,140 @@
+"""Dockerfile, compose file and Kubernetes manifests, as far as they can be judged without running them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distribution, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+
+def told(*command: str) -> str:
+    """Returns what a tool says, where it has no complaint."""
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "warn" not in ended.stderr.lower(), ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    """The compose file as Compose reads it."""
+    return dict(json.loads(told(str(BIN / "docker-compose"), "config", "--format", "json")))
+
+
+def test_dockerfile_is_clean() -> None:
+    """hadolint has nothing to say."""
+    assert told(str(BIN / "hadolint"), "Dockerfile") == ""
+
+
+def test_image_has_what_the_server_requires() -> None:
+    """Every package that the server needs, its private Valkey among them, is pinned to a version that it allows."""
+    lines = (ROOT / "deploy/requirements.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    left, seen = [Requirement("bots-server[embedded]")], set[str]()
+    while left:
+        requirement = left.pop()
+        name = requirement.name.lower().replace("_", "-")
+        if not name.startswith("bots-"):
+            assert requirement.specifier.contains(pinned[name]), f"{requirement} against {pinned[name]}"
+        if name in seen:
+            continue
+        seen.add(name)
+        for text in distribution(name).requires or ():
+            needed = Requirement(text)
+            extras = requirement.extras or {""}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                left.append(needed)
+    assert seen - {"bots-server", "bots-client"} == set(pinned)
+
+
+def test_image_is_of_the_version_that_is_built(compose: dict[str, Any]) -> None:
+    """Compose and Kubernetes name the version of the server's distribution."""
+    assert compose["services"]["server-1"]["image"] == f"bots-server:{version('bots-server')}"
+    images = yaml.safe_load((ROOT / "deploy/kubernetes/kustomization.yaml").read_text())["images"]
+    assert images == [{"name": "bots-server", "newTag": version("bots-server")}]
+
+
+def test_services_are_pinned_bounded_and_hardened(compose: dict[str, Any]) -> None:
+    """Every service has a pinned image, a health check, limits, and no rights that it does not need."""
+    for name, service in compose["services"].items():
+        tag = service["image"].partition(":")[2]
+        assert tag, name
+        assert tag != "latest", name
+        assert "healthcheck" in service or service["image"].startswith("bots-server"), name
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}, name
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert all(on["condition"] == "service_healthy" for on in service.get("depends_on", {}).values()), name
+        assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", [])), name
+
+
+def test_both_servers_have_one_name(compose: dict[str, Any]) -> None:
+    """Clients and Prometheus find every server behind the name `bots`."""
+    servers = [service for name, service in compose["services"].items() if name.startswith("server-")]
+    assert len(servers) == 2
+    assert all(server["networks"]["front"]["aliases"] == ["bots"] for server in servers)
+    scrape = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())["scrape_configs"][0]
+    assert scrape["job_name"] == "bots"
+    assert scrape["dns_sd_configs"][0]["names"] == ["bots"]
+
+
+def test_mounted_files_exist(compose: dict[str, Any]) -> None:
+    """Every file that a container mounts is in the repository."""
+    mounts = [
+        mount["source"]
+        for service in compose["services"].values()
+        for mount in service.get("volumes", [])
+        if mount["type"] == "bind"
+    ]
+    secrets = [secret["file"] for secret in compose["secrets"].values()]
+    assert [path for path in mounts + secrets if not Path(path).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Kubernetes manifests in one file: as kustomize makes them, or as they lie where there is no kubectl."""
+    folder = ROOT / "deploy/kubernetes"
+    path = tmp_path_factory.mktemp("kubernetes") / "manifests.yaml"
+    if shutil.which("kubectl"):
+        path.write_text(told("kubectl", "kustomize", str(folder)))
+    else:
+        resources = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+        path.write_text("\n---\n".join((folder / resource).read_text() for resource in resources))
+    return path
+
+
+def test_manifests_are_valid(manifests: Path) -> None:
+    """kubernetes-validate has nothing to say, in strict mode."""
+    told(str(BIN / "kubernetes-validate"), "--strict", "--no-warn", str(manifests))
+
+
+def test_every_selector_selects_the_pods(manifests: Path) -> None:
+    """Service, budget, policy and monitor all mean the Deployment's pods."""
+    labels = {"app.kubernetes.io/name": "bots"}
+    found = {}
+    for document in yaml.safe_load_all(manifests.read_text()):
+        spec = document["spec"]
+        selector = spec.get("selector") or spec["podSelector"]
+        found[document["kind"]] = selector.get("matchLabels", selector)
+        if document["kind"] == "Deployment":
+            found["Pod"] = spec["template"]["metadata"]["labels"]
+    assert found == dict.fromkeys(
+        ("Deployment", "Pod", "Service", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor"), labels
+    )
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
+def test_kustomize_sets_the_image(manifests: Path) -> None:
+    """The Deployment runs the version that is built."""
+    deployment = next(d for d in yaml.safe_load_all(manifests.read_text()) if d["kind"] == "Deployment")
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    assert [c["image"] for c in containers] == [f"bots-server:{version('bots-server')}"]
