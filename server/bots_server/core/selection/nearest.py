@@ -1,0 +1,213 @@
+"""Tasks in the order of the distance of their draws from a target, the nearest first."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from bots_server.core.selection.eligible import Eligible
+from bots_server.core.selection.envelope import Envelope, density, envelope, propose
+from bots_server.core.selection.pool import Pool
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# What a task drawn by itself, a range whose draws are counted, and a counted draw cost, in nanoseconds as measured.
+# Only their ratios matter, and only to the time that a selection takes.
+_OWN_COST, _RANGE_COST, _CAUGHT_COST = 60, 200, 400
+
+# A ring may cost so many proposals for each task wished for.
+_BUDGET = 4
+
+
+class Nearest:
+    """Every task has a draw p ~ Beta(alpha, beta); its turn comes by |p - target|, ties in random order.
+
+    Individuals, and the members of ranges so small that counting does not pay, are drawn at once. From the other ranges
+    only the draws in a ring around the target are made, then in the next ring outside it, and so on: see `envelope`.
+    Each of a range's n tasks proposes a point of the first ring with probability q1, of the second with q2, ... A task
+    without a kept proposal is outside all rings so far. When q1 + q2 + ... comes near 1 the rest of the range is drawn
+    outright, by rejecting draws that are inside.
+
+    A radius depends on the posterior and on what was drawn before, never on what is drawn beyond it.
+    """
+
+    def __init__(self, rng: np.random.Generator, eligible: Eligible, target: float, wish: Ints) -> None:
+        """`wish`: `[P]` how many tasks of each part will be wanted, about; it decides what is drawn at once."""
+        # Near 1 floats are coarse: seen from the other end the same distances are exact.
+        self._mirrored = target > 0.5
+        self._target = 1 - target if self._mirrored else target
+        alpha, beta = eligible.alpha, eligible.beta
+        self._alpha, self._beta = (beta, alpha) if self._mirrored else (alpha, beta)
+        self._part = eligible.part
+        self._outermost = 1 - self._target
+        self._radius = np.full(len(wish), -1.0)  # of what had its turn
+        self._left = eligible.total
+        self._popped = np.zeros(len(wish), np.int64)
+
+        single = np.arange(len(self._part)) < len(eligible.own)
+        caught = (wish / np.maximum(self._left, 1)).take(self._part)
+        outright = single | (eligible.count * (_OWN_COST - _CAUGHT_COST * caught) <= _RANGE_COST)
+        self._pool = Pool(self._part, len(wish))
+        everyone = np.flatnonzero(outright)
+        self._draw(rng, everyone, eligible.count.take(everyone), None)
+        # `[E]`, the entities whose draws are counted.
+        self._counted = np.flatnonzero(~outright)
+        self._outside = eligible.count.take(self._counted)  # tasks not drawn yet
+        self._silent = self._outside.copy()  # tasks that have not proposed yet; 0 when all are drawn
+        self._spent = np.zeros(len(self._counted))  # q1 + q2 + ...
+        self._log_norm = special.betaln(self._alpha.take(self._counted), self._beta.take(self._counted))
+
+    def reveal(self, rng: np.random.Generator, wish: Ints) -> tuple[Ints, Floats]:
+        """Returns entity and draw of the next tasks by part, about `wish[part]` of each, fewer or more by chance."""
+        moving = (wish > 0) & (self._left > 0)
+        outer = np.where(moving, self._first_guess(wish), self._radius)
+        ring = self._ring(outer)
+        expected = self._pool.waiting(np.where(moving, outer, -np.inf)) + np.bincount(
+            self._part.take(self._counted.take(ring.range)), ring.expected, len(wish)
+        )
+        off = moving & ((expected > _BUDGET * wish) | ((expected < wish) & (outer < self._outermost)))
+        if off.any():
+            for part in np.flatnonzero(off):
+                outer[part] = self._search(int(part), outer[part], int(wish[part]))
+            ring = self._ring(outer)
+        self._catch(rng, ring)
+        entity, offset = self._pool.pop(rng, np.where(moving, outer, -np.inf))
+        self._radius = outer
+        popped = np.bincount(self._part.take(entity), minlength=len(wish))
+        self._popped += popped
+        self._left = self._left - popped
+        p = np.clip(self._target + offset, 0.0, 1.0)
+        return entity, 1 - p if self._mirrored else p
+
+    def _first_guess(self, wish: Ints) -> Floats:
+        """Returns `[P]` radii that would hold `wish[part]` more tasks, were density the same everywhere."""
+        counted = self._counted
+        if self._popped.any():
+            radius = np.maximum(self._radius, 0.0)
+            guess = radius + radius * (wish / np.maximum(self._popped, 1))
+        else:
+            at_target = density(self._target, self._alpha.take(counted), self._beta.take(counted), self._log_norm)
+            with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+                width = wish / np.bincount(self._part.take(counted), self._silent * at_target, len(wish))
+            guess = np.where(width <= 2 * self._target, width / 2, width - self._target)
+        useless = ~(guess > np.maximum(self._radius, 0.0)) | (guess > self._outermost) | (wish >= self._left)
+        return np.where(useless, self._outermost, guess)
+
+    def _search(self, part: int, guess: float, wish: int) -> float:
+        """Returns a radius with `wish` to `_BUDGET * wish` more tasks expected, at most, in a part."""
+        waiting = self._pool.scores(part)
+        counted = (self._part.take(self._counted) == part) & (self._silent > 0)
+        if not counted.any():
+            return float(np.partition(waiting, wish - 1)[wish - 1]) if wish < len(waiting) else self._outermost
+        inner = max(float(self._radius[part]), 0.0)
+        radii = self._radius.copy()
+
+        def expected(radius: float) -> float:
+            radii[part] = radius
+            return float(np.count_nonzero(waiting <= radius) + self._ring(radii, counted).expected.sum())
+
+        # Secant steps for log(expected) as a function of the logarithm of the ring's width, between bounds: expected is
+        # too small at `below` and too large at `above`. Near enough is good: a poor radius costs time, nothing else.
+        aim, widest = np.log(2.0 * wish), float(np.log(self._outermost - inner))
+
+        def radius(at: float) -> float:
+            return self._outermost if at >= widest else inner + float(np.exp(at))
+
+        below, above = (-np.inf, -np.inf), (np.inf, np.inf)
+        at, leap = min(float(np.log(guess - inner)), widest), 1.0
+        for _ in range(100):
+            found = expected(radius(at))
+            if wish <= found <= _BUDGET * wish:
+                break
+            excess = float(np.log(max(found, 1e-300)) - aim)
+            below, above = (below, (at, excess)) if excess > 0 else ((at, excess), above)
+            if above[0] - below[0] < 1e-9:
+                at = above[0]
+                break
+            if np.isinf(below[0]) or np.isinf(above[0]):
+                at, leap = at - leap * excess, 2 * leap
+            else:
+                share = below[1] / (below[1] - above[1])
+                at = below[0] + (above[0] - below[0]) * min(max(share, 0.1), 0.9)
+            at = min(at, widest)
+        return radius(at)
+
+    def _ring(self, outer: Floats, among: NDArray[np.bool_] | None = None) -> "_Ring":
+        """Returns the ring between the radius and `outer[part]`, for the parts where it has a width."""
+        part = self._part.take(self._counted)
+        chosen = (self._silent > 0) & (outer > self._radius).take(part)
+        ranges = np.flatnonzero(chosen if among is None else chosen & among)
+        entity, part = self._counted.take(ranges), part.take(ranges)
+        inner, out = np.maximum(self._radius, 0.0).take(part), outer.take(part)
+        left, right = self._target, self._outermost  # the furthest to either side
+        if inner.any():
+            sides = 2
+            low = np.concatenate((-np.minimum(out, left), np.minimum(inner, right)))
+            high = np.concatenate((-np.minimum(inner, left), np.minimum(out, right)))
+        else:
+            sides = 1
+            low, high = -np.minimum(out, left), np.minimum(out, right)
+        again = np.tile(entity, sides)
+        norm = np.tile(self._log_norm.take(ranges), sides)
+        windows = envelope(self._target, self._alpha.take(again), self._beta.take(again), norm, low, high)
+        mass = windows.mass.reshape(sides, -1).sum(0)
+        mass[out >= self._outermost] = np.inf  # the last ring: whoever is left is in it
+        chance = np.minimum(mass / (1 - self._spent.take(ranges)), 1.0)
+        return _Ring(ranges, windows, mass, chance, chance * self._silent.take(ranges), inner)
+
+    def _catch(self, rng: np.random.Generator, ring: "_Ring") -> None:
+        """Puts all draws in the ring into the pool, and maybe further ones."""
+        loose = ring.chance > 0.5
+        silent = np.where(loose, 0, self._silent.take(ring.range))
+        proposals = rng.binomial(silent, np.where(loose, 0.0, ring.chance))
+        which = np.repeat(np.arange(len(proposals)), proposals)
+        window = which
+        if len(ring.windows.mass) > len(ring.mass):
+            of_left = ring.windows.mass[: len(ring.mass)].take(which)
+            window = which + len(ring.mass) * (rng.random(len(which)) * ring.mass.take(which) >= of_left)
+        offset, kept = propose(rng, ring.windows, window)
+        self._pool.add(self._counted.take(ring.range.take(which[kept])), np.abs(offset[kept]), offset[kept])
+        self._outside[ring.range] -= np.bincount(which[kept], minlength=len(proposals))
+        self._silent[ring.range] -= proposals
+        self._spent[ring.range[~loose]] += ring.mass[~loose]
+        if loose.any():
+            # No more tasks than twice the proposals that they would have made in all the rings.
+            rest = ring.range[loose]
+            self._draw(rng, self._counted.take(rest), self._outside.take(rest), ring.inner[loose])
+            self._silent[rest] = 0
+
+    def _draw(self, rng: np.random.Generator, entity: Ints, count: Ints, beyond: Floats | None) -> None:
+        """Puts `count` draws of each entity into the pool, all with a distance above `beyond`."""
+        which = np.repeat(np.arange(len(entity)), count)
+        each = entity.take(which)
+        offset = rng.beta(self._alpha.take(each), self._beta.take(each)) - self._target
+        if beyond is not None and beyond.any():
+            limit = beyond.take(which)
+            inside = np.flatnonzero(np.abs(offset) <= limit)
+            while len(inside):
+                again = each.take(inside)
+                offset[inside] = rng.beta(self._alpha.take(again), self._beta.take(again)) - self._target
+                inside = inside[np.abs(offset.take(inside)) <= limit.take(inside)]
+        self._pool.add(each, np.abs(offset), offset)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ring:
+    """A ring around the target, for `[m]` of the counted ranges.
+
+    range:    `[m]` positions in the list of counted ranges
+    windows:  envelopes of the windows: one for each range, or all those left of the target, then all those right of it
+    mass:     `[m]` probability that a task proposes a point in the ring; may be above 1
+    chance:   `[m]` the same for a task that has not proposed yet, at most 1
+    expected: `[m]` tasks that propose; no fewer than the tasks expected in the ring
+    inner:    `[m]` radius where the ring begins
+    """
+
+    range: Ints
+    windows: Envelope
+    mass: Floats
+    chance: Floats
+    expected: Floats
+    inner: Floats
