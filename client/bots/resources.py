@@ -44,7 +44,7 @@ class Dataset:
     has_ids: bool
     referenced_tasks: int
     create_time: datetime
-    runs: int | None = None
+    runs: int | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
     def of(cls, message: pb.Dataset, runs: int | None = None) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ class Batch:
     means              `[n]` float64 posterior means; NaN where the service was away.
     draws              `[n]` float64 drawn pass rates; NaN where none decided (drawn uniformly, or greedy).
     version            version of the run that the selection saw; None: the service was away.
+    run_uid            uid of that run; empty: the service was away before it was ever known.
     selection_id       names the selection in reports; empty: the service was away.
     lease_expire_time  until when no other selection gets these tasks; None: no lease.
     policy_step        the policy's training step, as given to `select`.
@@ -47,6 +48,7 @@ class Batch:
     means: npt.NDArray[np.float64]
     draws: npt.NDArray[np.float64]
     version: int | None
+    run_uid: str
     selection_id: str
     lease_expire_time: datetime | None
     policy_step: int | None
@@ -194,6 +196,7 @@ class Run:
             means=np.array(answer.means, dtype=np.float64),
             draws=np.array(answer.draws, dtype=np.float64),
             version=answer.version,
+            run_uid=answer.run_uid,
             selection_id=answer.selection_id,
             lease_expire_time=(
                 answer.lease_expire_time.ToDatetime(tzinfo=timezone.utc)
@@ -222,6 +225,7 @@ class Run:
             means=unknown,
             draws=unknown,
             version=None,
+            run_uid=self.uid,
             selection_id="",
             lease_expire_time=None,
             policy_step=policy_step,
@@ -358,7 +362,7 @@ class Run:
         request = pb.GetRunSummaryRequest(dataset=self.dataset, run=self.name)
         return self._summary(self._channel.call(self._channel.stub.GetRunSummary, request, self.client.timeout).summary)
 
-    def watch(self, interval_seconds: float = 1.0) -> Iterator[Summary]:
+    def watch(self, interval_seconds: float = 1.0) -> Generator[Summary, None, None]:
         """Yields the summary now, then whenever the version has changed, at most once in `interval_seconds`; for ever.
 
         Every minute it is asked anew and yields one that may be the same. Leaving the loop ends the stream.

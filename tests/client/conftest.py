@@ -1,4 +1,4 @@
-"""Fixtures of the client's tests."""
+"""Fixtures of the client's tests: a recorder in place of the service, and the real one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import bots
+from tests.api.service import Service, serving
 from tests.client.recorder import Recorder, served
 
 
@@ -27,3 +28,10 @@ def client(address: str) -> Iterator[bots.Client]:
     """A client of the recorder."""
     with bots.Client(address, job="tester") as client:
         yield client
+
+
+@pytest.fixture
+def service(redis_url: str) -> Iterator[Service]:
+    """A real server over an empty Redis, and a client of it."""
+    with serving(redis_url) as service:
+        yield service
