@@ -47,7 +47,7 @@ def serving(url: str, **settings: Any) -> Iterator[Service]:
     """Yields a server over the Redis at `url`, and ends it."""
     redis = connect(url, timeout_seconds=settings.get("redis_timeout_seconds", 5.0))
     store = Store(redis)
-    server = Server(store, Settings(port=0, **settings), Metrics(CollectorRegistry()))
+    server = Server(store, Settings(**({"port": 0} | settings)), Metrics(CollectorRegistry()))
     server.start()
     address = f"127.0.0.1:{server.port}"
     try:
@@ -56,3 +56,9 @@ def serving(url: str, **settings: Any) -> Iterator[Service]:
     finally:
         server.stop(0)
         store.close()
+
+
+def reason_of(error: grpc.RpcError) -> object:
+    """Returns the word for programs that came with an error."""
+    assert isinstance(error, grpc.Call)
+    return {entry[0]: entry[1] for entry in error.trailing_metadata() or ()}.get("bots-reason")
