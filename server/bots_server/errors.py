@@ -24,7 +24,7 @@ from typing import ClassVar
 import grpc
 
 
-class Failure(Exception):  # noqa: N818 - "error" is what the caller sees, with a status
+class Failure(Exception):
     """An answer that is an error: `str()` is the message, complete as it stands."""
 
     code: ClassVar[grpc.StatusCode]
@@ -133,8 +133,8 @@ class RequestTooOld(FailedPrecondition):
 
     def __init__(self, request_id: str) -> None:
         super().__init__(
-            f"request_id = {request_id!r}: is older than the oldest that is remembered (request_memory): nobody can know "
-            "whether it was applied"
+            f"request_id = {request_id!r}: is older than the oldest that is remembered (request_memory): nobody can "
+            "know whether it was applied"
         )
 
 

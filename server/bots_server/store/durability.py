@@ -4,8 +4,9 @@ An acknowledged report is stored at the configured durability and applied exactl
 on; a repeat of its request_id changes nothing and returns the first answer, or is refused when too old to know.
 
  * `memory`: Redis has it. A crash of Redis may take back what its append-only file did not hold yet (appendfsync
-   everysec: about the last second; without the file: everything).
- * `fsync`: it is on the disk of the primary: `appendfsync always`, or WAITAOF (Redis and Valkey from 7.2).
+   everysec: the last second or two; without the file: everything since the last dump).
+ * `fsync`: it is on the disk of the primary: by WAITAOF (Redis and Valkey from 7.2), or because of `appendfsync
+   always`.
  * `replica`: at least `replicas` replicas have it in memory, by WAIT. WAIT is not consensus: deploy/redis/README.md
    says what a failover can lose all the same.
 """
@@ -28,7 +29,17 @@ class Durability:
 
     level: Level = Level.MEMORY
     replicas: int = 1  # replicas that must have it, >= 1; only at REPLICA
-    timeout_seconds: float = 1.0  # how long to wait for disk or replicas before NotDurable; below the socket's timeout
+    timeout_seconds: float = 1.5  # to wait for disk or replicas before NotDurable; keep it below the socket's timeout
+    waitaof: bool = True  # FSYNC: ask by WAITAOF; False: a Redis that is too old for it, and has `appendfsync always`
+
+    def command(self) -> tuple[str | int, ...] | None:
+        """Returns the Redis command that waits for the writes of its connection; None: there is nothing to wait for."""
+        milliseconds = max(1, round(self.timeout_seconds * 1000))  # 0 would be for ever
+        if self.level is Level.REPLICA:
+            return ("WAIT", self.replicas, milliseconds)
+        if self.level is Level.FSYNC and self.waitaof:
+            return ("WAITAOF", 1, 0, milliseconds)
+        return None
 
 
 MEMORY = Durability()

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
+import uuid
 from dataclasses import dataclass
 
+from bots_server.errors import RequestIdReused, RequestTooOld, RunReplaced, VersionMismatch, VersionNotFound
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store.scripts import Scripts
+from bots_server.store import keys
+from bots_server.store.database import Database
+
+_PAGE_EVENTS = 1024
+_PAGE_BYTES = 1 << 20
+_LIST_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +49,28 @@ class Page:
 
 
 class History:
-    def __init__(self, scripts: Scripts) -> None:
-        self._scripts = scripts
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def sync(self, run: storage_pb2.RunRecord, version: int, nonce: bytes) -> Sync:
         """Returns what came after the event `version` with its `nonce` (0 and b"": the start), in one round trip.
 
         A selection sees every report acknowledged before it was asked (on the same Redis primary): it syncs first. A
-        page holds at most 1,024 events and, but for its last event, 1 MiB; where the server is up to date, no event
-        travels.
+        page ends with its 1,024th event, or with the one that makes it 1 MiB, or some few after that; where the server
+        is up to date, no event travels.
         """
-        raise NotImplementedError
+        key = keys.of_run(run)
+        answer = self._database.run(
+            "sync", [key.run, key.events, key.leases], [version, nonce, _PAGE_EVENTS, _PAGE_BYTES]
+        )
+        if not answer:
+            return Sync(exists=False, diverged=False, version=0, events=[], snapshot_version=0, leases=0)
+        diverged, newest, snapshot_version, leases, flat = answer
+        events = [
+            StoredEvent(version + 1 + i, flat[2 * i], storage_pb2.Event.FromString(flat[2 * i + 1]))
+            for i in range(len(flat) // 2)
+        ]
+        return Sync(True, bool(diverged), newest, events, snapshot_version, leases)
 
     def append(
         self,
@@ -77,26 +96,105 @@ class History:
 
         Raises RunReplaced, RequestIdReused, RequestTooOld, VersionMismatch, NotDurable.
         """
-        raise NotImplementedError
+        key = keys.of_run(run)
+        status, *versions = self._database.store(
+            "append",
+            [
+                key.run,
+                key.events,
+                key.requests,
+                key.leases,
+                key.owners,
+                key.selections,
+                key.states,
+                key.restores,
+            ],
+            [
+                uuid.UUID(request_id).bytes,
+                digest[:8],
+                secrets.token_bytes(8),
+                event.SerializeToString(),
+                selection_id if complete else "",
+                "" if expected_version is None else expected_version,
+                run.retention.request_memory,
+                "" if state is None else event.restored.state_uid,
+                b"" if state is None else state.SerializeToString(),
+            ],
+        )
+        if status == b"gone":
+            raise RunReplaced(run.name, run.uid)
+        version, snapshot_version = versions
+        if status == b"reused":
+            raise RequestIdReused(request_id)
+        if status == b"old":
+            raise RequestTooOld(request_id)
+        if status == b"mismatch":
+            raise VersionMismatch(expected_version or 0, version)
+        if status == b"repeated":
+            self._database.settle(run.dataset)
+        return Appended(version, status == b"repeated", snapshot_version)
 
     def snapshot(self, run: storage_pb2.RunRecord, at_most: int | None = None) -> storage_pb2.Snapshot | None:
-        """Returns the newest snapshot, of version `at_most` or below; None: there is none before the start at the
-        prior.
+        """Returns the newest snapshot, of version `at_most` or below; None: start at the prior.
 
         Raises VersionNotFound where that is trimmed away, RunReplaced.
         """
-        raise NotImplementedError
+        status, value, oldest, newest = self._snapshot(run, at_most)
+        if status == b"trimmed":
+            raise VersionNotFound(run.name, at_most or 0, oldest, newest)
+        return storage_pb2.Snapshot.FromString(value) if status == b"found" else None
 
     def put_snapshot(self, run: storage_pb2.RunRecord, snapshot: storage_pb2.Snapshot) -> bool:
-        """Keeps a snapshot and trims what is not needed any more, in one transition. Returns whether it was accepted:
-        only where the event of its version has its nonce, and only a newer one than the newest (or that one again)."""
-        raise NotImplementedError
+        """Keeps a snapshot and trims what is not needed any more, in one transition. Returns whether it is kept: only
+        where the event of its version has its nonce, and only a newer one than the newest (or that one again)."""
+        key = keys.of_run(run)
+        kept = self._database.run(
+            "put_snapshot",
+            [key.run, key.events, key.snapshots, key.snapshot_versions, key.states, key.restores],
+            [
+                snapshot.version,
+                snapshot.nonce,
+                snapshot.SerializeToString(),
+                run.retention.history,
+                run.retention.history_stride,
+            ],
+        )
+        return bool(kept)
 
     def events(self, run: storage_pb2.RunRecord, after: int, limit: int) -> Page:
-        """Returns at most `limit` events above version `after`, and not much more than 4 MiB of them. Raises
-        RunReplaced."""
-        raise NotImplementedError
+        """Returns at most `limit` events above version `after`, oldest first; fewer where they are more than 4 MiB.
+        Raises RunReplaced."""
+        key = keys.of_run(run)
+        events: list[StoredEvent] = []
+        size = 0
+        version = self._database.command("HGET", key.run, "version")
+        if version is None:
+            raise RunReplaced(run.name, run.uid)
+        # Some at a time, because one event may be a megabyte; the history only grows at its end.
+        while len(events) < limit and size < _LIST_BYTES:
+            count = min(64, limit - len(events))
+            entries = self._database.command("XRANGE", key.events, f"{after + 1}-0", "+", "COUNT", count)
+            for entry_id, fields in entries:
+                after = int(entry_id.partition(b"-")[0])
+                size += len(fields[b"e"])
+                events.append(StoredEvent(after, fields[b"n"], storage_pb2.Event.FromString(fields[b"e"])))
+            if len(entries) < count:
+                break
+        return Page(events, max(int(version), after))
 
     def oldest(self, run: storage_pb2.RunRecord) -> int:
-        """Returns the oldest version whose state can be rebuilt."""
-        raise NotImplementedError
+        """Returns the oldest version whose state can be rebuilt. Raises RunReplaced."""
+        oldest: int = self._snapshot(run, 0)[2]
+        return oldest
+
+    def _snapshot(self, run: storage_pb2.RunRecord, at_most: int | None) -> tuple[bytes, bytes, int, int]:
+        key = keys.of_run(run)
+        answer = self._database.run(
+            "snapshot",
+            [key.run, key.snapshots, key.snapshot_versions],
+            ["+inf" if at_most is None else at_most],
+        )
+        if answer[0] == b"gone":
+            raise RunReplaced(run.name, run.uid)
+        status, value, oldest, newest = answer
+        return status, value, oldest, newest

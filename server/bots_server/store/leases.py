@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bots_server.errors import RequestIdReused, RunReplaced
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store.scripts import Scripts
+from bots_server.store import keys
+from bots_server.store.database import Database
+
+_ANSWER_MS = 600_000  # how long the answer to a request id is kept
+_CALL_MS = 60_000  # and that to a call without one, which only redis-py repeats: at once, after a broken connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,8 @@ class Claim:
 
 
 class Leases:
-    def __init__(self, scripts: Scripts) -> None:
-        self._scripts = scripts
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def claim(
         self,
@@ -52,8 +57,50 @@ class Leases:
         leases of others are respected. With a `request_id` the answer is kept ten minutes, and a repeat gets it. Raises
         RunReplaced, RequestIdReused.
         """
-        raise NotImplementedError
+        key = keys.of_run(run)
+        names = [key.run, key.leases, key.owners, key.selections]
+        if request_id:
+            names.append(key.answer(request_id))
+        elif lease_seconds is not None:
+            names.append(key.answer(offer.selection_id))
+        shape = [number for part in parts for number in (part.need, len(part.tasks))]
+        answer = self._database.run(
+            "claim",
+            names,
+            [
+                offer.selection_id,
+                0 if lease_seconds is None else max(1, round(lease_seconds * 1000)),
+                digest,
+                offer.SerializeToString() if len(names) > 4 else b"",
+                int(allow_fewer),
+                _ANSWER_MS if request_id else _CALL_MS,
+                len(parts),
+                *shape,
+                *(task for part in parts for task in part.tasks),
+            ],
+        )
+        status = answer[0]
+        if status == b"gone":
+            raise RunReplaced(run.name, run.uid)
+        if status == b"reused":
+            raise RequestIdReused(request_id)
+        _, taken, short, leased, expires, kept = answer
+        return Claim(
+            taken=[int(position) for position in taken.split()],
+            offer=storage_pb2.Offer.FromString(kept) if status == b"repeated" else offer,
+            repeated=status == b"repeated",
+            short=short or [0] * len(parts),
+            leased=leased,
+            expire_time_ms=expires if lease_seconds is not None else None,
+        )
 
     def release(self, run: storage_pb2.RunRecord, selection_id: str) -> int:
-        """Ends the leases of one selection. Returns how many were live; 0 where it is not known (any more)."""
-        raise NotImplementedError
+        """Ends the leases of one selection. Returns how many were live; 0 where it is not known (any more).
+
+        Raises RunReplaced.
+        """
+        key = keys.of_run(run)
+        released: int = self._database.run("release", [key.run, key.leases, key.owners, key.selections], [selection_id])
+        if released < 0:
+            raise RunReplaced(run.name, run.uid)
+        return released

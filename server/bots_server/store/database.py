@@ -1,0 +1,143 @@
+"""How the store talks to Redis: by the scripts of `lua/`, one atomic transition each, and by single commands that read.
+
+What goes wrong with Redis becomes one of our errors here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+from redis.exceptions import MovedError, NoScriptError, RedisClusterException, RedisError, ResponseError
+
+from bots_server.errors import NotDurable, StoreFull, StoreUnavailable
+from bots_server.store import keys
+from bots_server.store.connection import Client
+from bots_server.store.durability import Durability, Level
+
+_ATTEMPTS = 3  # at a moved slot or a forgotten script
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Raises what redis-py raises as StoreUnavailable or StoreFull."""
+    try:
+        yield
+    except ResponseError as error:
+        raise _refusal(error) from error
+    except (RedisError, RedisClusterException) as error:  # connection, timeout, loading, no primary, slots not covered
+        raise StoreUnavailable(str(error) or type(error).__name__) from error
+
+
+def _refusal(error: ResponseError) -> Exception:
+    """Returns what an error answer of Redis means. One that a script met carries the command's own answer inside."""
+    answer = str(error)
+    if "OOM command not allowed" in answer or "command not allowed when used memory" in answer:
+        return StoreFull("its memory is used up to maxmemory")
+    if "MISCONF" in answer or "Errors writing to the AOF" in answer or "unable to persist on disk" in answer:
+        return StoreFull(f"it cannot write to its disk ({answer})")
+    if "READONLY" in answer or "read only replica" in answer:
+        return StoreUnavailable("it is a replica, and read-only")
+    return StoreUnavailable(answer)
+
+
+class Database:
+    """One Redis, for the parts of the store. It forgets scripts when it restarts: they are then loaded again."""
+
+    def __init__(self, client: Client, durability: Durability) -> None:
+        self.client = client
+        self.durability = durability
+        texts = (
+            entry for entry in resources.files(__package__).joinpath("lua").iterdir() if entry.name.endswith(".lua")
+        )
+        self._database: dict[str, Script] = {
+            entry.name.removesuffix(".lua"): client.register_script(entry.read_text("utf-8")) for entry in texts
+        }
+
+    def command(self, *command: bytes | str | int) -> Any:
+        """Returns the answer of one command of Redis, as redis-py gives it."""
+        with failures():
+            return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def run(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
+        """Returns the answer of script `name`."""
+        with failures():
+            return self._database[name](keys=keys, args=list(args))
+
+    def store(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
+        """Returns the answer of script `name`, once what it wrote is as durable as configured.
+
+        Raises NotDurable where that takes too long. What was written stays; the same call again is safe, as each script
+        says, and where it finds its work done, `settle` waits for that work.
+        """
+        wait = self.durability.command()
+        if wait is None:
+            return self.run(name, keys, args)
+        script = self._database[name]
+        with failures():
+            command = ("EVALSHA", script.sha, len(keys), *keys, *args)
+            for _ in range(_ATTEMPTS):
+                answer, reached = self._together(keys[0], command, wait)
+                if isinstance(answer, NoScriptError):
+                    self._primary(keys[0]).script_load(script.script)
+                    continue
+                break
+            _raise_if_error(answer)
+            _raise_if_error(reached)
+        self._judge(reached)
+        return answer
+
+    def settle(self, dataset: str) -> None:
+        """Waits until everything that was written for a dataset before now is as durable as configured.
+
+        For a repeat, which writes nothing itself: WAIT and WAITAOF wait for what their own connection has written, so
+        that one key is written first.
+        """
+        wait = self.durability.command()
+        if wait is None:
+            return
+        key = keys.touch(dataset)
+        with failures():
+            answer, reached = self._together(key, ("SET", key, "", "PX", 1000), wait)
+            _raise_if_error(answer)
+            _raise_if_error(reached)
+        self._judge(reached)
+
+    def _together(self, key: str, command: tuple[Any, ...], wait: tuple[Any, ...]) -> list[Any]:
+        """Returns the answers of a command and of the wait for it, on one connection, in one round trip."""
+        for _ in range(_ATTEMPTS):
+            with self._primary(key).pipeline(transaction=False) as pipeline:
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                pipeline.execute_command(*wait)  # type: ignore[no-untyped-call]
+                answers: list[Any] = pipeline.execute(raise_on_error=False)
+            if not isinstance(answers[0], MovedError):
+                break
+            assert isinstance(self.client, redis.RedisCluster)
+            self.client.nodes_manager.initialize()
+        return answers
+
+    def _primary(self, key: str) -> redis.Redis:
+        """Returns the client of the one server that has the key."""
+        if isinstance(self.client, redis.Redis):
+            return self.client
+        node = self.client.get_node_from_key(key)  # type: ignore[no-untyped-call]
+        primary: redis.Redis = self.client.get_redis_connection(node)
+        return primary
+
+    def _judge(self, reached: Any) -> None:
+        """Raises NotDurable where the answer of WAIT or WAITAOF is too low."""
+        if self.durability.level is Level.FSYNC and reached[0] < 1:
+            raise NotDurable(f"not on disk within {self.durability.timeout_seconds} s")
+        if self.durability.level is Level.REPLICA and reached < self.durability.replicas:
+            raise NotDurable(
+                f"on {reached} of {self.durability.replicas} replicas within {self.durability.timeout_seconds} s"
+            )
+
+
+def _raise_if_error(answer: Any) -> None:
+    if isinstance(answer, Exception):
+        raise answer

@@ -1,0 +1,47 @@
+--[[
+  Keeps a snapshot of a run, then trims what is not needed any more.
+
+  KEYS     run (hash), events (stream), snapshots (hash), snapshot_versions (zset), states (hash), restores (zset)
+  ARGV[1]  version    ARGV[2]  nonce of its event    ARGV[3]  snapshot (Snapshot)
+  ARGV[4]  events to keep behind the newest (history)
+  ARGV[5]  versions between the snapshots kept along the history (history_stride)
+
+  Returns 1 where it is kept; 0 where the run is deleted, the event of its version is another one (or trimmed), or a
+  newer snapshot is there.
+
+  Trimming goes to `base`, the newest snapshot that is `history` behind: events and snapshots before it go, the event
+  of base itself stays, so that its nonce can be compared. So every version from base on can be rebuilt, events that
+  the newest snapshot does not hold are never touched, and between base and the newest the oldest snapshot of each
+  stride is kept.
+
+  Safe to repeat: the same version again is accepted and changes nothing.
+]]
+local run = redis.call("HMGET", KEYS[1], "version", "snapshot", "trimmed")
+local at, stride = tonumber(ARGV[1]), tonumber(ARGV[5])
+local entry = redis.call("XRANGE", KEYS[2], ARGV[1] .. "-0", ARGV[1] .. "-0")[1]
+if not run[1] or not entry or entry[2][2] ~= ARGV[2] or at < tonumber(run[2]) then return 0 end
+if at == tonumber(run[2]) then return 1 end
+
+local function drop(version)
+  redis.call("HDEL", KEYS[3], version)
+  redis.call("ZREM", KEYS[4], version)
+end
+redis.call("HSET", KEYS[3], at, ARGV[3])
+redis.call("ZADD", KEYS[4], at, at)
+redis.call("HSET", KEYS[1], "snapshot", at)
+local horizon = math.min(tonumber(run[1]) - tonumber(ARGV[4]), at)
+local base = tonumber(redis.call("ZREVRANGEBYSCORE", KEYS[4], horizon, 0, "LIMIT", 0, 1)[1] or run[3])
+local before = redis.call("ZREVRANGEBYSCORE", KEYS[4], "(" .. at, base, "LIMIT", 0, 2)
+local last, earlier = tonumber(before[1] or base), tonumber(before[2] or base)
+if last > base and math.floor(last / stride) == math.floor(earlier / stride) then drop(last) end
+-- Few: base moves one snapshot at a time. A hundred bounds what an odd history may have left; the rest goes next time.
+for _, version in ipairs(redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", "(" .. base, "LIMIT", 0, 100)) do
+  drop(version)
+end
+for _, uid in ipairs(redis.call("ZRANGEBYSCORE", KEYS[6], "-inf", "(" .. base, "LIMIT", 0, 100)) do
+  redis.call("HDEL", KEYS[5], uid)
+  redis.call("ZREM", KEYS[6], uid)
+end
+redis.call("XTRIM", KEYS[2], "MINID", base .. "-0")
+redis.call("HSET", KEYS[1], "trimmed", base)
+return 1
