@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 MAX_STRATA = 2**20
 
-# Keys are numbered in blocks: what the first block has seen need not be sorted again in the next.
+# Keys are numbered in blocks: what one block has learned the next one finds in the table.
 _BLOCK = 65_536
+_SLOT_BITS = 16
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, Knuth's multiplicative hash
 
 
-class TooManyStrata(ValueError):  # noqa: N818 (named for what is wrong, like the rest of the tree)
+class TooManyStrata(ValueError):
     """The dataset has more than 2^20 strata; a coarser `reference_grid` bounds their number."""
 
     def __init__(self) -> None:
@@ -115,21 +117,32 @@ def _prior_bits(prior: NDArray[np.float64] | None) -> NDArray[np.uint64]:
 
 
 class _Numbering:
-    """Numbers distinct 64-bit keys 0, 1, 2, ... in order of first appearance."""
+    """Numbers distinct 64-bit keys 0, 1, 2, ... in order of first appearance.
+
+    A direct-mapped table in front of the sorted keys answers most look-ups: datasets have far more tasks than strata, and
+    a binary search for each task would be most of the time of creating one.
+    """
 
     def __init__(self) -> None:
         self._ascending = np.empty(0, np.uint64)
         self._number = np.empty(0, np.uint32)  # of each key in ascending order
+        self._slot_key = np.zeros(2**_SLOT_BITS, np.uint64)
+        self._slot_key[0] = 1  # key 0 belongs into slot 0 and key 1 does not: so at first every key is missed
+        self._slot_number = np.zeros(2**_SLOT_BITS, np.uint32)
 
     def number(self, keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
         """Returns the number of each key; raises TooManyStrata."""
         numbers = np.empty(len(keys), np.uint32)
         for start in range(0, len(keys), _BLOCK):
             block = keys[start : start + _BLOCK]
-            unknown = ~self._known(block)
-            if unknown.any():
-                self._learn(block[unknown])
-            numbers[start : start + _BLOCK] = self._number[self._ascending.searchsorted(block)]
+            slot = (block * _MIX) >> np.uint64(64 - _SLOT_BITS)
+            found = self._slot_number.take(slot)
+            missed = np.flatnonzero(self._slot_key.take(slot) != block)
+            if len(missed):
+                found[missed] = self._search(block[missed])
+                self._slot_key[slot[missed]] = block[missed]
+                self._slot_number[slot[missed]] = found[missed]
+            numbers[start : start + _BLOCK] = found
         return numbers
 
     def keys(self) -> NDArray[np.uint64]:
@@ -138,11 +151,14 @@ class _Numbering:
         keys[self._number] = self._ascending
         return keys
 
-    def _known(self, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        if len(self._ascending) == 0:
-            return np.zeros(len(keys), np.bool_)
-        found = self._ascending.take(self._ascending.searchsorted(keys), mode="clip")
-        return np.equal(found, keys)
+    def _search(self, keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
+        at = self._ascending.searchsorted(keys)
+        known = at < len(self._ascending)
+        known[known] = self._ascending[at[known]] == keys[known]
+        if not known.all():
+            self._learn(keys[~known])
+            at = self._ascending.searchsorted(keys)
+        return self._number[at]
 
     def _learn(self, keys: NDArray[np.uint64]) -> None:
         new, first = np.unique(keys, return_index=True)
