@@ -50,6 +50,7 @@ class Replica:
         self.dataset = dataset
         self._store, self._metrics = store, metrics
         self._lock = threading.Lock()
+        self._begun = self._done = 0  # number of the newest sync that began, and of the newest that succeeded
         self._state: State | None = None
         self._leases = 0
         self._snapshot_version = 0
@@ -60,10 +61,15 @@ class Replica:
         A selection sees every report acknowledged before it was asked (on the same Redis primary): the events are read
         after the call came in.
         """
+        begun = self._begun
         with self._lock:
-            state, sync = self._synced()
-            self._state, self._leases, self._snapshot_version = state, sync.leases, sync.snapshot_version
-            return View(state.posterior, sync.leases)
+            if self._done <= begun:  # else a sync that began after this call came in serves it as well
+                self._begun += 1
+                self._state, sync = self._synced()
+                self._leases, self._snapshot_version = sync.leases, sync.snapshot_version
+                self._done = self._begun
+            assert self._state is not None
+            return View(self._state.posterior, self._leases)
 
     def last_view(self) -> View | None:
         """Returns the run as it was seen last, without asking Redis; None: not yet."""

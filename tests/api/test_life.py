@@ -3,6 +3,7 @@
 import hashlib
 import struct
 import time
+from collections.abc import Generator
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def test_creating_a_dataset_again_returns_it(service: Service) -> None:
     with pytest.raises(bots.AlreadyExistsError) as refused:
         service.client.create_dataset("twice", weak=weak, strong=strong + 0.1)
     assert refused.value.reason == "DATASET_EXISTS"
-    assert service.client.get_dataset("twice") == service.client.create_dataset("twice", weak=weak, strong=strong)
+    assert service.client.get_dataset("twice").fingerprint == first.fingerprint
 
 
 def test_the_fingerprint_is_what_the_proto_defines(service: Service) -> None:
@@ -39,7 +40,7 @@ def test_the_fingerprint_is_what_the_proto_defines(service: Service) -> None:
     }
     for name, column in columns.items():
         expected.update(name + b"\0" + hashlib.sha256(column).digest())
-    assert dataset.fingerprint == expected.digest()
+    assert dataset.fingerprint == expected.hexdigest()
     assert (dataset.strata, dataset.referenced_tasks, dataset.tags) == (2, 1, {"x": 1, "y": 1})
 
 
@@ -220,6 +221,7 @@ def test_the_number_of_watchers_is_bounded(letters: Service) -> None:
         with pytest.raises(bots.ResourceExhaustedError) as refused:
             next(run.watch(0.1))
         assert refused.value.reason == "TOO_MANY_STREAMS"
+        assert isinstance(watching, Generator)
         watching.close()
 
         def watches() -> bool:

@@ -9,7 +9,7 @@ import scipy.stats
 
 import bots
 from bots.v1 import task_selection_pb2 as pb
-from tests.api.service import Service, serving
+from tests.api.service import Service, reason_of, serving
 from tests.core.oracle import Oracle
 
 
@@ -173,7 +173,7 @@ def test_a_repeated_selection_is_the_first_answer(letters: Service) -> None:
     request.batch_size = 3
     with pytest.raises(grpc.RpcError) as refused:
         letters.stub.SelectBatch(request, timeout=10)
-    assert dict(refused.value.trailing_metadata())["bots-reason"] == "REQUEST_ID_REUSED"
+    assert reason_of(refused.value) == "REQUEST_ID_REUSED"
 
 
 def test_live_selections_share_no_task(letters: Service) -> None:
@@ -205,14 +205,16 @@ def test_a_run_that_was_replaced_takes_no_report(letters: Service) -> None:
         letters.client.create_run("letters", "policy")
         for server in (letters, other):
             with pytest.raises(bots.FailedPreconditionError) as refused:
-                bots.Run(server.client, "letters", "policy", uid=batch.run_uid).report([0], 1, 4)
+                bots.Run(server.client, "letters", "policy", uid=old.uid).report([0], 1, 4)
             assert refused.value.reason == "RUN_REPLACED"
         assert other.client.run("letters", "policy").select(2).version == 0
 
 
 def test_a_server_that_comes_later_answers_from_the_snapshot(letters: Service) -> None:
     """A cold server folds the newest snapshot and the events after it, to the same bits."""
-    run = letters.client.create_run("letters", "long", retention=bots.Retention(snapshot_interval=8, history=16))
+    run = letters.client.create_run(
+        "letters", "long", retention=bots.Retention(snapshot_interval=8, history=16, history_stride=8)
+    )
     rng = np.random.default_rng(4)
     for _ in range(100):
         tasks = rng.choice(26, 3, replace=False)

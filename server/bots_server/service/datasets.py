@@ -16,6 +16,7 @@ from bots_server.core.task_ids import MAX_ID_BYTES, DuplicateTaskId, index_ids
 from bots_server.errors import InvalidField
 from bots_server.messages import Scalar
 from bots_server.service import rules
+from bots_server.service.rules import Told
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store
 
@@ -38,12 +39,12 @@ class DatasetHandlers:
     def create(self, requests: Iterator[pb.CreateDatasetRequest]) -> pb.CreateDatasetResponse:
         first = next(requests, None)
         if first is None or first.WhichOneof("part") != "header":
-            raise InvalidField("part", "no header", "the first message must be the header")
+            raise InvalidField("part", Told("no header"), "the first message must be the header")
         building = DatasetBuilder(first.header)
         with self._store.datasets.upload(first.header.name) as upload:
             for index, request in enumerate(requests):
                 if request.WhichOneof("part") != "chunk":
-                    raise InvalidField("part", "header", "each message after the first must be a chunk")
+                    raise InvalidField("part", Told("header"), "each message after the first must be a chunk")
                 upload.put(index, building.add(request.chunk))
             record, created = upload.commit(building.record(), building.strata())
         return pb.CreateDatasetResponse(dataset=messages.dataset_message(record), created=created)
@@ -72,7 +73,7 @@ class DatasetBuilder:
         rules.count("tags", header.tags, 0, MAX_TAGS)
         rules.each("tags", header.tags, _tag)
         if len(set(header.tags)) != len(header.tags):
-            raise InvalidField("tags", "a repeated tag", "must be distinct")
+            raise InvalidField("tags", Told("a repeated tag"), "must be distinct")
         self._header = header
         self._received = 0
         self._chunks = 0
@@ -141,11 +142,11 @@ class DatasetBuilder:
         for one, other in (("weak", "strong"), ("prior_alpha", "prior_beta")):
             if (one in columns) != (other in columns):
                 missing = other if one in columns else one
-                raise InvalidField(f"chunk.{missing}", "absent", f"{one} and {other} go together")
+                raise InvalidField(f"chunk.{missing}", Told("absent"), f"{one} and {other} go together")
         for column, expected in (("tag", bool(self._header.tags)), ("ids", self._header.has_ids)):
             if (column in columns) != expected:
                 state = "present" if column in columns else "absent"
-                raise InvalidField(f"chunk.{column}", state, "must be present exactly where the header says so")
+                raise InvalidField(f"chunk.{column}", Told(state), "must be present exactly where the header says so")
         if self._columns is None:
             self._columns = columns
         elif columns != self._columns:
@@ -200,7 +201,7 @@ class DatasetBuilder:
             return b"", b""
         if len(chunk.ids) != size:
             raise InvalidField(
-                "chunk.ids", f"{len(chunk.ids):,} entries", f"must have {size:,} entries, the chunk's size"
+                "chunk.ids", Told(f"{len(chunk.ids):,} entries"), f"must have {size:,} entries, the chunk's size"
             )
         ids = [name.encode() for name in chunk.ids]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=size)
@@ -209,7 +210,7 @@ class DatasetBuilder:
         )
         text = b"".join(ids)
         if b"\0" in text:
-            raise InvalidField("chunk.ids", "an id with NUL", "must be without NUL")
+            raise InvalidField("chunk.ids", Told("an id with NUL"), "must be without NUL")
         self._ids.append(np.array(ids))
         self._hashes["id"].update(b"".join(struct.pack("<I", len(name)) + name for name in ids))
         return text, messages.pack(lengths, "<u4")
@@ -237,5 +238,5 @@ def _column(field: str, data: bytes, dtype: type[Scalar], size: int) -> NDArray[
     """Returns the little-endian array in `data`, which must have `size` entries."""
     width = np.dtype(dtype).itemsize
     if len(data) != width * size:
-        raise InvalidField(field, f"{len(data):,} bytes", f"must be {width} bytes a task, {width * size:,}")
+        raise InvalidField(field, Told(f"{len(data):,} bytes"), f"must be {width} bytes a task, {width * size:,}")
     return messages.unpack(data, np.dtype(dtype).newbyteorder("<").str, dtype)

@@ -63,7 +63,7 @@ class HistoryHandlers:
 
     def restore(self, request: pb.RestoreRunRequest) -> pb.RestoreRunResponse:
         point = request.WhichOneof("point")
-        rules.require(point is not None, "point", "absent", "must be a checkpoint or a version")
+        rules.require(point is not None, "point", rules.Told("absent"), "must be a checkpoint or a version")
         if point == "checkpoint":
             rules.name("checkpoint", request.checkpoint)
         else:

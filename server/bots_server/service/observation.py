@@ -34,7 +34,9 @@ class ObservationHandlers:
         self._streams = threading.BoundedSemaphore(max_streams)
 
     def posteriors(self, request: pb.GetPosteriorsRequest) -> Iterator[pb.GetPosteriorsResponse]:
-        rules.require(not (request.tasks and request.ids), "ids", "present", "must be absent where tasks are given")
+        rules.require(
+            not (request.tasks and request.ids), "ids", rules.Told("present"), "must be absent where tasks are given"
+        )
         rules.count("ids" if request.ids else "tasks", request.ids or request.tasks, 0, rules.MAX_POSTERIORS)
         replica, view = self._directory.with_run(request.dataset, request.run, "", self._viewed)
         dataset = replica.dataset

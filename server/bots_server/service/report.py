@@ -28,7 +28,7 @@ class ReportHandlers:
         digest = content_digest(request)
 
         def act(run: storage.RunRecord) -> pb.ReportOutcomesResponse:
-            dataset = self._replicas.dataset(run.dataset, run.dataset_uid)
+            dataset = self._replicas.get(run).dataset
             tasks = task_column(dataset, "tasks", request.tasks, "ids", request.ids)
             evidence = gather(tasks, successes, rollouts)
             event = storage.Event(
@@ -67,7 +67,9 @@ def check_report(request: pb.ReportOutcomesRequest) -> tuple[NDArray[np.int64], 
     for name in ("policy_step", "selection_policy_step"):
         if request.HasField(name):
             rules.require(getattr(request, name) >= 0, name, getattr(request, name), "must be >= 0")
-    rules.require(not (request.tasks and request.ids), "ids", "present", "must be absent where tasks are given")
+    rules.require(
+        not (request.tasks and request.ids), "ids", rules.Told("present"), "must be absent where tasks are given"
+    )
     outcomes = rules.count("ids" if request.ids else "tasks", request.ids or request.tasks, 1, rules.MAX_OUTCOMES)
     for name in ("successes", "rollouts"):
         rules.count(name, getattr(request, name), outcomes, outcomes)

@@ -28,6 +28,13 @@ _UID = re.compile(r"[0-9a-f]{32}")
 Number = TypeVar("Number", int, float)
 
 
+class Told(str):
+    """A value told in words, which a message shows without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def name(field: str, value: str) -> str:
     """Returns a valid name of a dataset, run or checkpoint."""
     if not _NAME.fullmatch(value):
@@ -45,7 +52,7 @@ def uid(field: str, value: str) -> str:
 def job(value: str) -> str:
     """Returns a job's name for itself."""
     if len(value.encode()) > MAX_JOB_BYTES:
-        raise InvalidField("job", f"{len(value.encode())} bytes", f"must be at most {MAX_JOB_BYTES} bytes")
+        raise InvalidField("job", Told(f"{len(value.encode())} bytes"), f"must be at most {MAX_JOB_BYTES} bytes")
     return value
 
 
@@ -80,7 +87,8 @@ def positive(field: str, value: float, high: float) -> float:
 def count(field: str, values: Sequence[object], low: int, high: int) -> int:
     """Returns the number of entries of a column, in [low, high]."""
     if not low <= len(values) <= high:
-        raise InvalidField(field, f"{len(values):,} entries", f"must have {low:,} to {high:,} entries")
+        wanted = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        raise InvalidField(field, Told(f"{len(values):,} entries"), f"must have {wanted} entries")
     return len(values)
 
 

@@ -61,7 +61,7 @@ class RunHandlers:
     def update(self, request: pb.UpdateRunRequest) -> pb.UpdateRunResponse:
         check_hyperparameters(request.hyperparameters)
         changes = messages.present(request.hyperparameters)
-        rules.require(bool(changes), "hyperparameters", "absent", "must have at least one field")
+        rules.require(bool(changes), "hyperparameters", rules.Told("absent"), "must have at least one field")
         rules.job(request.job)
         request_id = rules.request_id(request.request_id) or uuid7()
         event = storage.Event(

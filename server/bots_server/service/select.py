@@ -101,11 +101,13 @@ def check_selection(request: pb.SelectBatchRequest) -> None:
     rules.require(
         excluded <= rules.MAX_EXCLUDED,
         "excluded_tasks",
-        f"{excluded:,} entries",
+        rules.Told(f"{excluded:,} entries"),
         f"must have at most {rules.MAX_EXCLUDED:,} entries together with excluded_ids",
     )
     given = [name for name in ("tags", "tag_quotas", "tag_weights") if getattr(request, name)]
-    rules.require(len(given) <= 1, " and ".join(given), "present", "at most one of tags, tag_quotas and tag_weights")
+    rules.require(
+        len(given) <= 1, " and ".join(given), rules.Told("present"), "at most one of tags, tag_quotas and tag_weights"
+    )
     for tag, quota in request.tag_quotas.items():
         rules.within(f"tag_quotas[{tag}]", quota, 1, rules.MAX_BATCH)
     if request.tag_quotas:
@@ -113,7 +115,7 @@ def check_selection(request: pb.SelectBatchRequest) -> None:
         rules.require(
             total == request.batch_size,
             "tag_quotas",
-            f"a sum of {total}",
+            rules.Told(f"a sum of {total}"),
             f"must add up to batch_size, {request.batch_size}",
         )
     for tag, weight in request.tag_weights.items():
