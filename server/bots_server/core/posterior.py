@@ -171,7 +171,7 @@ def alpha_beta(posterior: Posterior, tasks: Tasks, which: NDArray[np.integer] | 
 def individuals(posterior: Posterior, tasks: Tasks) -> Individuals:
     """Returns the tasks that are deviating or pending."""
     own, pending = posterior.deviations, posterior.pending
-    if len(pending):  # counts as evaluated in the update before, so that it cools where anything does
+    if len(pending):  # like evaluated in the newest update, so that it cools wherever tasks cool
         failures = pending.rollouts - pending.successes
         own = in_order(plus(own, posterior.updates, pending.tasks, pending.successes, failures))
     alpha, beta = _on_baseline(posterior, tasks, own.tasks, own.alpha, own.beta)

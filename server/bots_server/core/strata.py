@@ -119,8 +119,8 @@ def _prior_bits(prior: NDArray[np.float64] | None) -> NDArray[np.uint64]:
 class _Numbering:
     """Numbers distinct 64-bit keys 0, 1, 2, ... in order of first appearance.
 
-    A direct-mapped table in front of the sorted keys answers most look-ups: datasets have far more tasks than strata, and
-    a binary search for each task would be most of the time of creating one.
+    A direct-mapped table in front of the sorted keys answers most look-ups: datasets have far more tasks than strata,
+    and a binary search for each task would be most of the time of creating one.
     """
 
     def __init__(self) -> None:
