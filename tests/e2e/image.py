@@ -1,0 +1,60 @@
+"""Builds the server's image with the engine at hand."""
+
+import contextlib
+import functools
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+
+ROOT = Path(__file__).parents[2]
+
+
+def build(client: docker.DockerClient, tag: str, base: str, scratch: Path | None) -> None:
+    """Builds the Dockerfile on `base`.
+
+    scratch: where wheels may be kept to serve them to the build, which then needs no network; None: the public index.
+             They are of this Python, so `base` must have the same.
+    """
+    if scratch is None:
+        client.images.build(path=str(ROOT), tag=tag, buildargs={"BASE": base}, rm=True)
+        return
+    with package_index(scratch) as url:
+        client.images.build(
+            path=str(ROOT), tag=tag, buildargs={"BASE": base, "PIP_INDEX_URL": url}, rm=True, network_mode="host"
+        )
+
+
+@contextlib.contextmanager
+def package_index(folder: Path) -> Iterator[str]:
+    """Serves what the image needs as an index of packages (PEP 503) on the loopback; yields its URL."""
+    # All of them, whatever Python they are for: the stand-in's is a few patches behind this one.
+    lines = (ROOT / "deploy/requirements.txt").read_text().splitlines()
+    pinned = [line.split(";")[0] for line in lines if not line.startswith("#")]
+    pinned += re.findall(r"pip install (setuptools==\S+)", (ROOT / "Dockerfile").read_text())
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder / "wheels")]
+    subprocess.run([*command, *pinned], check=True, stderr=subprocess.DEVNULL)
+    for wheel in (folder / "wheels").iterdir():
+        project = folder / "index" / re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower()
+        project.mkdir(parents=True, exist_ok=True)
+        shutil.move(wheel, project)
+    handler = functools.partial(_Quiet, directory=str(folder / "index"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Says nothing."""
