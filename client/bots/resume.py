@@ -10,7 +10,7 @@ does this, and says which:
     forked     the same, and `fork_as` was given: this run object is now a new run of that name, started at the state
 
 A job is known by its name (`Client(job=...)`), the present one or the one in the state; jobs that have no name count as
-one.
+one. Every process of a job may load the state, or one of them for all; but before the first of them reports.
 """
 
 from __future__ import annotations

@@ -67,8 +67,7 @@ def _read(path: Path, numbers: set[str], texts: set[str]) -> Any:
     name = path.name.lower()
     if str(path) == "-" or name.endswith(CSV):
         # As text from the start: 007 is an id and not a number.
-        types = dict.fromkeys(numbers, pa.float64()) | dict.fromkeys(texts, pa.string())
-        options = pa.csv.ConvertOptions(column_types=types)
+        options = pa.csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()))
         return pa.csv.read_csv(sys.stdin.buffer if str(path) == "-" else path, convert_options=options)
     if name.endswith(PARQUET):
         present = pa.parquet.read_schema(path).names

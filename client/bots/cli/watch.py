@@ -29,7 +29,7 @@ class Rate:
     def after(self, seconds: float, reports: float) -> float | None:
         """Returns the rate when `reports` had come by the time `seconds`; None: too early to tell."""
         self._seen.append((seconds, reports))
-        while len(self._seen) > 2 and self._seen[1][0] < seconds - RATE_SECONDS:
+        while len(self._seen) > 2 and self._seen[1][0] <= seconds - RATE_SECONDS:
             self._seen.popleft()
         since, before = self._seen[0]
         return 60 * (reports - before) / (seconds - since) if seconds > since else None
