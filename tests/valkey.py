@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from bots_server.embedded import ending_with_parent, find_binary
 
@@ -72,7 +74,9 @@ class Valkey:
 
     def client(self) -> redis.Redis:
         """Returns a client of this one process, whatever its role; close it."""
-        return redis.Redis(unix_socket_path=str(self.socket), protocol=2, socket_timeout=10)
+        return redis.Redis(
+            unix_socket_path=str(self.socket), protocol=2, socket_timeout=10, retry=Retry(NoBackoff(), 0)
+        )
 
     def start(self, *, wait: bool = True) -> None:
         """Starts it, with the data that its directory has; `wait`: until it answers."""
@@ -219,7 +223,7 @@ def _sentinel(stack: ExitStack, directory: Path, configuration: Path) -> Valkey:
 
 def _knows_all(sentinel: Valkey, replicas: int) -> bool:
     try:
-        with redis.Redis(host=HOST, port=sentinel.port, protocol=2) as client:
+        with redis.Redis(host=HOST, port=sentinel.port, protocol=2, retry=Retry(NoBackoff(), 0)) as client:
             master = client.execute_command("SENTINEL", "MASTER", "bots")
     except redis.ConnectionError:
         return False

@@ -24,6 +24,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 _STOP_SECONDS = 10.0  # to write and leave, before it is killed
 
@@ -162,7 +164,7 @@ def _is_ours(pid: int, data_dir: Path) -> bool:
 
 def _wait_until_ready(process: subprocess.Popen[bytes], socket: Path, log: Path, timeout_seconds: float) -> None:
     """Returns once it answers, its file loaded."""
-    client = redis.Redis(unix_socket_path=str(socket), protocol=2)
+    client = redis.Redis(unix_socket_path=str(socket), protocol=2, retry=Retry(NoBackoff(), 0))
 
     def ready() -> bool:
         if process.poll() is not None:

@@ -8,7 +8,7 @@ for risk in check_redis(client):
 
 from bots_server.store.check import check_redis, choose_durability
 from bots_server.store.checkpoints import Checkpoints
-from bots_server.store.connection import TLS, Client, connect
+from bots_server.store.connection import Client, connect
 from bots_server.store.datasets import Datasets, Upload
 from bots_server.store.durability import MEMORY, Durability, Level
 from bots_server.store.history import Appended, History, Page, StoredEvent, Sync
@@ -18,7 +18,6 @@ from bots_server.store.store import Store
 
 __all__ = [
     "MEMORY",
-    "TLS",
     "Appended",
     "Checkpoints",
     "Claim",

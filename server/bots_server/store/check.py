@@ -2,19 +2,106 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import redis
+from redis.exceptions import ResponseError
+
 from bots_server.store.connection import Client
-from bots_server.store.durability import Durability
+from bots_server.store.durability import MEMORY, Durability, Level
+from bots_server.store.failures import failures
+
+_OLDEST = (7, 0)  # Redis 7.0; Valkey says 7.2 there, for compatibility
 
 
 def check_redis(client: Client) -> list[str]:
-    """Returns what is at risk with this Redis, one line each: version, scripts, maxmemory-policy, persistence."""
-    raise NotImplementedError
+    """Returns what is at risk with this Redis, one line each: version, role, scripts, memory, persistence, replicas.
+
+    Raises StoreUnavailable.
+    """
+    with failures():
+        return [risk for server in _primaries(client) for risk in _risks(server)]
 
 
-def choose_durability(client: Client, level: str, *, replicas: int = 1, timeout_seconds: float = 1.0) -> Durability:
+def choose_durability(client: Client, level: str, *, replicas: int = 1, timeout_seconds: float = 1.5) -> Durability:
     """Returns the durability to use for `level` ("auto", "memory", "fsync" or "replica").
 
-    "auto" is what this Redis gives without waiting: fsync where it has `appendfsync always`, else memory. Raises
-    ValueError where the Redis cannot give the level asked for.
+    "auto" is what this Redis gives without a wait of its own: fsync where it has `appendfsync always`, else memory.
+    (With `appendfsync everysec` fsync is to be had too, but then each report waits for up to a second.) Raises
+    ValueError where this Redis cannot give the level, and StoreUnavailable.
     """
-    raise NotImplementedError
+    with failures():
+        servers = _primaries(client)
+        always = all(_setting(server, "appendfsync") == "always" and _has_file(server) for server in servers)
+        if level == "replica":
+            return Durability(level=Level.REPLICA, replicas=replicas, timeout_seconds=timeout_seconds)
+        if level == "memory" or (level == "auto" and not always):
+            return MEMORY
+        waitaof = all(_has_waitaof(server) for server in servers)
+        if not all(_has_file(server) for server in servers):
+            raise ValueError("durability = 'fsync': Redis has no append-only file; set appendonly yes")
+        if not waitaof and not always:
+            raise ValueError("durability = 'fsync': Redis before 7.2 needs appendfsync always")
+        return Durability(level=Level.FSYNC, timeout_seconds=timeout_seconds, waitaof=waitaof)
+
+
+def _primaries(client: Client) -> list[redis.Redis]:
+    """Returns a client for each server that takes writes."""
+    if isinstance(client, redis.Redis):
+        return [client]
+    return [client.get_redis_connection(node) for node in client.get_primaries()]  # type: ignore[no-untyped-call]
+
+
+def _risks(server: redis.Redis) -> list[str]:
+    info: dict[str, Any] = server.info("everything")
+    risks = []
+    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+    if version < _OLDEST:
+        risks.append(f"Redis {info['redis_version']} is older than 7.0, the oldest that is tested")
+    if info["role"] != "master":
+        risks.append("this Redis is a replica: every write will fail until it is promoted or the URL names the primary")
+    try:
+        server.eval("return 1", 0)
+    except ResponseError as error:
+        risks.append(f"scripts are not allowed, and nothing works without them: {error}")
+    if info["maxmemory_policy"] != "noeviction":
+        risks.append(
+            f"maxmemory-policy is {info['maxmemory_policy']}: when memory is short Redis drops reports and datasets "
+            "without a word; set noeviction"
+        )
+    if not info["aof_enabled"]:
+        risks.append(
+            "there is no append-only file: a crash or restart of Redis takes back all since its last dump, or all; "
+            "set appendonly yes"
+        )
+    elif _setting(server, "appendfsync") == "no":
+        risks.append("appendfsync is no: a crash of its machine takes back half a minute or so; set everysec or always")
+    if info.get("aof_last_write_status", "ok") != "ok" or info["rdb_last_bgsave_status"] != "ok":
+        risks.append("its last write to disk failed: it may refuse all writes until there is room")
+    if info["connected_slaves"] and _setting(server, "min-replicas-to-write") == "0":
+        risks.append(
+            "it has replicas and min-replicas-to-write 0: a primary that is cut off from them goes on accepting "
+            "reports, which a failover then loses"
+        )
+    return risks
+
+
+def _has_file(server: redis.Redis) -> bool:
+    return bool(server.info("persistence")["aof_enabled"])
+
+
+def _has_waitaof(server: redis.Redis) -> bool:
+    try:
+        server.execute_command("WAITAOF", 0, 0, 1)  # type: ignore[no-untyped-call]
+    except ResponseError:
+        return False
+    return True
+
+
+def _setting(server: redis.Redis, name: str) -> str | None:
+    """Returns a line of the server's configuration; None where it may not be read, as at some hosted ones."""
+    try:
+        value: str | None = server.config_get(name).get(name)
+    except ResponseError:
+        return None
+    return value

@@ -1,48 +1,22 @@
-"""How the store talks to Redis: by the scripts of `lua/`, one atomic transition each, and by single commands that read.
-
-What goes wrong with Redis becomes one of our errors here, and nowhere else.
-"""
+"""How the store talks to Redis: by the scripts of `lua/`, one atomic transition each, and by single commands."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
 import redis
 from redis.commands.core import Script
-from redis.exceptions import MovedError, NoScriptError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import MovedError, NoScriptError
 
-from bots_server.errors import NotDurable, StoreFull, StoreUnavailable
+from bots_server.errors import NotDurable
 from bots_server.store import keys
 from bots_server.store.connection import Client
 from bots_server.store.durability import Durability, Level
+from bots_server.store.failures import failures
 
 _ATTEMPTS = 3  # at a moved slot or a forgotten script
-
-
-@contextmanager
-def failures() -> Iterator[None]:
-    """Raises what redis-py raises as StoreUnavailable or StoreFull."""
-    try:
-        yield
-    except ResponseError as error:
-        raise _refusal(error) from error
-    except (RedisError, RedisClusterException) as error:  # connection, timeout, loading, no primary, slots not covered
-        raise StoreUnavailable(str(error) or type(error).__name__) from error
-
-
-def _refusal(error: ResponseError) -> Exception:
-    """Returns what an error answer of Redis means. One that a script met carries the command's own answer inside."""
-    answer = str(error)
-    if "OOM command not allowed" in answer or "command not allowed when used memory" in answer:
-        return StoreFull("its memory is used up to maxmemory")
-    if "MISCONF" in answer or "Errors writing to the AOF" in answer or "unable to persist on disk" in answer:
-        return StoreFull(f"it cannot write to its disk ({answer})")
-    if "READONLY" in answer or "read only replica" in answer:
-        return StoreUnavailable("it is a replica, and read-only")
-    return StoreUnavailable(answer)
 
 
 class Database:

@@ -12,7 +12,8 @@ from typing import Self
 from bots_server.errors import Conflict, DatasetExists, DatasetHasRuns, DatasetNotFound, Unavailable
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys
-from bots_server.store.database import Database, failures
+from bots_server.store.database import Database
+from bots_server.store.failures import failures
 
 _STAGING_SECONDS = 3600  # how long what is uploaded lives without the next chunk or the commit
 _ATTEMPTS = 10  # at a deletion, while others create and delete runs

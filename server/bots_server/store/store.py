@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bots_server.store.checkpoints import Checkpoints
 from bots_server.store.connection import Client
-from bots_server.store.database import Database, failures
+from bots_server.store.database import Database
 from bots_server.store.datasets import Datasets
 from bots_server.store.durability import MEMORY, Durability
+from bots_server.store.failures import failures
 from bots_server.store.history import History
 from bots_server.store.leases import Leases
 from bots_server.store.runs import Runs

