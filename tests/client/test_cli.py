@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -140,13 +141,13 @@ def test_datasets_are_listed_shown_and_deleted(call: Bots, tasks: Path) -> None:
 
 
 def test_runs_are_created_changed_and_deleted(call: Bots, service: Service) -> None:
-    """Hyperparameters and what is kept are written NAME=VALUE; a fork names run and version."""
+    """Hyperparameters and what is kept are options; a fork names run and version."""
     service.client.create_dataset("letters", size=26)
-    made = call("run", "create", "letters/one", "target=0.25", "greedy=true", "history=500")
+    made = call("run", "create", "letters/one", "--target", 0.25, "--greedy", "--history", 500)
     assert made.code == 0
     info = service.client.run("letters", "one").info()
     assert (info.hyperparameters.target, info.hyperparameters.greedy, info.retention.history) == (0.25, True, 500)
-    assert call("run", "update", "letters/one", "target=0.75", "greedy=false").code == 0
+    assert call("run", "update", "letters/one", "--target", 0.75, "--no-greedy").code == 0
     assert service.client.run("letters", "one").info().hyperparameters.target == 0.75
     assert call("run", "create", "letters/two", "--fork-from", "one@0").code == 0
     one, two = call("run", "list", "letters").rows
@@ -154,6 +155,15 @@ def test_runs_are_created_changed_and_deleted(call: Bots, service: Service) -> N
     assert (two["name"], two["target"], two["forked from"]) == ("two", "0.25", "one@0")
     assert call("run", "delete", "letters/two", "--yes").code == 0
     assert len(call("run", "list", "letters").rows) == 1
+
+
+@pytest.mark.parametrize("verb", ["create", "update"])
+def test_every_hyperparameter_is_an_option(call: Bots, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bots run create` and `update` offer each hyperparameter that there is."""
+    monkeypatch.setenv("COLUMNS", "200")
+    said = call("run", verb, "--help").out
+    for field in fields(bots.Hyperparameters):
+        assert f"--{field.name.replace('_', '-')}" in said
 
 
 def test_the_loop_by_hand(call: Bots, service: Service, tmp_path: Path) -> None:
@@ -189,7 +199,7 @@ def test_the_history_from_the_shell(call: Bots, service: Service) -> None:
     service.client.create_run("letters", "one")
     call("--job", "me", "report", "letters/one", "3=1/4")
     assert call("run", "checkpoint", "letters/one", "early", "--ttl-seconds", 60).out == "early: version 1\n"
-    call("run", "update", "letters/one", "target=0.3")
+    call("run", "update", "letters/one", "--target", 0.3)
     assert call("run", "restore", "letters/one", "early").out == "letters/one: version 3\n"
     assert call("run", "restore", "letters/one", "--version", 0).out == "letters/one: version 4\n"
     assert [row["name"] for row in call("run", "checkpoints", "letters/one").rows] == ["early"]
@@ -215,9 +225,8 @@ def test_the_history_from_the_shell(call: Bots, service: Service) -> None:
         (["dataset", "create", "x", "{tasks}", "--weak", "kind", "--strong", "large"], "kind"),
         (["dataset", "create", "x", "tasks.xlsx"], "must end in .csv"),
         (["dataset", "create", "X!", "{tasks}"], "[a-z0-9]"),
-        (["run", "create", "letters/one", "lr=1"], "'lr=1': must be NAME=VALUE with a name of forgetting"),
-        (["run", "create", "letters/one", "target=high"], "target: 'high', must be a number"),
-        (["run", "create", "letters/one", "target=7"], "target"),
+        (["run", "create", "letters/one", "--target", "7"], "target"),
+        (["run", "update", "letters/one"], "hyperparameters"),
         (["run", "show", "letters"], "run: 'letters', must be written DATASET/RUN"),
         (["select", "letters/one", "1000"], "batch_size"),
         (["report", "letters/one", "3"], "'3': must be TASK=SUCCESSES/ROLLOUTS"),
@@ -283,10 +292,10 @@ def test_a_watch_ends_with_ctrl_c(service: Service) -> None:
     assert process.returncode != 0
 
 
-def drawn(summary: bots.Summary) -> str:
+def drawn(summary: bots.Summary, width: int = 80) -> str:
     """Returns the glance as text."""
-    console = Console(file=io.StringIO(), width=120)
-    console.print(glance(summary, 12.5))
+    console = Console(file=io.StringIO(), width=width)
+    console.print(glance(summary, 12.5, datetime.now(timezone.utc)))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -302,9 +311,10 @@ def test_the_glance_has_the_histogram_and_the_figures(service: Service) -> None:
     summary = replace(run.summary(), pass_rate_bins=(1_000, *[0] * 18, 1))
     text = drawn(summary)
     bars = [line for line in text.splitlines() if line.strip()[:4].replace(".", "").isdigit()]
-    assert [line.count("█") for line in bars] == [40, *[0] * 18, 1]
-    assert [line for line in bars if "◄ target" in line] == [bars[10]]
+    assert [line.count("█") for line in bars] == [24, *[0] * 18, 1]
+    assert [line for line in bars if "◄" in line] == [bars[10]]
     assert "50.0%" in next(line for line in text.splitlines() if "effective task ratio" in line)
+    assert "s ago" in next(line for line in text.splitlines() if "last report" in line)
     assert "12.5" in next(line for line in text.splitlines() if "reports per minute" in line)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 
 from rich.columns import Columns
 from rich.console import Group, RenderableType
@@ -12,17 +13,21 @@ from rich.text import Text
 from bots.cli.console import written
 from bots.resources import Summary
 
-BAR = 40
+BAR = 24
 # Shares below 0.1 and above 0.9 are out of reach of learning: the summary's `unsolvable` and `solved`.
 COLOURS = {"unsolvable": "red", "in reach": "cyan", "solved": "green"}
 
 
-def glance(summary: Summary, reports_per_minute: float | None) -> RenderableType:
-    """Returns the histogram of posterior means beside the figures. reports_per_minute None: not known."""
+def glance(summary: Summary, reports_per_minute: float | None, now: datetime) -> RenderableType:
+    """Returns the histogram of posterior means beside the figures, 80 columns wide.
+
+    reports_per_minute  None: not known.
+    now                 against which the last report is dated, with its time zone.
+    """
     run = summary.run
     head = Text(f"{run.dataset}/{run.name}", style="bold")
     head.append(f"  version {run.version:,}, {summary.updates:,} updates", style="default")
-    return Group(head, Columns([_histogram(summary), _figures(summary, reports_per_minute)], padding=(0, 4)))
+    return Group(head, Columns([_histogram(summary), _figures(summary, reports_per_minute, now)], padding=(0, 3)))
 
 
 def _histogram(summary: Summary) -> RenderableType:
@@ -33,7 +38,7 @@ def _histogram(summary: Summary) -> RenderableType:
     table.add_column(width=BAR)
     table.add_column(justify="right")
     table.add_column()
-    table.add_row(Text("pass rate", style="dim"), Text("tasks by posterior mean", style="dim"), "", "")
+    table.add_row("", Text("tasks by pass rate", style="dim"), "", "")
     target = min(int(summary.run.hyperparameters.target * len(bins)), len(bins) - 1)
     for number, tasks in enumerate(bins):
         low = number / len(bins)
@@ -44,12 +49,12 @@ def _histogram(summary: Summary) -> RenderableType:
             Text(f"{low:.2f}"),
             Text("█" * length, style=COLOURS[kind]),
             Text(f"{tasks:,}"),
-            Text("◄ target" if number == target else ""),
+            Text("◄" if number == target else ""),
         )
     return table
 
 
-def _figures(summary: Summary, reports_per_minute: float | None) -> RenderableType:
+def _figures(summary: Summary, reports_per_minute: float | None, now: datetime) -> RenderableType:
     recent = summary.recent
     table = Table.grid(padding=(0, 2))
     table.add_column()
@@ -62,7 +67,7 @@ def _figures(summary: Summary, reports_per_minute: float | None) -> RenderableTy
         ("unsolvable (below 0.1)", _share(summary.unsolvable)),
         ("", ""),
         ("effective task ratio", _share(recent.effective_task_ratio)),
-        ("  uniform selection would get", _share(summary.uniform_effective_task_ratio)),
+        ("  of uniform selection", _share(summary.uniform_effective_task_ratio)),
         ("prediction error", written(recent.absolute_error)),
         ("  correlation", written(recent.correlation)),
         ("  of implicit evidence", written(recent.implicit_absolute_error)),
@@ -76,7 +81,7 @@ def _figures(summary: Summary, reports_per_minute: float | None) -> RenderableTy
         ("evidence per task", written(summary.mean_evidence)),
         ("pending rollouts", f"{summary.pending_rollouts:,.0f}"),
         ("leased tasks", f"{summary.live_leases:,}"),
-        ("last report", written(summary.last_report_time)),
+        ("last report", _ago(summary.last_report_time, now)),
     )
     for name, value in figures:
         table.add_row(name, Text(value))
@@ -85,3 +90,13 @@ def _figures(summary: Summary, reports_per_minute: float | None) -> RenderableTy
 
 def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1%}"
+
+
+def _ago(moment: datetime | None, now: datetime) -> str:
+    if moment is None:
+        return "-"
+    seconds = max((now - moment).total_seconds(), 0.0)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

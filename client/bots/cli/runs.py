@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from typing import Annotated, Any
+from datetime import datetime, timezone
+from typing import Annotated
 
 import typer
 
 import bots
+from bots.cli import options
 from bots.cli.connection import RunName, client_of, run_of, split
 from bots.cli.console import Cell, out, say, show, show_one
 from bots.cli.glance import glance
@@ -18,12 +19,6 @@ app = typer.Typer(no_args_is_help=True, help="The posteriors that there are, and
 HYPERPARAMETERS = tuple(field.name for field in dataclasses.fields(bots.Hyperparameters))
 RETENTION = tuple(field.name for field in dataclasses.fields(bots.Retention))
 
-Settings = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME=VALUE]...", help=f"Hyperparameters: {', '.join(HYPERPARAMETERS)}.", show_default=False
-    ),
-]
 CheckpointName = Annotated[str, typer.Argument(metavar="CHECKPOINT", show_default=False)]
 
 
@@ -31,28 +26,51 @@ CheckpointName = Annotated[str, typer.Argument(metavar="CHECKPOINT", show_defaul
 def create(
     context: typer.Context,
     run: RunName,
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME=VALUE]...",
-            help=f"Hyperparameters: {', '.join(HYPERPARAMETERS)}; and what is kept: {', '.join(RETENTION)}.",
-            show_default=False,
-        ),
-    ] = None,
     fork_from: Annotated[
         str | None, typer.Option(metavar="RUN[@VERSION]", help="Start at another run of the dataset.")
     ] = None,
+    forgetting: options.Forgetting = None,
+    implicit_weight: options.ImplicitWeight = None,
+    target: options.Target = None,
+    implicit_rollouts: options.ImplicitRollouts = None,
+    capability_smoothing: options.CapabilitySmoothing = None,
+    rollouts_per_update: options.RolloutsPerUpdate = None,
+    tolerance: options.Tolerance = None,
+    cooldown: options.Cooldown = None,
+    uniform_fraction: options.UniformFraction = None,
+    temperature: options.Temperature = None,
+    greedy: options.Greedy = None,
+    snapshot_interval: Annotated[int | None, typer.Option(help="Events between snapshots.")] = None,
+    history: Annotated[int | None, typer.Option(help="Events kept behind the newest.")] = None,
+    history_stride: Annotated[int | None, typer.Option(help="Versions between the snapshots kept.")] = None,
+    request_memory: Annotated[int | None, typer.Option(help="Ids of reports remembered.")] = None,
 ) -> None:
     """Starts a run. With equal content under the name, nothing happens."""
+    hyperparameters = options.given(
+        forgetting=forgetting,
+        implicit_weight=implicit_weight,
+        target=target,
+        implicit_rollouts=implicit_rollouts,
+        capability_smoothing=capability_smoothing,
+        rollouts_per_update=rollouts_per_update,
+        tolerance=tolerance,
+        cooldown=cooldown,
+        uniform_fraction=uniform_fraction,
+        temperature=temperature,
+        greedy=greedy,
+    )
     dataset, name = split(run)
-    values = _parse(settings, (*HYPERPARAMETERS, *RETENTION))
-    kept = {name: int(value) for name, value in values.items() if name in RETENTION}
     created = client_of(context).create_run(
         dataset,
         name,
         fork_from=None if fork_from is None else _fork_point(fork_from),
-        retention=bots.Retention(**kept) if kept else None,
-        **{name: value for name, value in values.items() if name in HYPERPARAMETERS},
+        retention=bots.Retention(
+            snapshot_interval=snapshot_interval,
+            history=history,
+            history_stride=history_stride,
+            request_memory=request_memory,
+        ),
+        **hyperparameters,
     )
     show_one(_properties(created.info()))
 
@@ -81,13 +99,40 @@ def show_(context: typer.Context, run: RunName) -> None:
     """Shows one run: what it learns by, and how hard the data is for the policy now."""
     summary = run_of(context, run).summary()
     show_one(_properties(summary.run))
-    out.print(glance(summary, None))
+    out.print(glance(summary, None, datetime.now(timezone.utc)))
 
 
 @app.command()
-def update(context: typer.Context, run: RunName, settings: Settings = None) -> None:
+def update(
+    context: typer.Context,
+    run: RunName,
+    forgetting: options.Forgetting = None,
+    implicit_weight: options.ImplicitWeight = None,
+    target: options.Target = None,
+    implicit_rollouts: options.ImplicitRollouts = None,
+    capability_smoothing: options.CapabilitySmoothing = None,
+    rollouts_per_update: options.RolloutsPerUpdate = None,
+    tolerance: options.Tolerance = None,
+    cooldown: options.Cooldown = None,
+    uniform_fraction: options.UniformFraction = None,
+    temperature: options.Temperature = None,
+    greedy: options.Greedy = None,
+) -> None:
     """Changes hyperparameters, for every trainer of the run."""
-    show_one(_properties(run_of(context, run).update(**_parse(settings, HYPERPARAMETERS))))
+    hyperparameters = options.given(
+        forgetting=forgetting,
+        implicit_weight=implicit_weight,
+        target=target,
+        implicit_rollouts=implicit_rollouts,
+        capability_smoothing=capability_smoothing,
+        rollouts_per_update=rollouts_per_update,
+        tolerance=tolerance,
+        cooldown=cooldown,
+        uniform_fraction=uniform_fraction,
+        temperature=temperature,
+        greedy=greedy,
+    )
+    show_one(_properties(run_of(context, run).update(**hyperparameters)))
 
 
 @app.command()
@@ -190,19 +235,3 @@ def _point(fork: bots.ForkPoint | None) -> str | None:
 def _fork_point(text: str) -> bots.ForkPoint:
     run, at, version = text.partition("@")
     return bots.ForkPoint(run, int(version) if at else None)
-
-
-def _parse(settings: list[str] | None, names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the values of NAME=VALUE. ValueError: another name, or no number, true or false."""
-    values: dict[str, Any] = {}
-    for setting in settings or ():
-        name, equals, text = setting.partition("=")
-        if not equals or name not in names:
-            raise ValueError(f"{setting!r}: must be NAME=VALUE with a name of {', '.join(names)}")
-        try:
-            values[name] = json.loads(text)
-        except json.JSONDecodeError:
-            raise ValueError(f"{name}: {text!r}, must be a number, true or false") from None
-        if not isinstance(values[name], int | float):
-            raise ValueError(f"{name}: {text!r}, must be a number, true or false")
-    return values

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from datetime import datetime, timezone
 from typing import Annotated
 
 import typer
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -48,8 +49,12 @@ def watch(
         while True:
             try:
                 for shown in watched.watch(interval):
-                    live.update(glance(shown, rate.after(time.monotonic(), shown.total.reports)), refresh=True)
+                    live.update(_now(shown, rate.after(time.monotonic(), shown.total.reports)), refresh=True)
             except bots.TemporaryError as error:
                 away = Text(f"away, trying again: {error}", style="yellow")
-                live.update(Group(glance(shown, None), away) if shown else away, refresh=True)
+                live.update(Group(_now(shown, None), away) if shown else away, refresh=True)
                 time.sleep(interval)
+
+
+def _now(summary: Summary, reports_per_minute: float | None) -> RenderableType:
+    return glance(summary, reports_per_minute, datetime.now(timezone.utc))
