@@ -144,4 +144,8 @@ def announce(chosen: Settings, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Workers are fresh interpreters that look up what they do by the name of its module, and there is no such thing in
+    # their own `__main__`.
+    from bots_server.__main__ import main as start
+
+    start()
