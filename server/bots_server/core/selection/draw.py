@@ -183,7 +183,7 @@ class _Lists:
     ) -> None:
         self.need = need
         self._source = source
-        self._part = found.part
+        self._parts = found.parts
         self._length = np.zeros(len(need), np.int64)
         self._total = found.total
         self._tasks = [np.empty(0, np.int64) for _ in need]
@@ -209,8 +209,7 @@ class _Lists:
     def _reveal(self, rng: np.random.Generator, wish: Ints) -> None:
         entity, draws = self._source.reveal(rng, wish)
         tasks = self._members.give(rng, entity)
-        part = self._part.take(entity)  # ascending
-        counts = np.bincount(part, minlength=len(wish))
+        counts = self._parts.count(entity)
         ends = np.cumsum(counts)
         self._length += counts
         for k in np.flatnonzero(counts):

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.core.posterior import Posterior, individuals
+from bots_server.core.selection.parts import Parts
 from bots_server.core.tasks import Tasks
 
 Floats = NDArray[np.float64]
@@ -21,12 +22,12 @@ class Eligible:
     by itself), then the K ranges (what is free of a stratum, or of a stratum and tag where tags are asked).
 
     own:      `[I]` tasks of the individuals, ascending
-    start:    `[K]` first position of the range in `tasks.members`
-    size:     `[K]` number of positions
+    bounds:   `[n + 1]` positions in `tasks.members`, where ranges begin and end
+    range:    `[K]` range k is from bounds[range[k]] to bounds[range[k] + 1]
+    free:     `[K]` eligible tasks of the range, >= 1
     alpha:    `[I + K]`
     beta:     `[I + K]`
-    count:    `[I + K]` eligible tasks of the entity, >= 1
-    part:     `[I + K]` in [0, P)
+    parts:    of the entities
     taken:    ascending, the tasks that are in a range but not free there: individuals and excluded ones
     asked:    `[P]` tasks of the asked tags
     excluded: `[P]` of these, the excluded
@@ -34,12 +35,12 @@ class Eligible:
     """
 
     own: Ints
-    start: Ints
-    size: Ints
+    bounds: Ints
+    range: Ints
+    free: Ints
     alpha: Floats
     beta: Floats
-    count: Ints
-    part: Ints
+    parts: Parts
     taken: Ints
     asked: Ints
     excluded: Ints
@@ -50,70 +51,82 @@ class Eligible:
         """Returns `[P]` the number of eligible tasks."""
         return self.asked - self.excluded - self.cooling
 
+    def count(self) -> Ints:
+        """Returns `[I + K]` eligible tasks of each entity."""
+        return np.concatenate((np.ones(len(self.own), np.int64), self.free))
 
-def eligible(posterior: Posterior, tasks: Tasks, excluded: Ints, parts: Sequence[Sequence[int]] | None) -> Eligible:
+
+def eligible(posterior: Posterior, tasks: Tasks, excluded: Ints, tags: Sequence[Sequence[int]] | None) -> Eligible:
     """Returns what is eligible: of the asked tags, not excluded, not evaluated in the last `cooldown` updates.
 
-    `parts` has the tags of each part, no tag in two of them; None is one part of all tasks, with tags or without.
+    `tags` are those of each part, no tag in two of them; None is one part of all tasks, with tags or without.
     `excluded` may be in any order and may hold a task twice.
     """
     own = individuals(posterior, tasks)
-    taken = own.tasks
-    shut = np.zeros(len(own), np.bool_)
+    taken, shut = own.tasks, np.zeros(len(own), np.bool_)
     if len(excluded):
         excluded = np.unique(excluded)
         shut = contains(excluded, own.tasks)
         taken = np.union1d(own.tasks, excluded)
+    cooling = own.cooling & ~shut
+    shut |= own.cooling
 
-    if parts is None:
-        number = 1
-        size = np.diff(tasks.stratum_start)
-        start, stratum = tasks.stratum_start[:-1], np.arange(len(size))
-        part = np.zeros(len(size), np.int64)
-        own_part = np.zeros(len(own), np.int64)
-        out_part = np.zeros(len(excluded), np.int64)
-        holder = tasks.stratum.take(taken).astype(np.int64)
+    if tags is None:
+        bounds = tasks.stratum_start
+        free = np.diff(bounds) - np.bincount(tasks.stratum.take(taken), minlength=len(bounds) - 1)
+        kept = np.flatnonzero(free)
+        stratum = kept
+        open_ = np.flatnonzero(~shut)
+        parts = Parts(np.empty(0, np.int64), 1)
+        asked = np.array([len(tasks)])
+        by_part = np.array([[len(excluded)], [np.count_nonzero(cooling)]])
     else:
-        number = len(parts)
-        part_of_tag = np.full(len(tasks.tags), -1)
-        for k, asked_tags in enumerate(parts):
-            part_of_tag[list(asked_tags)] = k
-        tag = tasks.tag
-        if tag is None:
+        if tasks.tag is None:
             raise ValueError("tags are asked of tasks that have none")
-        size = np.diff(tasks.cell_start)
-        start, stratum = tasks.cell_start[:-1], tasks.cell_stratum
-        part = part_of_tag.take(tasks.cell_tag)
-        own_part, out_part = part_of_tag.take(tag.take(own.tasks)), part_of_tag.take(tag.take(excluded))
-        key = tasks.cell_stratum * len(tasks.tags) + tasks.cell_tag
-        holder = key.searchsorted(tasks.stratum.take(taken).astype(np.int64) * len(tasks.tags) + tag.take(taken))
+        number = len(tags)
+        part_of_tag = np.full(len(tasks.tags), number)  # the last: of no part
+        for part, asked_tags in enumerate(tags):
+            part_of_tag[list(asked_tags)] = part
+        bounds = tasks.cell_start
+        size = np.diff(bounds)
+        cell = tasks.cell_stratum * len(tasks.tags) + tasks.cell_tag
+        of_taken = tasks.stratum.take(taken).astype(np.int64) * len(tasks.tags) + tasks.tag.take(taken)
+        free = size - np.bincount(cell.searchsorted(of_taken), minlength=len(size))
+        cell_part = part_of_tag.take(tasks.cell_tag)
+        own_part, excluded_part = (part_of_tag.take(tasks.tag.take(which)) for which in (own.tasks, excluded))
+        kept = np.flatnonzero((free > 0) & (cell_part < number))
+        stratum = tasks.cell_stratum.take(kept)
+        open_ = np.flatnonzero(~shut & (own_part < number))
+        parts = Parts(np.concatenate((own_part.take(open_), cell_part.take(kept))), number)
+        asked = np.bincount(cell_part, size, number + 1)[:number].astype(np.int64)
+        by_part = np.stack(
+            [np.bincount(of, minlength=number + 1)[:number] for of in (excluded_part, own_part[cooling])]
+        )
 
-    free = size - np.bincount(holder, minlength=len(size))
-    asked = part >= 0
-    kept = np.flatnonzero(asked & (free > 0))
-    wanted = own_part >= 0
-    open_ = np.flatnonzero(wanted & ~shut & ~own.cooling)
     return Eligible(
         own=own.tasks.take(open_),
-        start=start.take(kept),
-        size=size.take(kept),
-        alpha=np.concatenate((own.alpha.take(open_), posterior.baseline_alpha.take(stratum.take(kept)))),
-        beta=np.concatenate((own.beta.take(open_), posterior.baseline_beta.take(stratum.take(kept)))),
-        count=np.concatenate((np.ones(len(open_), np.int64), free.take(kept))),
-        part=np.concatenate((own_part.take(open_), part.take(kept))),
+        bounds=bounds,
+        range=kept,
+        free=free.take(kept),
+        alpha=_join(own.alpha.take(open_), posterior.baseline_alpha, stratum),
+        beta=_join(own.beta.take(open_), posterior.baseline_beta, stratum),
+        parts=parts,
         taken=taken,
-        asked=_tally(part[asked], number, size[asked]),
-        excluded=_tally(out_part[out_part >= 0], number),
-        cooling=_tally(own_part[wanted & own.cooling & ~shut], number),
+        asked=asked,
+        excluded=by_part[0],
+        cooling=by_part[1],
     )
 
 
-def contains(ascending: Ints, tasks: Ints) -> NDArray[np.bool_]:
-    """Returns whether each task is in `ascending`."""
+def contains(ascending: Ints, tasks: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Returns whether each task (of an array of any shape) is in `ascending`."""
     if len(ascending) == 0:
-        return np.zeros(len(tasks), np.bool_)
+        return np.zeros(tasks.shape, np.bool_)
     return np.equal(ascending.take(ascending.searchsorted(tasks), mode="clip"), tasks)
 
 
-def _tally(part: Ints, number: int, weight: Ints | None = None) -> Ints:
-    return np.bincount(part, weight, number).astype(np.int64)
+def _join(own: Floats, baseline: Floats, stratum: Ints) -> Floats:
+    joined = np.empty(len(own) + len(stratum))
+    joined[: len(own)] = own
+    baseline.take(stratum, out=joined[len(own) :], mode="clip")  # the other modes buffer
+    return joined

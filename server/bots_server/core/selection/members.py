@@ -19,9 +19,10 @@ class Members:
     def __init__(self, tasks: Tasks, eligible: Eligible) -> None:
         self._members = tasks.members
         self._own = eligible.own
-        self._start = eligible.start
-        self._size = eligible.size
-        self._left = eligible.count[len(eligible.own) :].copy()
+        self._bounds = eligible.bounds
+        self._range = eligible.range
+        self._free = eligible.free
+        self._given = np.zeros(len(self._free), np.int64)
         self._taken = eligible.taken  # ascending
 
     def give(self, rng: np.random.Generator, entity: Ints) -> Ints:
@@ -35,45 +36,60 @@ class Members:
         rest = np.flatnonzero(~single)
         ranges = entity[rest] - len(self._own)
         distinct, inverse, asked = np.unique(ranges, return_inverse=True, return_counts=True)
-        self._left[distinct] -= asked
+        start, size = self._extent(distinct)
+        self._given[distinct] += asked
         # To draw positions until free ones are hit takes long where few are free. A range with less than half free is
         # listed instead: it is no longer than twice what was taken of it.
-        listed = (2 * self._left.take(distinct) < self._size.take(distinct)).take(inverse)
+        few = 2 * (self._free.take(distinct) - self._given.take(distinct)) < size
+        listed = few.take(inverse)
         if not listed.all():
-            tasks[rest[~listed]] = self._by_rejection(rng, ranges[~listed])
+            of = inverse[~listed]
+            tasks[rest[~listed]] = self._by_rejection(rng, start.take(of), size.take(of))
         if listed.any():
-            tasks[rest[listed]] = self._by_listing(rng, ranges[listed])
+            given = self._by_listing(rng, start[few], size[few], asked[few])
+            tasks[rest[listed].take(ranges[listed].argsort(kind="stable"))] = given
         self._taken = np.sort(np.concatenate((self._taken, tasks[rest])), kind="stable")
         return tasks
 
-    def _by_rejection(self, rng: np.random.Generator, ranges: Ints) -> Ints:
-        tasks = np.full(len(ranges), -1)
-        open_ = np.arange(len(ranges))
+    def _by_rejection(self, rng: np.random.Generator, start: Ints, size: Ints) -> Ints:
+        """Returns a task of each range; a range may come several times."""
+        tasks = np.full(len(start), -1)
+        open_ = np.arange(len(start))
+        tries = 1
         while len(open_):
-            of = ranges.take(open_)
-            tasks[open_] = self._members.take(self._start.take(of) + rng.integers(0, self._size.take(of)))
+            places = rng.integers(0, size.take(open_)[:, None], (len(open_), tries))
+            proposed = self._members.take(start.take(open_)[:, None] + places)
+            free = ~contains(self._taken, proposed)
+            tasks[open_] = proposed[np.arange(len(open_)), free.argmax(1)]
             # Of equal tasks the first stays: an earlier round's, which is not in `open_`, before this round's.
             rank = np.ones(len(tasks), np.int64)
             rank[open_] = 2
             order = np.lexsort((rank, tasks))
             again = np.zeros(len(tasks), np.bool_)
             again[order[1:]] = tasks[order[1:]] == tasks[order[:-1]]
-            again[open_] |= contains(self._taken, tasks.take(open_))
+            again[open_] |= ~free.any(1)
             open_ = np.flatnonzero(again)
+            tries = 4
         return tasks
 
-    def _by_listing(self, rng: np.random.Generator, ranges: Ints) -> Ints:
-        distinct, asked = np.unique(ranges, return_counts=True)
-        size = self._size.take(distinct)
-        listed = np.repeat(np.arange(len(distinct)), size)
-        within = np.arange(len(listed)) - np.repeat(np.cumsum(size) - size, size)
-        tasks = self._members.take(np.repeat(self._start.take(distinct), size) + within).astype(np.int64)
+    def _by_listing(self, rng: np.random.Generator, start: Ints, size: Ints, asked: Ints) -> Ints:
+        """Returns `asked` tasks of each of m ranges, range by range."""
+        of, within = _rows(size)
+        tasks = self._members.take(start.take(of) + within).astype(np.int64)
         free = ~contains(self._taken, tasks)
-        tasks, listed = tasks[free], listed[free]
-        shuffled = np.lexsort((rng.random(len(tasks)), listed))
-        count = np.bincount(listed, minlength=len(distinct))
-        rank = np.arange(len(listed)) - np.repeat(np.cumsum(count) - count, count)
-        chosen = tasks.take(shuffled[rank < asked.take(listed)])  # `listed` is ascending: shuffling keeps it
-        given = np.empty(len(ranges), np.int64)
-        given[ranges.argsort(kind="stable")] = chosen
-        return given
+        tasks, of = tasks[free], of[free]
+        tasks = tasks.take(np.lexsort((rng.random(len(tasks)), of)))
+        of, rank = _rows(np.bincount(of, minlength=len(size)))
+        return tasks[rank < asked.take(of)]
+
+    def _extent(self, ranges: Ints) -> tuple[Ints, Ints]:
+        """Returns first position and number of positions of ranges."""
+        at = self._range.take(ranges)
+        start = self._bounds.take(at)
+        return start, self._bounds.take(at + 1) - start
+
+
+def _rows(size: Ints) -> tuple[Ints, Ints]:
+    """Returns the row and the place in it of each cell of a table whose rows have these sizes."""
+    row = np.repeat(np.arange(len(size)), size)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)

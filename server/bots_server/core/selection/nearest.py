@@ -17,8 +17,12 @@ Ints = NDArray[np.int64]
 # Only their ratios matter, and only to the time that a selection takes.
 _OWN_COST, _RANGE_COST, _CAUGHT_COST = 60, 200, 400
 
-# A ring may cost so many proposals for each task wished for.
-_BUDGET = 4
+# The distance in which draws are counted to see how many there are near the target.
+_NEAR = 0.1
+
+# A ring is good where so many tasks are expected in it, for each that is wished for. More is waste, less calls for
+# another ring.
+_LEAST, _MOST = 0.6, 4
 
 
 class Nearest:
@@ -40,21 +44,24 @@ class Nearest:
         self._target = 1 - target if self._mirrored else target
         alpha, beta = eligible.alpha, eligible.beta
         self._alpha, self._beta = (beta, alpha) if self._mirrored else (alpha, beta)
-        self._part = eligible.part
+        self._parts = eligible.parts
         self._outermost = 1 - self._target
         self._radius = np.full(len(wish), -1.0)  # of what had its turn
         self._left = eligible.total
         self._popped = np.zeros(len(wish), np.int64)
 
-        single = np.arange(len(self._part)) < len(eligible.own)
-        caught = (wish / np.maximum(self._left, 1)).take(self._part)
-        outright = single | (eligible.count * (_OWN_COST - _CAUGHT_COST * caught) <= _RANGE_COST)
-        self._pool = Pool(self._part, len(wish))
-        everyone = np.flatnonzero(outright)
-        self._draw(rng, everyone, eligible.count.take(everyone), None)
+        own = len(eligible.own)
+        caught = self._parts.each(wish / np.maximum(self._left, 1), np.arange(own, len(self._alpha)))
+        large = eligible.free * (_OWN_COST - _CAUGHT_COST * caught) > _RANGE_COST
+        self._pool = Pool(self._parts)
+        outright = np.ones(len(self._alpha), np.bool_)
+        outright[own:] = ~large
+        count = np.ones(np.count_nonzero(outright), np.int64)
+        count[own:] = eligible.free[~large]
+        self._draw(rng, np.flatnonzero(outright), count)
         # `[E]`, the entities whose draws are counted.
-        self._counted = np.flatnonzero(~outright)
-        self._outside = eligible.count.take(self._counted)  # tasks not drawn yet
+        self._counted = own + np.flatnonzero(large)
+        self._outside = eligible.free[large]  # tasks not drawn yet
         self._silent = self._outside.copy()  # tasks that have not proposed yet; 0 when all are drawn
         self._spent = np.zeros(len(self._counted))  # q1 + q2 + ...
         self._log_norm = special.betaln(self._alpha.take(self._counted), self._beta.take(self._counted))
@@ -64,10 +71,10 @@ class Nearest:
         moving = (wish > 0) & (self._left > 0)
         outer = np.where(moving, self._first_guess(wish), self._radius)
         ring = self._ring(outer)
-        expected = self._pool.waiting(np.where(moving, outer, -np.inf)) + np.bincount(
-            self._part.take(self._counted.take(ring.range)), ring.expected, len(wish)
+        expected = self._pool.waiting(np.where(moving, outer, -np.inf)) + self._parts.sum(
+            self._counted.take(ring.range), ring.expected
         )
-        off = moving & ((expected > _BUDGET * wish) | ((expected < wish) & (outer < self._outermost)))
+        off = moving & ((expected > _MOST * wish) | ((expected < _LEAST * wish) & (outer < self._outermost)))
         if off.any():
             for part in np.flatnonzero(off):
                 outer[part] = self._search(int(part), outer[part], int(wish[part]))
@@ -75,14 +82,14 @@ class Nearest:
         self._catch(rng, ring)
         entity, offset = self._pool.pop(rng, np.where(moving, outer, -np.inf))
         self._radius = outer
-        popped = np.bincount(self._part.take(entity), minlength=len(wish))
+        popped = self._parts.count(entity)
         self._popped += popped
         self._left = self._left - popped
         p = np.clip(self._target + offset, 0.0, 1.0)
         return entity, 1 - p if self._mirrored else p
 
     def _first_guess(self, wish: Ints) -> Floats:
-        """Returns `[P]` radii that would hold `wish[part]` more tasks, were density the same everywhere."""
+        """Returns `[P]` radii that would hold `wish[part]` more tasks, were the density the same everywhere."""
         counted = self._counted
         if self._popped.any():
             radius = np.maximum(self._radius, 0.0)
@@ -90,17 +97,16 @@ class Nearest:
         else:
             at_target = density(self._target, self._alpha.take(counted), self._beta.take(counted), self._log_norm)
             with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-                width = wish / np.bincount(self._part.take(counted), self._silent * at_target, len(wish))
+                drawn = self._pool.waiting(np.full(len(wish), _NEAR)) / (min(_NEAR, self._target) + _NEAR)
+                width = wish / (self._parts.sum(counted, self._silent * at_target) + drawn)
             guess = np.where(width <= 2 * self._target, width / 2, width - self._target)
         useless = ~(guess > np.maximum(self._radius, 0.0)) | (guess > self._outermost) | (wish >= self._left)
         return np.where(useless, self._outermost, guess)
 
     def _search(self, part: int, guess: float, wish: int) -> float:
-        """Returns a radius with `wish` to `_BUDGET * wish` more tasks expected, at most, in a part."""
+        """Returns the radius of a good ring for one part."""
         waiting = self._pool.scores(part)
-        counted = (self._part.take(self._counted) == part) & (self._silent > 0)
-        if not counted.any():
-            return float(np.partition(waiting, wish - 1)[wish - 1]) if wish < len(waiting) else self._outermost
+        counted = self._parts.within(self._counted, part)
         inner = max(float(self._radius[part]), 0.0)
         radii = self._radius.copy()
 
@@ -119,7 +125,7 @@ class Nearest:
         at, leap = min(float(np.log(guess - inner)), widest), 1.0
         for _ in range(100):
             found = expected(radius(at))
-            if wish <= found <= _BUDGET * wish:
+            if _LEAST * wish <= found <= _MOST * wish:
                 break
             excess = float(np.log(max(found, 1e-300)) - aim)
             below, above = (below, (at, excess)) if excess > 0 else ((at, excess), above)
@@ -136,11 +142,11 @@ class Nearest:
 
     def _ring(self, outer: Floats, among: NDArray[np.bool_] | None = None) -> "_Ring":
         """Returns the ring between the radius and `outer[part]`, for the parts where it has a width."""
-        part = self._part.take(self._counted)
-        chosen = (self._silent > 0) & (outer > self._radius).take(part)
+        chosen = (self._silent > 0) & self._parts.each(outer > self._radius, self._counted)
         ranges = np.flatnonzero(chosen if among is None else chosen & among)
-        entity, part = self._counted.take(ranges), part.take(ranges)
-        inner, out = np.maximum(self._radius, 0.0).take(part), outer.take(part)
+        entity = self._counted.take(ranges)
+        inner = np.broadcast_to(self._parts.each(np.maximum(self._radius, 0.0), entity), len(ranges))
+        out = np.broadcast_to(self._parts.each(outer, entity), len(ranges))
         left, right = self._target, self._outermost  # the furthest to either side
         if inner.any():
             sides = 2
@@ -178,13 +184,18 @@ class Nearest:
             self._draw(rng, self._counted.take(rest), self._outside.take(rest), ring.inner[loose])
             self._silent[rest] = 0
 
-    def _draw(self, rng: np.random.Generator, entity: Ints, count: Ints, beyond: Floats | None) -> None:
+    def _draw(self, rng: np.random.Generator, entity: Ints, count: Ints, beyond: Floats | None = None) -> None:
         """Puts `count` draws of each entity into the pool, all with a distance above `beyond`."""
-        which = np.repeat(np.arange(len(entity)), count)
-        each = entity.take(which)
-        offset = rng.beta(self._alpha.take(each), self._beta.take(each)) - self._target
+        if len(entity) == 0:
+            return
+        each = entity if count.max() == 1 else np.repeat(entity, count)
+        if len(entity) == len(self._alpha) == len(each):  # all of them, as where few tasks share a stratum
+            offset = rng.beta(self._alpha, self._beta)
+        else:
+            offset = rng.beta(self._alpha.take(each), self._beta.take(each))
+        offset -= self._target
         if beyond is not None and beyond.any():
-            limit = beyond.take(which)
+            limit = np.repeat(beyond, count)
             inside = np.flatnonzero(np.abs(offset) <= limit)
             while len(inside):
                 again = each.take(inside)

@@ -25,15 +25,14 @@ class Tempered:
         self, rng: np.random.Generator, eligible: Eligible, target: float, temperature: float, *, greedy: bool
     ) -> None:
         """With `greedy`, p is the posterior mean in place of a draw."""
-        self._alpha, self._beta, self._part = eligible.alpha, eligible.beta, eligible.part
+        self._alpha, self._beta, self._parts = eligible.alpha, eligible.beta, eligible.parts
         self._target = target
         self._temperature = max(temperature, 1e-300)  # what is below has the same order, but overflows
         self._greedy = greedy
         self._left = eligible.total
         self._clock = np.zeros(len(self._left))
-        self._silent = eligible.count.copy()
-        self._pool = Pool(self._part, len(self._left))
-        self._own = len(eligible.own)
+        self._silent = eligible.count()
+        self._pool = Pool(self._parts)
 
     def reveal(self, rng: np.random.Generator, wish: Ints) -> tuple[Ints, Floats]:
         """Returns entity and draw (NaN with `greedy`) of the next tasks by part, `wish[part]` of each or fewer."""
@@ -52,23 +51,24 @@ class Tempered:
                 waiting = self._pool.scores(int(part))
                 bound[part] = np.partition(waiting, wish[part] - 1)[wish[part] - 1]
         entity, p = self._pool.pop(rng, bound)
-        self._left = self._left - np.bincount(self._part.take(entity), minlength=len(wish))
+        self._left = self._left - self._parts.count(entity)
         return entity, np.full(len(p), np.nan) if self._greedy else p
 
     def _draw(self, rng: np.random.Generator, clock: Floats) -> None:
         """Puts the tasks whose clock is between the parts' clocks so far and `clock` into the pool."""
         step = np.where(clock > self._clock, clock, 0.0) - np.where(clock > self._clock, self._clock, 0.0)
         share = -np.expm1(-step)
-        drawn = rng.binomial(self._silent, share.take(self._part))
+        drawn = rng.binomial(self._silent, self._parts.each(share, np.arange(len(self._silent))))
         self._silent -= drawn
         entity = np.repeat(np.arange(len(drawn)), drawn)
         score, p = np.empty(len(entity)), np.empty(len(entity))
         for start in range(0, len(entity), _BLOCK):
             block = slice(start, start + _BLOCK)
             each = entity[block]
-            alpha, beta, part = self._alpha.take(each), self._beta.take(each), self._part.take(each)
+            alpha, beta = self._alpha.take(each), self._beta.take(each)
             p[block] = alpha / (alpha + beta) if self._greedy else rng.beta(alpha, beta)
-            time = self._clock.take(part) - np.log1p(-rng.random(len(each)) * share.take(part))
+            passed, chance = self._parts.each(self._clock, each), self._parts.each(share, each)
+            time = passed - np.log1p(-rng.random(len(each)) * chance)
             with np.errstate(divide="ignore"):
                 score[block] = np.log(time) + np.abs(p[block] - self._target) / self._temperature
         self._pool.add(entity, score, p)

@@ -19,19 +19,19 @@ class Ties:
 
     def __init__(self, eligible: Eligible, level: Floats | None) -> None:
         """`level`: `[I + K]` of each entity; None: all the same."""
-        self._part = eligible.part
-        self._level = np.zeros(len(eligible.part)) if level is None else level
-        self._left = eligible.count.copy()
+        self._parts = eligible.parts
+        self._level = np.zeros(len(eligible.alpha)) if level is None else level
+        self._left = eligible.count()
 
     def reveal(self, rng: np.random.Generator, wish: Ints) -> tuple[Ints, Floats]:
         """Returns entity and draw (NaN: none decided) of the next tasks by part, about `wish[part]` of each."""
-        near = (self._left > 0) & (wish > 0).take(self._part)
+        near = (self._left > 0) & self._parts.each(wish > 0, np.arange(len(self._left)))
         if len(wish) == 1 and 0 < wish[0] < np.count_nonzero(near):
             # Cheaper than to sort all: each entity has a task at least.
             near &= self._level <= np.partition(self._level[near], wish[0] - 1)[wish[0] - 1]
         entity = np.flatnonzero(near)
-        entity = entity.take(np.lexsort((self._level.take(entity), self._part.take(entity))))
-        level, part, left = self._level.take(entity), self._part.take(entity), self._left.take(entity)
+        entity = entity.take(np.lexsort((self._level.take(entity), self._parts.sort_key(entity))))
+        level, part, left = self._level.take(entity), self._parts.sort_key(entity), self._left.take(entity)
         # A tie set is a run of equal part and level.
         first = np.ones(len(entity), np.bool_)
         first[1:] = (level[1:] != level[:-1]) | (part[1:] != part[:-1])
