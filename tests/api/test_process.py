@@ -15,6 +15,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import bots
+from bots.v1 import task_selection_pb2 as pb
+from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
 
 SECONDS = 60
 
@@ -140,13 +142,16 @@ def test_health_and_reflection_answer(tmp_path: Path) -> None:
         assert "s3cret" not in process.stderr.read()
 
 
-def test_a_server_that_drains_finishes_its_calls(tmp_path: Path) -> None:
+def test_a_server_that_drains_ends_its_streams(tmp_path: Path) -> None:
     """After SIGTERM a stream ends in order and the process exits with 0."""
-    with started("--data-dir", str(tmp_path)) as (process, address), bots.Client(address, timeout=20) as client:
-        client.create_dataset("tasks", size=10)
-        watching = client.create_run("tasks", "policy").watch(0.1)
-        next(watching)
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(bots.UnavailableError, StopIteration):
+    with started("--data-dir", str(tmp_path)) as (process, address):
+        with bots.Client(address, timeout=20) as client:
+            client.create_dataset("tasks", size=10)
+            client.create_run("tasks", "policy")
+        with grpc.insecure_channel(address) as channel:
+            request = pb.WatchRunRequest(dataset="tasks", run="policy", interval_seconds=0.1)
+            watching = TaskSelectionServiceStub(channel).WatchRun(request, timeout=SECONDS)
             next(watching)
+            process.send_signal(signal.SIGTERM)
+            assert list(watching) == []
         assert process.wait(SECONDS) == 0
