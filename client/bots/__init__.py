@@ -12,6 +12,7 @@
 The whole public surface is here; task_selection.proto is the manual of the API behind it.
 """
 
+from bots.batch import Batch
 from bots.channel import TLS
 from bots.client import Client
 from bots.errors import (
@@ -49,7 +50,7 @@ from bots.resources import (
     TagSummary,
 )
 from bots.resume import Resumed
-from bots.run import Batch, Run
+from bots.run import Run
 
 __all__ = [
     "TLS",
