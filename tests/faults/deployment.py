@@ -1,0 +1,229 @@
+"""What is put to the test: server processes over a real Valkey in one of four forms, with proxies on every way.
+
+jobs -> front proxy -> server process -> (store proxy ->) Valkey
+
+single    one Valkey behind the store proxy
+pair      a primary and its replica, which follows through a proxy; the store proxy is the address of the primary
+sentinel  a primary and its replica, watched by three sentinels; no store proxy, redis+sentinel://
+cluster   three primaries with a replica each; no store proxy, redis+cluster://
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import redis
+from redis.crc import key_slot
+
+import bots
+from bots_server.embedded import ending_with_parent, find_binary
+from bots_server.store import keys
+from tests.faults.model import Dataset, Entry
+from tests.faults.proxy import Proxy, proxy
+from tests.faults.traffic import DATASET, RUN
+from tests.faults.validator import Shown
+from tests.valkey import HOST, Sentinels, Valkey, cluster, free_port, sentinels, valkey, wait_until
+
+Form = Literal["single", "pair", "sentinel", "cluster"]
+Durability = Literal["memory", "fsync", "replica"]
+START_SECONDS = 60.0
+
+
+@dataclass
+class ServerProcess:
+    """One `bots-server` of its own, behind a front proxy whose port stays when the process is started again."""
+
+    redis_url: str
+    flags: Sequence[str]
+    log: Path
+    front: Proxy
+    process: subprocess.Popen[str] | None = None
+    port: int = 0
+
+    def start(self) -> None:
+        """Starts it, as often as it takes (Redis may be away), until it says where it listens."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self._started():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+        self.front.upstream = self.port
+
+    def kill(self) -> None:
+        """Ends it as a crash does (SIGKILL)."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.communicate()
+
+    def _started(self) -> bool:
+        command = [sys.executable, "-m", "bots_server", "--port", "0", "--redis", self.redis_url, *self.flags]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                ending_with_parent(command), stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if found := re.match(r"listening on \S+:(\d+)", line):
+                self.port = int(found[1])
+                return True
+        self.process.communicate()
+        return False
+
+
+@dataclass
+class Deployment:
+    """Everything that may fail."""
+
+    form: Form
+    durability: Durability
+    nodes: list[Valkey]  # primary first; in a cluster the primary of the dataset's slot, then its replica, the others
+    servers: list[ServerProcess]
+    store: Proxy | None = None  # between the servers and the primary
+    replication: Proxy | None = None  # between the replica and the primary
+    sentinels: Sentinels | None = None
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where jobs find the servers."""
+        return [f"{HOST}:{server.front.port}" for server in self.servers]
+
+    @property
+    def primary(self) -> Valkey:
+        return self.nodes[0]
+
+    def wait_until_serving(self, seconds: float = 45.0) -> None:
+        """Returns when each server takes writes to the run, at its durability."""
+        for server in self.servers:
+            with bots.Client(f"{HOST}:{server.port}", timeout=3, job="probe") as client:
+                run = client.run(DATASET, RUN)
+
+                def serves(run: bots.Run = run) -> bool:
+                    try:
+                        # A write that is waited for as a report is, and is no event.
+                        run.checkpoint(f"probe-{time.time_ns()}", ttl_seconds=1)
+                    except bots.TemporaryError:
+                        return False
+                    return True
+
+                wait_until(serves, f"the server at {server.port} serves", seconds)
+
+    def show(self) -> dict[str, Shown]:
+        """Returns what each server shows of the run."""
+        shown = {}
+        for number, server in enumerate(self.servers):
+            with bots.Client(f"{HOST}:{server.port}", timeout=10) as client:
+                run = client.run(DATASET, RUN)
+                alpha, beta = run.posteriors()
+                log: list[Entry] = []
+                while events := run.events(after_version=len(log), limit=1000):
+                    log += [Entry.of(event) for event in events]
+                shown[f"server {number}"] = Shown(run.info().version, log, alpha, beta)
+        return shown
+
+
+# The whole log stays, for the validator; snapshots are frequent, so that servers start from them.
+RETENTION = bots.Retention(snapshot_interval=20, history=1_000_000, history_stride=50, request_memory=100_000)
+
+
+@contextmanager
+def deployed(
+    form: Form, durability: Durability, dataset: Dataset, *, servers: int = 2, appendfsync: str = "everysec"
+) -> Iterator[Deployment]:
+    """Yields a deployment that serves the dataset's run."""
+    with ExitStack() as stack:
+        persistence = ["--appendonly", "yes", "--appendfsync", appendfsync, "--save", ""]
+        store = replication = watched = None
+        if form == "single":
+            nodes = [stack.enter_context(valkey(*persistence, port=free_port(), binary=_patient_binary(stack)))]
+            store = stack.enter_context(proxy(nodes[0].port))
+            url = f"redis://{HOST}:{store.port}"
+        elif form == "pair":
+            primary = stack.enter_context(valkey(*persistence, port=free_port()))
+            replication = stack.enter_context(proxy(primary.port))
+            follow = ["--replicaof", f"{HOST} {replication.port}", "--repl-timeout", "2"]
+            replica = stack.enter_context(valkey(*persistence, *follow, port=free_port()))
+            nodes = [primary, replica]
+            store = stack.enter_context(proxy(primary.port))
+            url = f"redis://{HOST}:{store.port}"
+            wait_until(lambda: in_step(primary, 1), "the replica follows")
+        elif form == "sentinel":
+            watched = stack.enter_context(sentinels(1, *persistence))
+            nodes = [watched.primary, *watched.replicas]
+            url = watched.url
+        else:
+            nodes = _owner_first(stack.enter_context(cluster(3, 1, *persistence)))
+            url = "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in nodes[:3])
+        directory = Path(tempfile.mkdtemp(prefix="bots-test-"))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        flags = ["--durability", durability, "--log-level", "warning"]
+        processes = []
+        for number in range(servers):
+            front = stack.enter_context(proxy(0))
+            server = ServerProcess(url, flags, directory / f"server-{number}.log", front)
+            stack.callback(_end, server)
+            server.start()
+            processes.append(server)
+        deployment = Deployment(form, durability, nodes, processes, store, replication, watched)
+        with bots.Client(deployment.addresses, timeout=20) as client:
+            client.create_dataset(DATASET, weak=dataset.weak, strong=dataset.strong)
+            client.create_run(DATASET, RUN, retention=RETENTION)
+        yield deployment
+
+
+def in_step(node: Valkey, replicas: int) -> bool:
+    """Returns whether so many replicas have all that a primary has."""
+    with node.client() as client:
+        try:
+            return bool(client.execute_command("WAIT", replicas, 100) >= replicas)
+        except redis.RedisError:
+            return False
+
+
+def role(node: Valkey) -> str:
+    """Returns "master", "slave", or "" where it does not answer."""
+    with node.client() as client:
+        try:
+            return str(client.info("replication")["role"])
+        except redis.RedisError:
+            return ""
+
+
+def limit_files(node: Valkey, size: int) -> None:
+    """No file of a node grows beyond so many bytes (RLIM_INFINITY: as it likes), as on a disk that is full."""
+    hard = resource.prlimit(node.pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def _patient_binary(stack: ExitStack) -> str:
+    """Returns a Valkey that gets an error where a file would grow beyond the limit, and not the signal."""
+    directory = Path(tempfile.mkdtemp(prefix="bots-test-"))
+    stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    wrapper = directory / "valkey"
+    wrapper.write_text(f'#!/bin/sh\ntrap "" XFSZ\nexec {find_binary()} "$@"\n')
+    wrapper.chmod(0o755)
+    return str(wrapper)
+
+
+def _owner_first(nodes: Sequence[Valkey]) -> list[Valkey]:
+    """Returns the nodes of a cluster, the primary of the dataset's slot and its replica first."""
+    slot = key_slot(keys.dataset(DATASET).encode())
+    primaries = len(nodes) // 2
+    owner = next(i for i in range(primaries) if slot < 16384 * (i + 1) // primaries)
+    first = [nodes[owner], nodes[primaries + owner]]
+    return [*first, *(node for node in nodes if node not in first)]
+
+
+def _end(server: ServerProcess) -> None:
+    if server.process is not None and server.process.poll() is None:
+        server.kill()

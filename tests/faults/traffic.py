@@ -1,0 +1,219 @@
+"""The traffic: jobs that select, roll out and report through the client library, as trainers do, and write down all.
+
+A job repeats a report under its request_id until it is acknowledged. Some misbehave, as real ones do: they die with a
+lease, give up on a report that may be stored, report twice, or at two servers at once.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import bots
+from bots.request_ids import new_request_id
+from tests.faults.model import Change, Content, History, Hyperparameters, Outcomes, Restore, Selection
+
+DATASET, RUN = "tasks", "policy"
+LEASE_SECONDS = 3.0
+BATCH = 8
+PATIENCE_SECONDS = 60.0  # a job that gets no answer for so long fails the test
+HYPERPARAMETERS = (
+    {"target": 0.4},
+    {"target": 0.6},
+    {"forgetting": 0.05},
+    {"forgetting": 0.1},
+    {"implicit_weight": 0.2},
+)
+PAUSE_SECONDS = 0.02  # between the steps of a job: rollouts take time, and other tests want the machine too
+
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Told:
+    """An acknowledgement."""
+
+    version: int | None  # None: the answer does not say
+
+
+Call = Callable[[], Told]
+
+
+@dataclass
+class Job:
+    """One trainer, or an operator where `operates`: it also changes hyperparameters and goes back to versions."""
+
+    run: bots.Run  # over all servers
+    history: History
+    rng: random.Random
+    stopping: threading.Event
+    operates: bool = False
+    done: list[tuple[Change, Call]] = field(default_factory=list)  # acknowledged lately
+
+    @property
+    def name(self) -> str:
+        return self.run.client.job
+
+    def work(self) -> None:
+        """Steps until told to stop."""
+        while not self.stopping.is_set():
+            chance = self.rng.random()
+            if self.operates and chance < 0.1:
+                self.operate()
+            elif self.done and chance < 0.15:
+                change, call = self.rng.choice(self.done)
+                self.ask(change, call)  # again: it must change nothing
+            else:
+                self.step()
+            self.stopping.wait(PAUSE_SECONDS)
+
+    def step(self) -> None:
+        """Selects, and reports or not."""
+        leases = self.rng.random() < 0.6
+        selection = self.select(LEASE_SECONDS if leases else None)
+        if selection is None:
+            return
+        chance = self.rng.random()
+        if leases and chance < 0.05:
+            return  # it died: the clock ends its lease
+        if leases and chance < 0.15:
+            selection.given_back = time.time()
+            self.try_once(lambda: self.run.release(selection.selection_id))
+            return
+        rollouts = [self.rng.choice((4, 8)) for _ in selection.tasks]
+        successes = [self.rng.randrange(4 * n + 1) / 4 for n in rollouts]  # graded in quarters
+        self.report(selection, Outcomes.of(selection.tasks, successes, rollouts))
+
+    def select(self, lease_seconds: float | None) -> Selection | None:
+        """Returns what the service picks; None: it is away, or too much is leased."""
+        asked = time.time()
+        batch = self.try_once(lambda: self.run.select(BATCH, lease_seconds=lease_seconds))
+        if batch is None:
+            return None
+        assert batch.version is not None
+        until = batch.lease_expire_time
+        selection = Selection(
+            self.name,
+            batch.selection_id,
+            tuple(batch.tasks.tolist()),
+            batch.version,
+            asked,
+            time.time(),
+            until.timestamp() if until else None,
+        )
+        self.history.selections.append(selection)
+        return selection
+
+    def report(self, selection: Selection, outcomes: Outcomes) -> None:
+        """Reports until it is acknowledged; now and then once only, or from two threads at once."""
+        request_id = new_request_id()
+        complete = self.rng.random() < 0.9
+
+        def call() -> Told:
+            version = self.run.report(
+                outcomes.tasks,
+                outcomes.successes,
+                outcomes.rollouts,
+                selection_id=selection.selection_id,
+                complete=complete,
+                request_id=request_id,
+            )
+            return Told(version)
+
+        change = self.change(request_id, outcomes)
+        if complete:
+            selection.given_back = change.asked
+        chance = self.rng.random()
+        if chance < 0.05:
+            self.ask(change, call, patience_seconds=0)
+        elif chance < 0.15:
+            with ThreadPoolExecutor(2) as both:
+                list(both.map(lambda _: self.ask(change, call), range(2)))
+        else:
+            self.ask(change, call)
+
+    def operate(self) -> None:
+        """Changes a hyperparameter, or goes back some versions."""
+        request_id = new_request_id()
+
+        def update() -> Told:
+            self.run.update(request_id=request_id, **changes)
+            return Told(None)
+
+        def restore() -> Told:
+            return Told(self.run.restore(version=version, request_id=request_id))
+
+        if self.rng.random() < 0.7:
+            changes = self.rng.choice(HYPERPARAMETERS)
+            self.ask(self.change(request_id, Hyperparameters.of(changes)), update)
+            return
+        info = self.try_once(self.run.info)
+        if info is not None and info.version > 5:
+            version = info.version - self.rng.randrange(5)
+            self.ask(self.change(request_id, Restore(version)), restore)
+
+    def change(self, request_id: str, content: Content) -> Change:
+        """Returns a change that is about to be asked for."""
+        change = Change(request_id, self.name, content, time.time())
+        self.history.changes.append(change)
+        return change
+
+    def ask(self, change: Change, call: Call, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """Asks for a change until it is acknowledged; with no patience once, whatever comes of it."""
+        deadline = time.monotonic() + patience_seconds
+        refusals = len(self.history.refusals)
+        while True:
+            told = self.try_once(call)
+            if told is not None:
+                change.answers.append((time.time(), told.version))
+                self.done = [*self.done[-9:], (change, call)]
+            if told is not None or not patience_seconds or len(self.history.refusals) > refusals:
+                return
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+        self.history.refusals.append(f"{self.name}: {change.request_id} was not acknowledged in {patience_seconds} s")
+
+    def try_once(self, call: Callable[[], Answer]) -> Answer | None:
+        """Returns the answer of one call; None where it failed in a way that a job must live with."""
+        try:
+            return call()
+        except bots.TemporaryError as error:
+            self.history.errors.append((time.time(), error.reason or error.code))
+        except bots.BotsError as error:
+            if error.reason != "TOO_FEW_ELIGIBLE":
+                self.history.refusals.append(f"{self.name}: {error.code} {error}")
+        return None
+
+
+@contextmanager
+def jobs(
+    addresses: Sequence[str], history: History, *, count: int, seed: int, timeout: float = 3.0
+) -> Iterator[list[Job]]:
+    """Yields jobs at work over all servers, the first of them an operator; ends them, with what they asked for
+    acknowledged."""
+    stopping = threading.Event()
+    clients = [bots.Client(addresses, timeout=timeout, job=f"job-{number}") for number in range(count)]
+    working = [
+        Job(client.run(DATASET, RUN), history, random.Random(f"{seed} {client.job}"), stopping, operates=number == 0)
+        for number, client in enumerate(clients)
+    ]
+    threads = [threading.Thread(target=job.work, name=job.name, daemon=True) for job in working]
+    try:
+        for thread in threads:
+            thread.start()
+        yield working
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(2 * PATIENCE_SECONDS)
+        for client in clients:
+            client.close()
+        assert not any(thread.is_alive() for thread in threads)
