@@ -153,7 +153,7 @@ def difficulty() -> Panels:
 def gain() -> Panels:
     return [
         lines(
-            "Effective task ratio",
+            "Effective task ratio: selected and uniform",
             "Share of reported tasks with observed pass rate strictly between 0 and 1, recently, against what uniform "
             "selection would get now with as many rollouts a task, expected under the posterior.",
             {
@@ -193,7 +193,7 @@ def prediction() -> Panels:
     tag = f"bots_run_tag_mean_pass_rate{{{RUN}}}[$__range] @ end()"
     return [
         lines(
-            "Prediction error",
+            "Prediction error: posterior and implicit",
             "Mean |predicted - observed pass rate| before the outcome was applied: of the posterior mean, and of the "
             "implicit pass rate that the references give. Where the second stays high, the references do not fit.",
             {

@@ -197,7 +197,7 @@ def replicas() -> Panels:
         ),
         lines(
             "Leases alive",
-            "Tasks leased now, by run.",
+            "Tasks that a live selection has leased, by run.",
             {"{{dataset}}/{{run}}": f"max by (dataset, run) (bots_run_leases{{{RUNS}}})"},
             low=0,
         ),
@@ -210,7 +210,7 @@ def replicas() -> Panels:
         ),
         lines(
             "Selections a second",
-            "Selections by run.",
+            "Selections that the servers answered, by run.",
             {"{{dataset}}/{{run}}": rate("run_selections_total", by="dataset, run", of=RUNS)},
             unit="reqps",
             low=0,
@@ -234,7 +234,7 @@ def saturation() -> Panels:
         ),
         lines(
             "CPU",
-            "Cores in use by server.",
+            "CPU cores in use by each server.",
             {"{{instance}}": f"sum by (instance) (rate(process_cpu_seconds_total{{{PROCESS}}}[{INTERVAL}]))"},
             width=6,
             low=0,

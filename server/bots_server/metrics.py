@@ -210,7 +210,7 @@ class Metrics:
         if method not in OPEN_ENDED:
             self._rpc_seconds.labels(method).observe(seconds)
 
-    def observe_redis(self, command: str, seconds: float, *, failed: bool = False) -> None:
+    def observe_redis(self, command: str, seconds: float, failed: bool) -> None:
         """A transition of the store ended. command: its name, one of a fixed set; never a key."""
         self._redis_seconds.labels(command).observe(seconds)
         self._redis_errors.labels(command).inc(failed)

@@ -83,9 +83,9 @@ def test_redis_errors_and_retries() -> None:
     """A transition that failed has its time observed and counts as an error."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.observe_redis("append", 0.003)
+    metrics.observe_redis("append", 0.003, False)
     assert value(registry, "bots_redis_errors_total", command="append") == 0
-    metrics.observe_redis("append", 2.0, failed=True)
+    metrics.observe_redis("append", 2.0, True)
     metrics.redis_retry()
     assert value(registry, "bots_redis_errors_total", command="append") == 1
     assert value(registry, "bots_redis_command_duration_seconds_count", command="append") == 2
@@ -150,7 +150,7 @@ def test_cardinality_is_as_documented() -> None:
         metrics.begin_rpc()
         metrics.observe_rpc(method, "OK", 0.1)
     for command in range(30):
-        metrics.observe_redis(str(command), 0.1)
+        metrics.observe_redis(str(command), 0.1, False)
 
     def series() -> int:
         return sum(1 for line in generate_latest(registry).splitlines() if not line.startswith(b"#"))

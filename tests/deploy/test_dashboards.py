@@ -1,0 +1,166 @@
+"""The dashboards: every expression returns data from a Prometheus that scraped a server under a run."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import bots
+from tests.deploy import stack
+from tests.deploy.stack import Prometheus
+from tests.valkey import free_port, valkey, wait_until
+
+GRAFANA = Path(__file__).parents[2] / "deploy/grafana"
+BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
+WINDOW_SECONDS = 20
+SIZE, BATCH, ROLLOUTS = 2_000, 32, 8
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One expression of a dashboard, with its variables as they are when everything is shown."""
+
+    board: str
+    panel: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.board}: {self.panel}: {self.text}"
+
+
+def expressions() -> Iterator[Expression]:
+    """Yields what the panels and the annotations of all dashboards ask."""
+    for name, board in BOARDS.items():
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                yield Expression(name, panel["title"], filled(name, target["expr"]))
+        for mark in board["annotations"].get("list", []):
+            yield Expression(name, mark["name"], filled(name, mark["expr"]))
+
+
+def filled(board: str, text: str) -> str:
+    """Returns an expression with Grafana's variables replaced."""
+    one = {"dataset": "tasks", "run": "policy"} if board == "difficulty-drift" else {"dataset": ".*", "run": ".*"}
+    macros = {"__rate_interval": f"{WINDOW_SECONDS}s", "__range": f"{WINDOW_SECONDS}s", "instance": ".*"}
+    for variable, value in (one | macros).items():
+        text = re.sub(rf"\$\{{?{variable}\b\}}?", value, text)
+    assert "$" not in text, text
+    return text
+
+
+def train(client: bots.Client, steps: int) -> None:
+    """Trains a policy that gets better, and does what a person does: a restore, a change, a mistake."""
+    rng = np.random.default_rng(0)
+    difficulty = rng.random(SIZE)
+    weak, strong = np.clip(difficulty - 0.3, 0, 1), np.clip(difficulty + 0.3, 0, 1)
+    tags = np.array(["algebra", "geometry", "logic"])[np.arange(SIZE) % 3]
+    client.create_dataset("tasks", weak=weak, strong=strong, tags=tags, reference_grid=1 / 16)
+    run = client.create_run("tasks", "policy", retention=bots.Retention(snapshot_interval=10))
+    run.checkpoint("start")
+    for step in range(steps):
+        batch = run.select(BATCH, lease_seconds=60 if step % 2 else 0.2, policy_step=step)
+        pass_rates = np.clip(difficulty[batch.tasks] - 0.2 + 0.4 * step / steps, 0, 1)
+        if step % 10:  # else a batch that nobody reports: its leases expire
+            batch.report(rng.binomial(ROLLOUTS, pass_rates), ROLLOUTS, policy_step=step + 1)
+        if step == steps // 2:
+            run.restore(checkpoint="start")
+            run.update(target=0.4)
+            with pytest.raises(bots.BotsError):
+                run.select(SIZE + 1)
+        time.sleep(WINDOW_SECONDS / 2 / steps)  # the pace of the run, so that it is seen over several scrapes
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus that scraped two servers while a run was trained."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("no prometheus here (Debian: apt-get install prometheus)")
+    with (
+        valkey(port=free_port()) as redis,
+        stack.bots_server(redis.url) as first,
+        stack.bots_server(redis.url, "--processes", "2") as second,
+        stack.redis_exporter(redis.url) as exporter,
+        stack.prometheus(
+            tmp_path_factory.mktemp("prometheus"),
+            {"bots": [first.metrics, second.metrics]} | ({"redis": [exporter]} if exporter else {}),
+        ) as found,
+        bots.Client([first.address, second.address], timeout=20) as client,
+    ):
+        train(client, steps=100)
+        time.sleep(2)  # two scrapes more
+        yield found
+
+
+def numbers(series: list[dict[str, Any]]) -> list[float]:
+    """Returns the finite values of all series."""
+    values = [float(value) for one in series for _, value in one["values"]]
+    return [value for value in values if np.isfinite(value)]
+
+
+def test_every_expression_returns_data(scraped: Prometheus) -> None:
+    """No panel and no annotation of any dashboard is empty for a run that is trained."""
+    asked = [e for e in expressions() if stack.EXPORTER or "redis_memory" not in e.text]
+    empty = [str(e) for e in asked if not numbers(scraped.query_range(e.text, 2 * WINDOW_SECONDS))]
+    assert empty == []
+    print(f"{len(asked)} expressions in {sum(len(b['panels']) for b in BOARDS.values())} panels returned data")
+
+
+def test_what_is_shown_is_what_the_service_says(scraped: Prometheus) -> None:
+    """Both servers say the same of a run, and it is what the run has."""
+    run = '{dataset="tasks", run="policy"}'
+
+    def agreed() -> bool:
+        return len({series["value"][1] for series in scraped.query(f"bots_run_version{run}")}) == 1
+
+    wait_until(agreed, "both servers say the same")
+    versions = scraped.query(f"bots_run_version{run}")
+    assert len({s["metric"]["instance"] for s in versions}) == 2
+    assert {float(s["value"][1]) for s in versions} == {90 + 2}  # reports, the restore and the change
+    rollouts = scraped.query(f"max by (dataset, run) (bots_run_rollouts_total{run})")
+    assert float(rollouts[0]["value"][1]) == 90 * BATCH * ROLLOUTS
+    bins = scraped.query(f"sum (max by (dataset, run, pass_rate) (bots_run_tasks{run}))")
+    assert float(bins[0]["value"][1]) == SIZE
+    assert float(scraped.query(f"sum(bots_run_selections_total{run})")[0]["value"][1]) == 100
+
+
+def test_no_alert_fires_for_a_run_that_is_well(scraped: Prometheus) -> None:
+    """All alerts are known to Prometheus, and none of them is even pending."""
+    assert scraped.query('ALERTS{alertname=~"Bots.*"}') == []
+
+
+def test_dashboards_are_what_the_generator_makes() -> None:
+    """The committed dashboards are fresh."""
+    subprocess.run([sys.executable, GRAFANA / "generate.py", "--check"], check=True)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_every_panel_says_what_it_shows(name: str) -> None:
+    """Each panel has a title of its own and a description, and fits on the grid without an overlap."""
+    panels = BOARDS[name]["panels"]
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    assert all(len(panel["description"]) > 20 for panel in panels)
+    cells = [
+        (x, y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place.get("x", 0), place.get("x", 0) + place["w"])
+        for y in range(place.get("y", 0), place.get("y", 0) + place["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
+def test_datasource_is_the_one_that_is_provisioned() -> None:
+    """Every panel, variable and annotation names the datasource that Grafana is given, by its fixed uid."""
+    provisioned = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    uids = set(re.findall(r'"datasource": \{[^}]*"uid": "([^"]*)"', json.dumps(BOARDS)))
+    assert uids == {datasource["uid"] for datasource in provisioned}
