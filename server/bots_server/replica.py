@@ -86,20 +86,24 @@ class Replica:
             state = caught_up
         return state.posterior
 
-    def snapshot_if_due(self) -> str:
-        """Stores a snapshot where enough events have come since the last; returns "stored" or "refused"."""
-        self.view()
+    def snapshot_due(self) -> bool:
+        """Returns whether the state that was viewed last is `snapshot_interval` events past the newest snapshot."""
+        version = self._state.posterior.version if self._state else 0
+        return version - self._snapshot_version >= self.run.retention.snapshot_interval
+
+    def snapshot(self) -> bool:
+        """Stores the state that was viewed last; returns whether Redis took it: only where it stands on an event that
+        Redis has, and is newer than the newest."""
         state = self._state
-        assert state is not None
-        if state.posterior.version - self._snapshot_version < self.run.retention.snapshot_interval:
-            return "refused"
-        snapshot = messages.snapshot_message(state.posterior, state.nonce)
-        return "stored" if self._store.history.put_snapshot(self.run, snapshot) else "refused"
+        assert state is not None, "view() comes first"
+        return self._store.history.put_snapshot(self.run, messages.snapshot_message(state.posterior, state.nonce))
 
     def _synced(self) -> tuple[State, Sync]:
         if self._state is not None:
-            state, sync = self._caught_up(self._state)
+            begin, kinds = time.perf_counter(), list[str]()
+            state, sync = self._caught_up(self._state, kinds=kinds)
             if state is not None:
+                self._metrics.observe_fold(self.run.dataset, self.run.name, kinds, time.perf_counter() - begin)
                 return state, sync
             log.warning("run %s: Redis has another history than was folded here; rebuilding", self.run.name)
             self._metrics.rebuilt()
@@ -117,8 +121,13 @@ class Replica:
             return State(start(self.dataset.tasks, hyperparameters), b"")
         return State(messages.posterior(snapshot), snapshot.nonce)
 
-    def _caught_up(self, state: State, until: int | None = None) -> tuple[State | None, Sync]:
-        """Folds what Redis has after a state, up to a version; None where Redis has another history."""
+    def _caught_up(
+        self, state: State, until: int | None = None, kinds: list[str] | None = None
+    ) -> tuple[State | None, Sync]:
+        """Folds what Redis has after a state, up to a version, and adds the events' kinds to `kinds`.
+
+        Returns None where Redis has another history.
+        """
         while True:
             sync = self._store.history.sync(self.run, state.posterior.version, state.nonce)
             if not sync.exists:
@@ -131,10 +140,9 @@ class Replica:
                     events = [messages.core_event(entry.event, self._restored) for entry in entries]
                 except StateTrimmed:
                     return None, sync
-                begin = time.perf_counter()
                 state = State(fold_all(state.posterior, self.dataset.tasks, events), entries[-1].nonce)
-                kinds = [entry.event.WhichOneof("kind") or "" for entry in entries]
-                self._metrics.observe_fold(self.run.dataset, self.run.name, kinds, time.perf_counter() - begin)
+                if kinds is not None:
+                    kinds += [entry.event.WhichOneof("kind") or "" for entry in entries]
             if state.posterior.version >= (sync.version if until is None else min(until, sync.version)):
                 return state, sync
 
@@ -218,7 +226,10 @@ class Replicas:
     def _snapshot(self, run: storage.RunRecord) -> None:
         begin, outcome = time.perf_counter(), "failed"
         try:
-            outcome = self.get(run).snapshot_if_due()
+            replica = self.get(run)
+            replica.view()
+            # Another server may have been faster.
+            outcome = "stored" if replica.snapshot_due() and replica.snapshot() else "refused"
         except Failure as failure:
             # Nothing is lost: the events stay until a snapshot holds them, and the next report asks again.
             log.warning("run %s: no snapshot was stored: %s", run.name, failure)
