@@ -15,11 +15,12 @@ themselves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import redis
-from redis.backoff import ConstantBackoff
+from redis.backoff import AbstractBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
 from redis.sentinel import Sentinel
@@ -32,16 +33,30 @@ _QUERY = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _SENTINEL_QUERY = {"sentinel_username": "username", "sentinel_password": "password"}
 
 
-def connect(url: str, *, timeout_seconds: float = 3.0) -> Client:
+class _AtOnce(AbstractBackoff):
+    """No pause before a retry, of which somebody is told."""
+
+    def __init__(self, on_retry: Callable[[], None]) -> None:
+        self._on_retry = on_retry
+
+    def compute(self, failures: int) -> float:
+        self._on_retry()
+        return 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _AtOnce:
+        return self  # redis-py copies it for each connection; it keeps nothing
+
+
+def connect(url: str, *, timeout_seconds: float = 3.0, on_retry: Callable[[], None] = lambda: None) -> Client:
     """Returns a client of the Redis at `url`; it connects at its first command (a cluster's: here).
 
     `timeout_seconds` bounds connecting and each wait for an answer (a cluster may wait twice). A connection that turns
-    out to be broken is made once more, at once: it may have broken while it was idle. Raises ValueError where the URL
-    is none of the forms above, StoreUnavailable where a cluster does not answer.
+    out to be broken is made once more, at once, because it may have broken while it was idle; `on_retry` is told.
+    Raises ValueError where the URL is none of the forms above, StoreUnavailable where a cluster does not answer.
     """
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
-    options = _options(timeout_seconds)
+    options = _options(timeout_seconds, on_retry)
     if parts.scheme in ("redis", "rediss", "unix"):
         return redis.Redis.from_url(url, **options)
     if scheme not in ("redis", "rediss") or kind not in ("sentinel", "cluster"):
@@ -69,12 +84,12 @@ def connect(url: str, *, timeout_seconds: float = 3.0) -> Client:
     return client
 
 
-def _options(timeout_seconds: float) -> dict[str, Any]:
+def _options(timeout_seconds: float, on_retry: Callable[[], None]) -> dict[str, Any]:
     return {
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,
         # Not after a timeout: that would double the wait. Every script is safe to repeat in any case.
-        "retry": Retry(ConstantBackoff(0), 1, supported_errors=(redis.ConnectionError,)),
+        "retry": Retry(_AtOnce(on_retry), 1, supported_errors=(redis.ConnectionError,)),
         "protocol": 2,  # what all servers speak, and no more to shake hands about
         "decode_responses": False,  # values are protobuf
     }

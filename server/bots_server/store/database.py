@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
 import redis
-from redis.commands.core import Script
 from redis.exceptions import MovedError, NoScriptError
 
-from bots_server.errors import NotDurable
+from bots_server.errors import Failure, NotDurable
 from bots_server.store import keys
 from bots_server.store.connection import Client
 from bots_server.store.durability import Durability, Level
 from bots_server.store.failures import failures
 
-_ATTEMPTS = 3  # at a moved slot or a forgotten script
+# Called after each script or command: its name, the seconds it took, whether it failed.
+Observe = Callable[[str, float, bool], None]
+
+_ATTEMPTS = 3  # at a slot that moved, or a script that is forgotten
 
 
 class Database:
     """One Redis, for the parts of the store. It forgets scripts when it restarts: they are then loaded again."""
 
-    def __init__(self, client: Client, durability: Durability) -> None:
+    def __init__(self, client: Client, durability: Durability, observe: Observe) -> None:
         self.client = client
         self.durability = durability
-        texts = (
-            entry for entry in resources.files(__package__).joinpath("lua").iterdir() if entry.name.endswith(".lua")
-        )
-        self._database: dict[str, Script] = {
-            entry.name.removesuffix(".lua"): client.register_script(entry.read_text("utf-8")) for entry in texts
+        self._observe = observe
+        files = resources.files(__package__).joinpath("lua").iterdir()
+        self._scripts = {
+            file.name.removesuffix(".lua"): client.register_script(file.read_text("utf-8"))
+            for file in files
+            if file.name.endswith(".lua")
         }
 
     def command(self, *command: bytes | str | int) -> Any:
         """Returns the answer of one command of Redis, as redis-py gives it."""
-        with failures():
+        with self._watched(str(command[0]).lower()):
             return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def run(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
         """Returns the answer of script `name`."""
-        with failures():
-            return self._database[name](keys=keys, args=list(args))
+        with self._watched(name):
+            return self._scripts[name](keys=keys, args=list(args))
 
     def store(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
         """Returns the answer of script `name`, once what it wrote is as durable as configured.
@@ -51,15 +56,14 @@ class Database:
         wait = self.durability.command()
         if wait is None:
             return self.run(name, keys, args)
-        script = self._database[name]
-        with failures():
+        script = self._scripts[name]
+        with self._watched(name):
             command = ("EVALSHA", script.sha, len(keys), *keys, *args)
             for _ in range(_ATTEMPTS):
                 answer, reached = self._together(keys[0], command, wait)
-                if isinstance(answer, NoScriptError):
-                    self._primary(keys[0]).script_load(script.script)
-                    continue
-                break
+                if not isinstance(answer, NoScriptError):
+                    break
+                self._primary(keys[0]).script_load(script.script)
             _raise_if_error(answer)
             _raise_if_error(reached)
         self._judge(reached)
@@ -75,23 +79,38 @@ class Database:
         if wait is None:
             return
         key = keys.touch(dataset)
-        with failures():
+        with self._watched("settle"):
             answer, reached = self._together(key, ("SET", key, "", "PX", 1000), wait)
             _raise_if_error(answer)
             _raise_if_error(reached)
         self._judge(reached)
 
+    @contextmanager
+    def _watched(self, name: str) -> Iterator[None]:
+        """Observes what runs under it, and raises what goes wrong as one of our errors."""
+        start = time.perf_counter()
+        try:
+            with failures():
+                yield
+        except Failure:
+            self._observe(name, time.perf_counter() - start, True)
+            raise
+        self._observe(name, time.perf_counter() - start, False)
+
     def _together(self, key: str, command: tuple[Any, ...], wait: tuple[Any, ...]) -> list[Any]:
         """Returns the answers of a command and of the wait for it, on one connection, in one round trip."""
         for _ in range(_ATTEMPTS):
-            with self._primary(key).pipeline(transaction=False) as pipeline:
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-                pipeline.execute_command(*wait)  # type: ignore[no-untyped-call]
-                answers: list[Any] = pipeline.execute(raise_on_error=False)
+            try:
+                with self._primary(key).pipeline(transaction=False) as pipeline:
+                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                    pipeline.execute_command(*wait)  # type: ignore[no-untyped-call]
+                    answers: list[Any] = pipeline.execute(raise_on_error=False)
+            except (redis.ConnectionError, redis.TimeoutError):
+                self._look_again()  # for the next call
+                raise
             if not isinstance(answers[0], MovedError):
                 break
-            assert isinstance(self.client, redis.RedisCluster)
-            self.client.nodes_manager.initialize()
+            self._look_again()
         return answers
 
     def _primary(self, key: str) -> redis.Redis:
@@ -102,14 +121,18 @@ class Database:
         primary: redis.Redis = self.client.get_redis_connection(node)
         return primary
 
+    def _look_again(self) -> None:
+        """Asks a cluster which of its servers has which slot."""
+        if isinstance(self.client, redis.RedisCluster):
+            self.client.nodes_manager.initialize()
+
     def _judge(self, reached: Any) -> None:
         """Raises NotDurable where the answer of WAIT or WAITAOF is too low."""
+        within = f"within {self.durability.timeout_seconds} s"
         if self.durability.level is Level.FSYNC and reached[0] < 1:
-            raise NotDurable(f"not on disk within {self.durability.timeout_seconds} s")
+            raise NotDurable(f"not on disk {within}")
         if self.durability.level is Level.REPLICA and reached < self.durability.replicas:
-            raise NotDurable(
-                f"on {reached} of {self.durability.replicas} replicas within {self.durability.timeout_seconds} s"
-            )
+            raise NotDurable(f"on {reached} of {self.durability.replicas} replicas {within}")
 
 
 def _raise_if_error(answer: Any) -> None:

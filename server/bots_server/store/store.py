@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bots_server.store.checkpoints import Checkpoints
 from bots_server.store.connection import Client
-from bots_server.store.database import Database
+from bots_server.store.database import Database, Observe
 from bots_server.store.datasets import Datasets
 from bots_server.store.durability import MEMORY, Durability
 from bots_server.store.failures import failures
@@ -18,10 +18,15 @@ class Store:
 
     Every method raises StoreUnavailable where Redis cannot be reached or does not answer within the client's socket
     timeout, and StoreFull where Redis refuses to grow; every write that is acknowledged may raise NotDurable.
+
+    `observe` is told of each script and command: its name (a file of `lua/`, `settle`, or a command of Redis), the
+    seconds it took, and whether it failed.
     """
 
-    def __init__(self, client: Client, *, durability: Durability = MEMORY) -> None:
-        database = Database(client, durability)
+    def __init__(
+        self, client: Client, *, durability: Durability = MEMORY, observe: Observe = lambda name, seconds, failed: None
+    ) -> None:
+        database = Database(client, durability, observe)
         self.durability = durability
         self.datasets = Datasets(database)
         self.runs = Runs(database)

