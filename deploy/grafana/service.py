@@ -176,7 +176,7 @@ def replicas() -> Panels:
         ),
         lines(
             "Folding and snapshots, 99 %",
-            "Time to fold those events, and to make and store a snapshot (in the background).",
+            "Time to read and fold those events, and to make and store a snapshot (in the background).",
             {
                 "fold": quantile(0.99, "fold_duration_seconds"),
                 "snapshot": quantile(0.99, "snapshot_duration_seconds"),

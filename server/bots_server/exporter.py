@@ -40,6 +40,7 @@ class RunCounts:
 class Monotone:
     """A run's sums as counters: they never go down, though a restore takes the run's own sums back.
 
+    What was reported between the scrape before a restore and the scrape after it may be missing from them.
     A restart of the server after a restore looks like a counter reset to Prometheus all the same.
     """
 

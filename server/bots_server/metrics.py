@@ -160,7 +160,7 @@ class Metrics:
             registry=registry,
         )
         self._fold_seconds = Histogram(
-            "bots_fold_duration_seconds", "Folding those events.", buckets=FOLD_SECONDS, registry=registry
+            "bots_fold_duration_seconds", "Reading and folding those events.", buckets=FOLD_SECONDS, registry=registry
         )
         self._rebuilds = Counter(
             "bots_replica_rebuilds",

@@ -14,7 +14,7 @@ from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
 from bots_server import messages
 from bots_server.core.summary import summarise
-from bots_server.errors import Failure
+from bots_server.errors import Failure, RunReplaced
 from bots_server.interceptors import CallInterceptor
 from bots_server.metrics import Metrics
 from bots_server.replica import Replicas
@@ -101,9 +101,18 @@ class Server:
             self._health.set(service, status)
 
     def _summaries(self) -> Iterator[pb.RunSummary]:
-        """Yields the runs in memory, as they were seen last."""
+        """Yields the runs in memory as they are in Redis now, or as they were seen last where Redis is away.
+
+        So all servers say the same of a run, also one that no trainer has asked since.
+        """
+        away = False
         for replica in self._replicas.held():
-            view = replica.last_view()
+            try:
+                view = replica.last_view() if away else replica.view()
+            except RunReplaced:
+                continue
+            except Failure:  # each further one would wait as long, and the scrape has a deadline
+                away, view = True, replica.last_view()
             if view is not None:
                 summary = summarise(view.posterior, replica.dataset.tasks)
                 run = current(replica.run, view.posterior)
