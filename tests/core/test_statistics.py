@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -15,7 +15,7 @@ from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import Report, fold, gather, start
 from bots_server.core.statistics import Accuracy, accuracy, observe, zeros
 from tests.core.oracle import Oracle
-from tests.strategies import Columns, Outcomes, outcomes, runs
+from tests.strategies import Columns, Outcomes, examples, outcomes, runs
 
 
 def expected(
@@ -85,7 +85,7 @@ def reported(draw: st.DrawFn) -> tuple[Columns, dict[str, Any], list[tuple[Outco
     return dataset, begin, draw(st.lists(st.tuples(outcomes(dataset.size), lag), max_size=10))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(reported())
 def test_figures_are_those_of_the_outcomes(
     case: tuple[Columns, dict[str, Any], list[tuple[Outcomes, int | None]]],

@@ -34,7 +34,7 @@ class Hyperparameters:
     greedy: bool = False
 
 
-class InvalidHyperparameter(ValueError):  # noqa: N818 (named for what is wrong, like the rest of the tree)
+class InvalidHyperparameter(ValueError):
     """A value is against its rule. Has `field`, `value` and `rule`."""
 
     def __init__(self, field: str, value: object, rule: str) -> None:

@@ -72,7 +72,7 @@ def observe(successes: Floats, rollouts: Floats, predicted: Floats, implicit: Fl
     sums[OUTCOMES] = len(successes)
     sums[ROLLOUTS] = np.add.reduce(rollouts)
     sums[SUCCESSES] = np.add.reduce(successes)
-    sums[EFFECTIVE] = np.count_nonzero((observed > 0) & (observed < 1))
+    sums[EFFECTIVE] = np.count_nonzero((successes > 0) & (successes < rollouts))
     sums[PREDICTED] = _moments(predicted, observed)
     if policy_lag is not None:
         sums[POLICY_LAG] = policy_lag
