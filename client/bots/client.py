@@ -49,13 +49,16 @@ class Client:
             raise ValueError(f"timeout: {timeout}, must be above 0")
         self.timeout = timeout
         self.job = job
-        # Whether the last call of a run with a fallback found nobody: the next one does not wait for a connection
-        # again.
-        self.away = False
+        # For runs with a fallback, which share it: when to ask a service again that was away, on this machine's monotonic
+        # clock; None: it was not.
+        self.away_until: float | None = None
         self._channel = Channel(target, token, tls)
 
     def __repr__(self) -> str:
         return f"Client({self._channel.target!r}, timeout={self.timeout}, job={self.job!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"away_until": None}
 
     def __enter__(self) -> Client:
         return self

@@ -8,6 +8,8 @@ runs that are opened with a `Fallback`:
  * `report` keeps what it cannot deliver and returns None; the next calls of the run deliver it first, with its first
    request_id, so that it is applied once. At most `pending_reports` are kept: beyond, the oldest is dropped, which is
    logged and counted in `Run.dropped_reports`.
+ * After a call that found nobody, the service is asked again at the earliest when the client's timeout has passed:
+   until then calls fall back at once, so that a trainer with many small calls keeps its pace.
  * `state_dict` says the newest version that it saw.
 
 Only a `TemporaryError` is bridged so: a call that must be fixed, or a service that is broken, is an error as ever. A

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from datetime import timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from bots import resume
 from bots.batch import Batch
-from bots.channel import Channel
+from bots.channel import Channel, Request, Response
 from bots.columns import Tasks, indices_and_ids, rollouts_column, successes_column
 from bots.errors import DeadlineExceededError, FailedPreconditionError, TemporaryError
 from bots.fallback import Fallback, Outbox, Wish, uniform
@@ -21,7 +21,10 @@ from bots.resources import Checkpoint, Event, RunInfo, Summary, hyperparameters_
 from bots.v1 import task_selection_pb2 as pb
 
 if TYPE_CHECKING:
+    from bots.channel import Method
     from bots.client import Client
+
+T = TypeVar("T")
 
 # A watch is asked again after so many seconds, so that it too has a deadline and a server that died is noticed.
 WATCH_SECONDS = 60.0
@@ -119,19 +122,9 @@ class Run:
             seed=seed,
             policy_step=policy_step,
         )
-        if self.fallback is None:
-            answer = self._channel.call(self._channel.stub.SelectBatch, request, self.client.timeout)
-        else:
-            deadline = _Deadline(self.client.timeout)
-            try:
-                self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.half)
-                answer = self._channel.call(
-                    self._channel.stub.SelectBatch, request, deadline.left(), wait_for_ready=not self.client.away
-                )
-            except TemporaryError:
-                self.client.away = True
-                return self._uniform_batch(self.fallback, wish, allow_fewer, seed, policy_step)
-            self.client.away = False
+        answer = self._bridged(lambda timeout: self._call(self._channel.stub.SelectBatch, request, timeout))
+        if answer is None:
+            return self._uniform_batch(wish, allow_fewer, seed, policy_step)
         self._saw(answer.run_uid, answer.version)
         return Batch(
             tasks=np.array(answer.tasks, dtype=np.int64),
@@ -151,9 +144,9 @@ class Run:
             run=self,
         )
 
-    def _uniform_batch(
-        self, fallback: Fallback, wish: Wish, allow_fewer: bool, seed: int | None, policy_step: int | None
-    ) -> Batch:
+    def _uniform_batch(self, wish: Wish, allow_fewer: bool, seed: int | None, policy_step: int | None) -> Batch:
+        fallback = self.fallback
+        assert fallback is not None
         tasks = uniform(np.random.default_rng(seed), fallback, wish)
         if len(tasks) < wish.batch_size and not allow_fewer:
             raise FailedPreconditionError(
@@ -219,28 +212,37 @@ class Run:
             successes=successes_column(successes, outcomes),
             rollouts=rollouts_column(rollouts, outcomes),
         )
-        if self.fallback is None:
-            return self._send(request, self.client.timeout)
-        deadline = _Deadline(self.client.timeout)
-        try:
-            self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.half)
-            version = self._send(request, deadline.left())
-        except TemporaryError:
-            self.client.away = True
+        version = self._bridged(lambda timeout: self._send(request, timeout))
+        if version is None:
             self._outbox.keep(request)
-            return None
-        self.client.away = False
         return version
 
     def _send(self, report: pb.ReportOutcomesRequest, timeout: float) -> int:
-        answer = self._channel.call(
-            self._channel.stub.ReportOutcomes,
-            report,
-            timeout,
-            wait_for_ready=self.fallback is None or not self.client.away,
-        )
+        answer = self._call(self._channel.stub.ReportOutcomes, report, timeout)
         self._saw(answer.run_uid, answer.version)
         return answer.version
+
+    def _call(self, method: Method[Request, Response], request: Request, timeout: float) -> Response:
+        # A service that was away is not waited for again, only asked.
+        return self._channel.call(method, request, timeout, wait_for_ready=self.client.away_until is None)
+
+    def _bridged(self, call: Callable[[float], T]) -> T | None:
+        """Returns what `call(timeout)` returns, older reports delivered before it; None: the service is away, and this
+        run has a fallback."""
+        client = self.client
+        if self.fallback is None:
+            return call(client.timeout)
+        if client.away_until is not None and time.monotonic() < client.away_until:
+            return None
+        deadline = _Deadline(client.timeout)
+        try:
+            self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.half)
+            result = call(deadline.left())
+        except TemporaryError:
+            client.away_until = time.monotonic() + client.timeout
+            return None
+        client.away_until = None
+        return result
 
     @property
     def pending_reports(self) -> int:
@@ -258,19 +260,16 @@ class Run:
         """Delivers the pending reports now. Raises a TemporaryError where the service is still away; they are kept."""
         deadline = _Deadline(self.client.timeout)
         self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.end)
-        self.client.away = False
+        self.client.away_until = None
 
     def release(self, selection_id: str) -> int:
         """Gives back the leases of a selection that will not be reported; returns how many tasks that frees."""
         request = pb.ReleaseSelectionRequest(
             dataset=self.dataset, run=self.name, run_uid=self.uid, selection_id=selection_id
         )
-        try:
-            return self._channel.call(self._channel.stub.ReleaseSelection, request, self.client.timeout).released
-        except TemporaryError:
-            if self.fallback is None:
-                raise
-            return 0  # The clock ends the leases.
+        answer = self._bridged(lambda timeout: self._call(self._channel.stub.ReleaseSelection, request, timeout))
+        # Where the service is away the clock ends the leases.
+        return 0 if answer is None else answer.released
 
     # ------------------------------------------------------------------------------------------------ looking at it
 
