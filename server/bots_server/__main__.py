@@ -57,12 +57,16 @@ def redis_url(chosen: Settings) -> Iterator[str]:
 
 
 @contextmanager
-def open_store(chosen: Settings) -> Iterator[Store]:
+def open_store(chosen: Settings, metrics: Metrics) -> Iterator[Store]:
     """Yields the store at the chosen Redis."""
     assert chosen.redis is not None
-    client = connect(chosen.redis.get_secret_value(), timeout_seconds=chosen.redis_timeout_seconds)
+    client = connect(
+        chosen.redis.get_secret_value(),
+        timeout_seconds=chosen.redis_timeout_seconds,
+        on_retry=metrics.redis_retry,
+    )
     durability = choose_durability(client, chosen.durability, replicas=chosen.durability_replicas)
-    store = Store(client, durability=durability)
+    store = Store(client, durability=durability, observe=metrics.observe_redis)
     try:
         yield store
     finally:
@@ -84,8 +88,9 @@ def serve(chosen: Settings, stopping: threading.Event) -> None:
     """Serves in this process until told to stop."""
     registry = CollectorRegistry()
     process_metrics(registry)
-    with open_store(chosen) as store:
-        server = Server(store, chosen, Metrics(registry))
+    metrics = Metrics(registry)
+    with open_store(chosen, metrics) as store:
+        server = Server(store, chosen, metrics)
         with metrics_page(chosen, registry):
             server.start()
             announce(chosen, server.port)
@@ -116,8 +121,9 @@ class Worker:
         start_logging(self.settings.log_format, self.settings.log_level)
         registry = CollectorRegistry()
         process_metrics(registry)
-        with open_store(self.settings) as store:
-            server = Server(store, self.settings, Metrics(registry))
+        metrics = Metrics(registry)
+        with open_store(self.settings, metrics) as store:
+            server = Server(store, self.settings, metrics)
             answer_scrapes(connection, registry)
             server.start()
             stopping.wait()
