@@ -49,8 +49,8 @@ class Client:
             raise ValueError(f"timeout: {timeout}, must be above 0")
         self.timeout = timeout
         self.job = job
-        # For runs with a fallback, which share it: when to ask a service again that was away, on this machine's monotonic
-        # clock; None: it was not.
+        # For runs with a fallback, which share it: when to ask again where the service was away, on this machine's
+        # monotonic clock; None: it was not away.
         self.away_until: float | None = None
         self._channel = Channel(target, token, tls)
 
