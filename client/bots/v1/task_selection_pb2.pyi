@@ -76,8 +76,8 @@ class Dataset(google.protobuf.message.Message):
               || for each tag of `tags` in order: u32(length in bytes) || UTF-8
               || for each present column, in the order weak, strong, prior_alpha, prior_beta, tag, id:
                    column name in ASCII || 0x00 || SHA-256(column))
-    where a column is the concatenation over tasks of: weak, strong: f32 (every NaN as 0x7fc00000); prior_alpha,
-    prior_beta: f64; tag: u32; id: u32(length in bytes) || UTF-8.
+    where a column is the concatenation over tasks of: weak, strong: f32 (every NaN as 0x7fc00000, -0 as 0);
+    prior_alpha, prior_beta: f64; tag: u32; id: u32(length in bytes) || UTF-8.
     """
     strata: builtins.int
     """Number of strata: distinct (prior, reference pass rates)."""
@@ -381,7 +381,9 @@ class Hyperparameters(google.protobuf.message.Message):
     pending outcomes. Where pending rollouts reach a lowered R, the change of R applies them. Default 0.
     """
     tolerance: builtins.float
-    """A deviation below this many pseudo-counts is dropped, in [0, 1e-4]; 0: never, the equations exactly. Default 1e-6."""
+    """A deviation below this many pseudo-counts is dropped, in [0, 1e-4]; 0: never, the equations exactly. Below a
+    forgetting of 0.01 the bound is this times 100 forgetting, so that what is dropped never adds up. Default 1e-6.
+    """
     cooldown: builtins.int
     """A task is not selected again in the next `cooldown` updates after its evaluation, in [0, 10,000]. A task with pending
     outcomes cools too. Default 0.
