@@ -167,7 +167,9 @@ def replicated(replicas: int, *arguments: str) -> Iterator[tuple[Valkey, list[Va
             for _ in range(replicas)
         ]
         with primary.client() as client:
-            wait_until(lambda: client.execute_command("WAIT", replicas, 10) == replicas, "replicas in step")
+            client.set("in-step", "")  # WAIT waits for what its own connection has written
+            wait_until(lambda: client.execute_command("WAIT", replicas, 100) == replicas, "replicas in step")
+            client.delete("in-step")
         yield primary, following
 
 

@@ -1,0 +1,147 @@
+"""What an acknowledged report has reached, and that a repeat waits for it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from bots_server.errors import NotDurable, StoreUnavailable
+from bots_server.storage.v1 import storage_pb2
+from bots_server.store import MEMORY, Durability, Level, Store, choose_durability, connect
+from tests.store import records, scenario
+from tests.valkey import Valkey, replicated, valkey, wait_until
+
+
+@contextmanager
+def opened(server: Valkey, durability: Durability) -> Iterator[Store]:
+    store = Store(connect(server.url, timeout_seconds=10), durability=durability)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def chosen(server: Valkey, level: str) -> Durability:
+    client = connect(server.url)
+    try:
+        return choose_durability(client, level)
+    finally:
+        client.close()
+
+
+def test_fsync_survives_a_crash() -> None:
+    """An acknowledged report is stored at the configured durability and applied exactly once, in an order all servers
+    agree on; a repeat of its request_id changes nothing and returns the first answer, or is refused when too old to
+    know.
+
+    Here: at `fsync`, after a crash of Redis.
+    """
+    for appendfsync in ("everysec", "always"):
+        with (
+            valkey("--appendonly", "yes", "--appendfsync", appendfsync) as server,
+            opened(server, Durability(level=Level.FSYNC, timeout_seconds=5)) as store,
+        ):
+            run = records.run(store)
+            one = records.request_id()
+            store.history.append(run, records.report(7), request_id=one, digest=b"contents")
+            server.kill()
+            with pytest.raises(StoreUnavailable):
+                records.append(store, run)
+            server.start()
+            again = store.history.append(run, records.report(7), request_id=one, digest=b"contents")
+            assert (again.version, again.repeated) == (1, True)
+            assert [event.event.report.tasks[0] for event in store.history.events(run, 0, 9).events] == [7]
+
+
+def test_too_slow_a_disk() -> None:
+    """What is not on the disk in time is NotDurable, though stored; the repeat waits for the disk and is the same."""
+    with valkey("--appendonly", "yes") as server:
+        with opened(server, MEMORY) as store:
+            run = records.run(store)
+        one = records.request_id()
+        with opened(server, Durability(level=Level.FSYNC, timeout_seconds=0.001)) as store:
+            for _ in range(2):
+                with pytest.raises(NotDurable, match=r"not on disk within 0\.001 s"):
+                    store.history.append(run, records.report(), request_id=one, digest=b"contents")
+        with opened(server, Durability(level=Level.FSYNC, timeout_seconds=5)) as store:
+            again = store.history.append(run, records.report(), request_id=one, digest=b"contents")
+            assert (again.version, again.repeated, store.history.sync(run, 0, b"").version) == (1, True, 1)
+
+
+def test_replicas() -> None:
+    """At `replica` a report is acknowledged when so many replicas have it; a repeat waits for them again."""
+    with replicated(2) as (primary, (first, second)):
+        with opened(primary, Durability(level=Level.REPLICA, replicas=2, timeout_seconds=0.2)) as store:
+            scenario.everything(store)
+            run = records.run(store)
+            one = records.request_id()
+            second.pause()
+            for _ in range(2):
+                with pytest.raises(NotDurable, match="on 1 of 2 replicas"):
+                    store.history.append(run, records.report(), request_id=one, digest=b"contents")
+            with pytest.raises(NotDurable):
+                store.runs.create(run)
+            second.resume()
+            wait_until(lambda: _repeats(store, run, one), "the second replica goes on")
+            assert store.history.sync(run, 0, b"").version == 1
+        with first.client() as replica:
+            assert replica.hget(f"bots:{{guru-math}}:{run.dataset_uid}:run:{run.uid}", "version") == b"1"
+
+
+def _repeats(store: Store, run: storage_pb2.RunRecord, request_id: str) -> bool:
+    try:
+        answer = store.history.append(run, records.report(), request_id=request_id, digest=b"contents")
+    except NotDurable:
+        return False
+    return (answer.version, answer.repeated) == (1, True)
+
+
+def test_forgotten_scripts() -> None:
+    """A Redis that has forgotten the scripts is given them again, at every durability."""
+    with valkey("--appendonly", "yes", "--appendfsync", "always") as server:
+        for durability in (MEMORY, Durability(level=Level.FSYNC)):
+            with opened(server, durability) as store:
+                run = records.run(store, name=durability.level.value)
+                for version in (1, 2):
+                    store._client.script_flush()
+                    assert records.append(store, run).version == version
+                    store._client.script_flush()
+                    assert store.history.sync(run, 0, b"").version == version
+
+
+def test_an_upload_that_is_not_durable_in_time_stays() -> None:
+    """A dataset whose commit is answered NotDurable is there, and its repeat finds it."""
+    with (
+        replicated(1) as (primary, (replica,)),
+        opened(primary, Durability(level=Level.REPLICA, timeout_seconds=0.05)) as store,
+    ):
+        replica.pause()
+        with pytest.raises(NotDurable):
+            records.dataset(store)
+        replica.resume()
+        assert [list(store.datasets.columns(record)) for record in store.datasets.list()] == [
+            [records.columns(0, 10), records.columns(1, 10)]
+        ]
+
+
+def test_choice() -> None:
+    """`auto` is fsync where Redis writes before it answers; what this Redis cannot give is refused with the reason."""
+    with valkey("--appendonly", "yes", "--appendfsync", "always") as server:
+        assert chosen(server, "auto") == Durability(level=Level.FSYNC)
+        assert chosen(server, "memory") == MEMORY
+        assert chosen(server, "replica").level is Level.REPLICA
+    with valkey("--appendonly", "yes") as server:
+        assert chosen(server, "auto") == MEMORY
+        assert chosen(server, "fsync") == Durability(level=Level.FSYNC)
+    with valkey("--appendfsync", "always") as server:
+        assert chosen(server, "auto") == MEMORY
+        with pytest.raises(ValueError, match="no append-only file"):
+            chosen(server, "fsync")
+    with valkey("--appendonly", "yes", "--rename-command", "WAITAOF", "") as server:
+        with pytest.raises(ValueError, match=r"before 7\.2 needs appendfsync always"):
+            chosen(server, "fsync")
+        with server.client() as client:
+            client.config_set("appendfsync", "always")
+        assert chosen(server, "fsync") == Durability(level=Level.FSYNC, waitaof=False)

@@ -1,0 +1,167 @@
+"""Redis away, hanging, full, read-only: what the store says, and that all is well afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bots_server.errors import StoreFull, StoreUnavailable
+from bots_server.storage.v1 import storage_pb2
+from bots_server.store import Part, Store, check_redis, connect
+from tests.store import records
+from tests.valkey import HOST, Valkey, free_port, valkey, wait_until
+
+
+@pytest.fixture
+def own() -> Iterator[Valkey]:
+    """A Valkey that may be hurt."""
+    with valkey("--appendonly", "yes", port=free_port()) as server:
+        yield server
+
+
+@pytest.fixture
+def hurt(own: Valkey) -> Iterator[Store]:
+    store = Store(connect(own.url, timeout_seconds=1))
+    yield store
+    store.close()
+
+
+def test_away_and_back(own: Valkey, hurt: Store) -> None:
+    """While Redis is away every call says so at once; when it is back all is well, with what it had."""
+    run = records.run(hurt)
+    records.append(hurt, run)
+    own.stop()
+    for call in (
+        lambda: records.append(hurt, run),
+        lambda: hurt.history.sync(run, 0, b""),
+        lambda: hurt.datasets.list(),
+        lambda: hurt.leases.release(run, "one"),
+        hurt.ping,
+    ):
+        start = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            call()
+        assert time.monotonic() - start < 1
+    own.start()
+    assert records.append(hurt, run).version == 2
+
+
+def test_hanging(own: Valkey, hurt: Store) -> None:
+    """A Redis that hangs is unavailable after the timeout; what it was told is applied once, however often it is."""
+    run = records.run(hurt)
+    assert records.append(hurt, run).version == 1
+    one = records.request_id()
+    own.pause()
+    start = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            hurt.history.append(run, records.report(), request_id=one, digest=b"contents")
+    assert 2 <= time.monotonic() - start < 4
+    own.resume()
+    wait_until(lambda: hurt.history.sync(run, 0, b"").version == 2, "Redis does what it was told")
+    answer = hurt.history.append(run, records.report(), request_id=one, digest=b"contents")
+    assert (answer.version, answer.repeated) == (2, True)
+
+
+def test_retries_are_told(own: Valkey) -> None:
+    """A connection that broke is made once more, and somebody is told; so is what became of each command."""
+    retries: list[None] = []
+    observed: list[tuple[str, bool]] = []
+    store = Store(
+        connect(own.url, on_retry=lambda: retries.append(None)),
+        observe=lambda name, seconds, failed: observed.append((name, failed)),
+    )
+    run = records.run(store)
+    assert records.append(store, run).version == 1
+    assert retries == []
+    own.stop()
+    with pytest.raises(StoreUnavailable):
+        store.history.sync(run, 0, b"")
+    assert retries != []
+    assert observed[-2:] == [("append", False), ("sync", True)]
+    store.close()
+
+
+def test_full_memory(own: Valkey, hurt: Store) -> None:
+    """A Redis at maxmemory refuses to grow, and stores nothing of what it refuses; reading and releasing go on."""
+    run = records.run(hurt)
+    records.append(hurt, run)
+    offer = storage_pb2.Offer(selection_id="one", tasks=[1])
+    hurt.leases.claim(run, [Part(1, [1])], offer, lease_seconds=60)
+    with own.client() as admin:
+        admin.config_set("maxmemory", "1")
+        before = admin.dbsize()
+        with pytest.raises(StoreFull, match="maxmemory"):
+            records.append(hurt, run)
+        with pytest.raises(StoreFull):
+            hurt.history.put_snapshot(run, records.snapshot(hurt, run, 1))
+        with pytest.raises(StoreFull):
+            hurt.leases.claim(run, [Part(1, [2])], offer, lease_seconds=60, request_id="r")
+        with pytest.raises(StoreFull):
+            hurt.runs.create(records.run_record(hurt.datasets.get("guru-math"), "other"))
+        with pytest.raises(StoreFull):
+            records.dataset(hurt, "other")
+        assert admin.dbsize() == before
+        assert hurt.history.sync(run, 0, b"").version == 1
+        assert hurt.leases.release(run, "one") == 1
+        admin.config_set("maxmemory", "0")
+    assert records.append(hurt, run).version == 2
+    hurt.datasets.delete("guru-math", delete_runs=True)
+
+
+def test_full_disk(own: Valkey, hurt: Store) -> None:
+    """A Redis that cannot write to its disk refuses, and says so."""
+    run = records.run(hurt)
+    with own.client() as admin:
+        (own.directory / "dump.rdb").mkdir()  # in the way of the file
+        admin.config_set("save", "3600 1")
+        admin.bgsave()
+        wait_until(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err", "the dump fails")
+        with pytest.raises(StoreFull, match="cannot write to its disk"):
+            records.append(hurt, run)
+        assert any("last write to disk failed" in risk for risk in check_redis(admin))
+        assert hurt.history.sync(run, 0, b"").version == 0
+
+
+def test_read_only(own: Valkey, hurt: Store) -> None:
+    """A replica is read, and not written to."""
+    run = records.run(hurt)
+    with own.client() as admin:
+        admin.replicaof(HOST, free_port())
+        with pytest.raises(StoreUnavailable, match="it is a replica"):
+            records.append(hurt, run)
+        assert hurt.history.sync(run, 0, b"").version == 0
+        assert any("is a replica" in risk for risk in check_redis(admin))
+        admin.replicaof("NO", "ONE")
+    assert records.append(hurt, run).version == 1
+
+
+def test_busy(own: Valkey, hurt: Store) -> None:
+    """Where Redis wants replicas that it does not have, writes are refused as unavailable."""
+    run = records.run(hurt)
+    with own.client() as admin:
+        admin.config_set("min-replicas-to-write", 1)
+        with pytest.raises(StoreUnavailable, match="NOREPLICAS"):
+            records.append(hurt, run)
+        admin.config_set("min-replicas-to-write", 0)
+    assert records.append(hurt, run).version == 1
+
+
+def test_nothing_at_risk() -> None:
+    """A Redis with the settings of deploy/redis/redis.conf has no risk; each setting that is missing is named."""
+    with valkey("--appendonly", "yes") as server, server.client() as client:
+        assert check_redis(client) == []
+        client.config_set("appendfsync", "no")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        risks = check_redis(client)
+        assert len(risks) == 2
+        assert "maxmemory-policy is allkeys-lru" in risks[0]
+        assert "appendfsync is no" in risks[1]
+    with valkey() as server, server.client() as client:
+        (risk,) = check_redis(client)
+        assert "no append-only file" in risk
+        client.acl_setuser("reader", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-@scripting"])
+        client.execute_command("AUTH", "reader", "x")
+        assert "scripts are not allowed" in check_redis(client)[0]
