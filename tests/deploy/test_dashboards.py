@@ -133,6 +133,14 @@ def test_what_is_shown_is_what_the_service_says(scraped: Prometheus) -> None:
     assert float(bins[0]["value"][1]) == SIZE
     assert float(scraped.query(f"sum(bots_run_selections_total{run})")[0]["value"][1]) == 100
 
+    def leases(event: str) -> float:
+        return float(scraped.query(f'sum(bots_leases_total{{event="{event}"}})')[0]["value"][1])
+
+    # Every other lease is short; of those that are not reported, the short ones are over before the end.
+    assert leases("granted") == 100 * BATCH
+    assert leases("released") == 90 * BATCH
+    assert 0 < leases("expired") <= 10 * BATCH
+
 
 def test_no_alert_fires_for_a_run_that_is_well(scraped: Prometheus) -> None:
     """All alerts are known to Prometheus, and none of them is even pending."""

@@ -124,8 +124,8 @@ def test_release_by_its_owner_alone(store: Store) -> None:
     claim(store, run, (2, [1, 2]), selection="three")
     assert leases(store, run) == 4
 
-    def report(selection: str, complete: bool) -> None:
-        store.history.append(
+    def report(selection: str, complete: bool) -> int:
+        appended = store.history.append(
             run,
             records.report(),
             request_id=records.request_id(),
@@ -133,11 +133,12 @@ def test_release_by_its_owner_alone(store: Store) -> None:
             selection_id=selection,
             complete=complete,
         )
+        return appended.released
 
-    report("one", True)
-    report("two", False)
+    assert report("one", True) == 0
+    assert report("two", False) == 0
     assert leases(store, run) == 4
-    report("two", True)
+    assert report("two", True) == 2
     assert leases(store, run) == 2
     assert kept(store, run) == [2, 2, 1]
 
@@ -151,7 +152,7 @@ def test_the_clock_frees(store: Store) -> None:
     wait_until(lambda: leases(store, run) == 1, "the lease ends")
     assert kept(store, run) == [4, 4, 2]
     taken = claim(store, run, (2, [1, 4, 2]), selection="next")
-    assert (taken.taken, taken.leased) == ([0, 2], 1)
+    assert (taken.taken, taken.leased, taken.expired) == ([0, 2], 1, 3)
     assert kept(store, run) == [3, 3, 2]
     assert store.leases.release(run, "brief") == 0
     assert leases(store, run) == 3

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.core.posterior import gather
+from bots_server.metrics import Metrics
 from bots_server.replica import Replicas
 from bots_server.service import rules
 from bots_server.service.directory import Directory
@@ -19,8 +20,8 @@ from bots_server.store import Store
 class ReportHandlers:
     """Reports, checked whole and appended to the run's events."""
 
-    def __init__(self, store: Store, directory: Directory, replicas: Replicas) -> None:
-        self._store, self._directory, self._replicas = store, directory, replicas
+    def __init__(self, store: Store, directory: Directory, replicas: Replicas, metrics: Metrics) -> None:
+        self._store, self._directory, self._replicas, self._metrics = store, directory, replicas, metrics
 
     def report(self, request: pb.ReportOutcomesRequest) -> pb.ReportOutcomesResponse:
         rollouts, successes = check_report(request)
@@ -53,6 +54,7 @@ class ReportHandlers:
                 selection_id=request.selection_id,
                 complete=request.complete if request.HasField("complete") else True,
             )
+            self._metrics.leases_ended("released", appended.released)
             self._replicas.snapshot_if_due(run, appended.version, appended.snapshot_version)
             return pb.ReportOutcomesResponse(version=appended.version, run_uid=run.uid)
 

@@ -83,6 +83,7 @@ class SelectHandlers:
                 lease_seconds=request.lease_seconds if request.HasField("lease_seconds") else None,
                 allow_fewer=request.allow_fewer and exhausted,
             )
+            self._metrics.leases_ended("expired", claim.expired)
             if claim.repeated or not any(claim.short) or (request.allow_fewer and exhausted):
                 return claimed_response(replica, claim)
             if exhausted:

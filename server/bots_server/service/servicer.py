@@ -31,7 +31,7 @@ class TaskSelectionService(TaskSelectionServiceServicer):
         self._datasets = DatasetHandlers(store)
         self._runs = RunHandlers(store, directory, replicas)
         self._select = SelectHandlers(store, directory, replicas, metrics)
-        self._report = ReportHandlers(store, directory, replicas)
+        self._report = ReportHandlers(store, directory, replicas, metrics)
         self._observation = ObservationHandlers(directory, replicas, max_streams, stopping)
         self._history = HistoryHandlers(store, directory, replicas)
 

@@ -40,6 +40,7 @@ class Appended:
     version: int  # that the event made (a repeat: that it made the first time)
     repeated: bool  # the request_id was seen before; nothing was changed
     snapshot_version: int  # of the newest snapshot
+    released: int  # leases that ended with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class History:
         )
         if status == b"gone":
             raise RunReplaced(run.name, run.uid)
-        version, snapshot_version = versions
+        version, snapshot_version, *released = versions
         if status == b"reused":
             raise RequestIdReused(request_id)
         if status == b"old":
@@ -132,7 +133,7 @@ class History:
             raise VersionMismatch(expected_version or 0, version)
         if status == b"repeated":
             self._database.settle(run.dataset)
-        return Appended(version, status == b"repeated", snapshot_version)
+        return Appended(version, status == b"repeated", snapshot_version, sum(released))
 
     def snapshot(self, run: storage_pb2.RunRecord, at_most: int | None = None) -> storage_pb2.Snapshot | None:
         """Returns the newest snapshot, of version `at_most` or below; None: start at the prior.

@@ -31,6 +31,7 @@ class Claim:
     repeated: bool
     short: list[int]  # [parts] how many each part lacked; all 0: claimed
     leased: int  # tasks of the run under a live lease, those of this claim not counted
+    expired: int  # leases of the run that were over and that this claim purged
     expire_time_ms: int | None  # None: no lease
 
 
@@ -84,13 +85,14 @@ class Leases:
             raise RunReplaced(run.name, run.uid)
         if status == b"reused":
             raise RequestIdReused(request_id)
-        _, taken, short, leased, expires, kept = answer
+        _, taken, short, leased, expires, kept, expired = answer
         return Claim(
             taken=[int(position) for position in taken.split()],
             offer=storage_pb2.Offer.FromString(kept) if status == b"repeated" else offer,
             repeated=status == b"repeated",
             short=short or [0] * len(parts),
             leased=leased,
+            expired=expired,
             expire_time_ms=expires if lease_seconds is not None else None,
         )
 

@@ -13,9 +13,9 @@
   ARGV[7]  request ids to remember              ARGV[8]  uid of the state that the event names, or ""
   ARGV[9]  that state (Snapshot)
 
-  Returns {status, version, newest snapshot's version}: "appended", "repeated" (the version is that of the first
-  time), "reused" (the id was used for other content), "old" (the id may be one that is forgotten), "mismatch", or
-  {"gone"}.
+  Returns {status, version, newest snapshot's version, leases released}: "appended", "repeated" (the version is that
+  of the first time), "reused" (the id was used for other content), "old" (the id may be one that is forgotten),
+  "mismatch", or {"gone"}. Leases are counted where it is "appended".
 
   Safe to repeat by the request id: all of it is checked before anything is written. The ids sort by time; where ids
   were forgotten, they were older than all that are kept. Redis compares them, because Lua's < goes by the server's
@@ -48,11 +48,12 @@ if ARGV[8] ~= "" then
   redis.call("ZADD", KEYS[8], version, ARGV[8])
 end
 -- As many as the selection has tasks: 10,000 at most.
+local released = 0
 for task in string.gmatch(redis.call("HGET", KEYS[6], ARGV[5]) or "", "%d+") do
   if redis.call("HGET", KEYS[5], task) == ARGV[5] then
     redis.call("HDEL", KEYS[5], task)
-    redis.call("ZREM", KEYS[4], task)
+    released = released + redis.call("ZREM", KEYS[4], task)
   end
 end
 redis.call("HDEL", KEYS[6], ARGV[5])
-return {"appended", version, tonumber(run[2])}
+return {"appended", version, tonumber(run[2]), released}

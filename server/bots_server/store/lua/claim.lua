@@ -8,20 +8,21 @@
   ARGV[5]  "1": fewer will do       ARGV[6]  milliseconds to keep the answer
   ARGV[7]  number of parts; then need and number of candidates of each part; then the candidates, parts in order
 
-  Returns {status, taken, lacking of each part, tasks leased before, end of the lease, offer}: "claimed", "short"
-  (nothing taken), "repeated" (the first answer), "reused" (the id was used for another request), or {"gone"}. `taken`
-  are positions among the candidates from 0, between blanks.
+  Returns {status, taken, lacking of each part, tasks leased before, end of the lease, offer, leases purged because
+  they were over}: "claimed", "short" (nothing taken), "repeated" (the first answer), "reused" (the id was used for
+  another request), or {"gone"}. `taken` are positions among the candidates from 0, between blanks.
 
   Safe to repeat by the answer, which is kept under the request id, or under the selection id where only a lease is
   asked for. With neither, nothing is changed.
 ]]
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
 local kept = KEYS[5] and redis.call("HMGET", KEYS[5], "digest", "taken", "expires", "offer") or {}
-if kept[1] then return {kept[1] == ARGV[3] and "repeated" or "reused", kept[2], {}, 0, tonumber(kept[3]), kept[4]} end
+if kept[1] then return {kept[1] == ARGV[3] and "repeated" or "reused", kept[2], {}, 0, tonumber(kept[3]), kept[4], 0} end
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- As many as one claim can take, so that purging keeps up with leasing; what is left counts as free all the same.
-for _, task in ipairs(redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", now, "LIMIT", 0, 10000)) do
+local over = redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", now, "LIMIT", 0, 10000)
+for _, task in ipairs(over) do
   redis.call("HDEL", KEYS[4], redis.call("HGET", KEYS[3], task) or "")
   redis.call("HDEL", KEYS[3], task)
   redis.call("ZREM", KEYS[2], task)
@@ -42,7 +43,7 @@ for part = 1, tonumber(ARGV[7]) do
   end
   lacking[part], missing = need, missing + need
 end
-if missing > 0 and ARGV[5] ~= "1" then return {"short", "", lacking, leases, 0, ""} end
+if missing > 0 and ARGV[5] ~= "1" then return {"short", "", lacking, leases, 0, "", #over} end
 
 local expires = now + ARGV[2]
 taken = table.concat(taken, " ")
@@ -57,4 +58,4 @@ for _, task in ipairs(tasks) do
   redis.call("ZADD", KEYS[2], expires, task)
   redis.call("HSET", KEYS[3], task, ARGV[1])
 end
-return {"claimed", taken, lacking, leases, expires, ARGV[4]}
+return {"claimed", taken, lacking, leases, expires, ARGV[4], #over}
