@@ -14,6 +14,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,10 +23,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 _STOP_SECONDS = 10.0  # to write and leave, before it is killed
 
@@ -57,11 +54,11 @@ def start(data_dir: Path, *, fsync: bool = False, timeout_seconds: float = 60.0)
     with _locked(data_dir):
         _end_what_was_left(data_dir)
         socket_dir = Path(tempfile.mkdtemp(prefix="bots-"))
-        socket = socket_dir / "redis.sock"
+        address = socket_dir / "redis.sock"
         log = data_dir / "valkey.log"
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own command
-                ending_with_parent([find_binary(), *_configuration(data_dir, socket, fsync)]),
+                ending_with_parent([find_binary(), *_configuration(data_dir, address, fsync)]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -69,8 +66,8 @@ def start(data_dir: Path, *, fsync: bool = False, timeout_seconds: float = 60.0)
             )
         try:
             _pid_file(data_dir).write_text(f"{process.pid}\n{socket_dir}\n")
-            _wait_until_ready(process, socket, log, timeout_seconds)
-            yield f"unix://{quote(str(socket))}"
+            _wait_until_ready(process, address, log, timeout_seconds)
+            yield f"unix://{quote(str(address))}"
         finally:
             process.terminate()
             try:
@@ -104,11 +101,11 @@ def ending_with_parent(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), *command]
 
 
-def _configuration(data_dir: Path, socket: Path, fsync: bool) -> list[str]:
+def _configuration(data_dir: Path, address: Path, fsync: bool) -> list[str]:
     """Returns the command line; deploy/redis/redis.conf gives the reasons for what both have."""
     settings = {
         "port": "0",
-        "unixsocket": str(socket),
+        "unixsocket": str(address),
         "unixsocketperm": "700",
         "dir": str(data_dir),
         "appendonly": "yes",
@@ -137,7 +134,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
 
 def _end_what_was_left(data_dir: Path) -> None:
     """Ends the Valkey of a server that was killed, where the kernel has not done it yet."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ValueError):  # no such file, or one that a crash left half written
         pid_text, socket_dir = _pid_file(data_dir).read_text().splitlines()
         pid = int(pid_text)
         if _is_ours(pid, data_dir):
@@ -145,14 +142,13 @@ def _end_what_was_left(data_dir: Path) -> None:
             if not _comes_true(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS):
                 os.kill(pid, signal.SIGKILL)
                 _comes_true(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS)
-        shutil.rmtree(socket_dir, ignore_errors=True)
+        if Path(socket_dir).name.startswith("bots-"):
+            shutil.rmtree(socket_dir, ignore_errors=True)
         _pid_file(data_dir).unlink()
 
 
 def _is_ours(pid: int, data_dir: Path) -> bool:
-    """Returns whether the process with this number is a Valkey of this directory, and not one that got the number
-    since.
-    """
+    """Returns whether the process of this number is a Valkey of this directory, not one that got the number since."""
     arguments = Path(f"/proc/{pid}/cmdline")
     if arguments.parent.parent.joinpath("self").exists():
         shown = arguments.read_bytes().replace(b"\0", b" ").decode() if arguments.exists() else ""
@@ -162,21 +158,28 @@ def _is_ours(pid: int, data_dir: Path) -> bool:
     return f"--dir {data_dir} --appendonly" in shown
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], socket: Path, log: Path, timeout_seconds: float) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], address: Path, log: Path, timeout_seconds: float) -> None:
     """Returns once it answers, its file loaded."""
-    client = redis.Redis(unix_socket_path=str(socket), protocol=2, retry=Retry(NoBackoff(), 0))
 
     def ready() -> bool:
         if process.poll() is not None:
             raise EmbeddedError(f"the private Redis ended at its start; {log} ends with:\n{_tail(log)}")
-        try:
-            return bool(client.ping())
-        except redis.ConnectionError:  # not listening yet, or loading
-            return False
+        return _answers(address)
 
-    with client:
-        if not _comes_true(ready, timeout_seconds):
-            raise EmbeddedError(f"the private Redis is not ready after {timeout_seconds} s; {log} says:\n{_tail(log)}")
+    if not _comes_true(ready, timeout_seconds):
+        raise EmbeddedError(f"the private Redis is not ready after {timeout_seconds} s; {log} says:\n{_tail(log)}")
+
+
+def _answers(address: Path) -> bool:
+    """Returns whether what listens at the socket says PONG; while it loads its file it says LOADING."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1)
+            connection.connect(str(address))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")
+    except OSError:  # nobody listens yet
+        return False
 
 
 def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
