@@ -16,6 +16,9 @@ help: ## say what can be made
 demo: .venv/installed ## train a small policy with uniform and with selected tasks, through a real server
 	$(BIN)/bots demo
 
+e2e: .venv/installed ## the image and the compose file with a real Docker engine (skipped, and says so, without one)
+	BOTS_E2E=1 $(BIN)/python -m pytest tests/e2e -rs -s
+
 test: check ## everything but what is slow or needs root
 	$(BIN)/python -m pytest
 
@@ -24,6 +27,7 @@ check: .venv/installed ## lint, types, freshness of what is generated
 	$(BIN)/ruff format --check
 	$(BIN)/mypy client/bots server/bots_server tests proto
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/buf lint proto
 	$(BIN)/buf format --diff --exit-code proto
 
@@ -31,6 +35,9 @@ format: .venv/installed ## format and mend what can be mended by a tool
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/buf format --write proto
+
+bench: .venv/installed ## measure against plain numpy and say which targets are met (15 minutes, 6 GB)
+	$(BIN)/python -m tests.bench
 
 stubs: .venv/installed ## generate the stubs after a change of proto
 	$(BIN)/python proto/generate.py

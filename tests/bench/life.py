@@ -1,0 +1,104 @@
+"""What a dataset and a run cost beside the loop: creation, a cold start, memory, bytes in Redis."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import redis
+
+import bots
+from tests.bench.processes import server
+from tests.bench.sides import CoreSide, ServiceSide, arranged
+from tests.bench.workload import workload
+from tests.valkey import Valkey
+
+STARTS = 3  # cold servers, of which the median is told
+
+
+@dataclass(frozen=True)
+class Life:
+    """One dataset of N tasks with references in sixteenths and no ids, and one run of it after 300 updates of 32 tasks.
+
+    create_seconds:     from arrays in the client's memory to the answer
+    plain_draw_seconds: plain numpy's selection
+    cold_seconds:       a started server's first selection of the run: dataset, snapshot, events, draw
+    server_bytes:       memory that the server holds more after that selection, a task
+    peak_bytes:         and the most that it held more meanwhile
+    creation_bytes:     the most that the server held more while the dataset was created, a task
+    redis_bytes:        memory that Redis has more after the creation, a task
+    snapshot_bytes:     of the newest snapshot
+    event_bytes:        memory of Redis for the stream of events, an event
+    request_bytes:      memory of Redis for the remembered request ids, an id
+    """
+
+    size: int
+    create_seconds: float
+    plain_draw_seconds: float
+    cold_seconds: float
+    server_bytes: float
+    peak_bytes: float
+    creation_bytes: float
+    redis_bytes: float
+    snapshot_bytes: int
+    event_bytes: float
+    request_bytes: float
+
+
+def life(valkey: Valkey, size: int, told: Callable[[str], object]) -> Life:
+    """Returns the figures of one dataset; it is left in Redis."""
+    work, rng = workload(size, "16ths"), np.random.default_rng(2)
+    with valkey.client() as database:
+        told(f"life of a dataset of {size:,}: creation")
+        empty_redis = _used(database)
+        with server(valkey.url) as process, bots.Client(process.address, timeout=60) as client:
+            client.list_datasets()
+            empty_server = process.memory()
+            begin = perf_counter()
+            client.create_dataset("life", size=size, weak=work.weak, strong=work.strong)
+            created = perf_counter() - begin
+            creation_bytes = (process.peak_memory() - empty_server) / size
+            redis_bytes = (_used(database) - empty_redis) / size
+            side = ServiceSide(work, 32, client.create_run("life", "run"))
+            told("300 updates")
+            for _ in range(300):
+                side.step(rng)
+        core = CoreSide(work, 32, arranged(work))
+        for _ in range(300):
+            core.step(rng)
+        plain = core.plain()
+        draws = [plain.step(rng)[0] for _ in range(3)]
+        told("cold starts")
+        cold, held, peak = [], 0.0, 0.0
+        for _ in range(STARTS):
+            with server(valkey.url) as process, bots.Client(process.address, timeout=60) as client:
+                client.list_datasets()
+                before = process.memory()
+                begin = perf_counter()
+                client.run("life", "run").select(32)
+                cold.append(perf_counter() - begin)
+                held, peak = (process.memory() - before) / size, (process.peak_memory() - before) / size
+        keys = {key.rpartition(b":")[2]: key for key in database.scan_iter(match="bots:{life}:*:run:*")}
+        newest = max(database.hkeys(keys[b"snapshots"]), key=int)
+        return Life(
+            size,
+            created,
+            float(np.median(draws)),
+            float(np.median(cold)),
+            held,
+            peak,
+            creation_bytes,
+            redis_bytes,
+            int(database.hstrlen(keys[b"snapshots"], newest)),
+            _memory(database, keys[b"events"]) / database.xlen(keys[b"events"]),
+            _memory(database, keys[b"requests"]) / database.zcard(keys[b"requests"]),
+        )
+
+
+def _used(database: redis.Redis) -> int:
+    """Returns the bytes of data: without buffers, fragments and the allocator's own."""
+    return int(database.memory_stats()["dataset.bytes"])
+
+
+def _memory(database: redis.Redis, key: bytes) -> int:
+    return database.memory_usage(key, samples=0) or 0

@@ -1,0 +1,88 @@
+"""How the figures are printed: plain text, one line a cell."""
+
+from tests.bench.life import Life
+from tests.bench.load import Load
+from tests.bench.stages import Stages
+from tests.bench.table import Cell, Group
+from tests.bench.targets import Verdict
+
+COLUMNS = (
+    "refs      batch         N |  plain select  update |  core select  fold |      service select       report |"
+    "        2 proc. select       report |     E      U | (sel-E)/U (rep-E)/U | x plain"
+)
+
+
+def group_lines(group: Group) -> list[str]:
+    """Returns a line for each cell: medians (and p99) in ms."""
+    return [_line(group, cell) for cell in group.cells]
+
+
+def _line(group: Group, cell: Cell) -> str:
+    def ms(side: str, call: str) -> str:
+        return f"{cell.median(side, call) * 1e3:.2f}"
+
+    def both(side: str, call: str) -> str:
+        return f"{cell.median(side, call) * 1e3:.2f} ({cell.p99(side, call) * 1e3:.1f})"
+
+    empty, unit = group.empty_median * 1e3, group.unit_median * 1e3
+    faster = cell.median("plain", "select") / cell.median("one", "select")
+    return (
+        f"{cell.references:9} {cell.batch_size:5} {cell.size:9,} |"
+        f" {ms('plain', 'select'):>13} {ms('plain', 'report'):>7} |"
+        f" {ms('core', 'select'):>12} {ms('core', 'report'):>5} |"
+        f" {both('one', 'select'):>19} {both('one', 'report'):>12} |"
+        f" {both('two', 'select'):>21} {both('two', 'report'):>12} |"
+        f" {empty:5.2f} {unit:6.2f} |"
+        f" {group.above_empty(cell, 'select'):9.2f} {group.above_empty(cell, 'report'):9.2f} |"
+        f" {faster:7.1f}"
+    )
+
+
+def life_lines(lives: list[Life]) -> list[str]:
+    """Returns what datasets cost, a line each."""
+    return [
+        "        N | create s | cold first select s (plain selections) |"
+        " bytes a task: server, peak, peak at creation, Redis | snapshot KB | bytes an event, request id"
+    ] + [
+        f"{life.size:9,} | {life.create_seconds:8.1f} |"
+        f" {life.cold_seconds:19.2f} ({life.cold_seconds / life.plain_draw_seconds:5.1f}) |"
+        f" {life.server_bytes:13.1f} {life.peak_bytes:6.1f} {life.creation_bytes:6.1f} {life.redis_bytes:6.2f} |"
+        f" {life.snapshot_bytes / 1e3:11.1f} | {life.event_bytes:6.0f} {life.request_bytes:6.0f}"
+        for life in lives
+    ]
+
+
+def load_lines(loads: list[Load]) -> list[str]:
+    """Returns pairs a second, a line for each number of jobs."""
+    lines = ["jobs      runs | pairs/s: 1 process, 2 processes | ratio"]
+    for shared in (True, False):
+        for jobs in sorted({load.jobs for load in loads}):
+            of = {load.processes: load.pairs_per_second for load in loads if (load.jobs, load.shared) == (jobs, shared)}
+            runs = "one" if shared else "own"
+            lines.append(f"{jobs:4} {runs:>9} | {of[1]:18.0f} {of[2]:12.0f} | {of[2] / of[1]:5.2f}")
+    return lines
+
+
+def stage_lines(of: Stages) -> list[str]:
+    """Returns where the time of a selection goes, a line a stage."""
+    in_server = sum(seconds for stage, seconds in of.parts.items() if not stage.startswith("PING"))
+    grpc = of.empty - of.parts["PING, as in E"]
+    rest = of.whole - in_server - grpc
+    lines = [f"one selection of {of.size:,} after a report, {of.own:,} tasks deviate: {of.whole * 1e3:.2f} ms"]
+    rows = {
+        "gRPC, threads, access line (E less its PING)": grpc,
+        **of.parts,
+        "checks, names, client, caches gone cold": rest,
+    }
+    for stage, seconds in rows.items():
+        if not stage.startswith("PING"):
+            lines.append(f"  {stage:45} {seconds * 1e3:6.2f} ms {seconds / of.whole:6.1%}")
+    return lines
+
+
+def verdict_lines(verdicts: list[Verdict]) -> list[str]:
+    """Returns the targets, a line each."""
+    return [
+        f"{'met   ' if verdict.met else 'MISSED'} {verdict.target:60} {verdict.limit:>24}   {verdict.figure:>8}"
+        for verdict in verdicts
+    ]

@@ -1,0 +1,40 @@
+"""`bots-server` with one call more: an empty one that asks Redis for a PING. It is what every call costs at least.
+
+    python -m tests.bench.server --redis unix:///tmp/redis.sock --port 0
+
+The call is one of the same server: the same threads, the same interceptor with its access line and metrics, the same
+client of Redis. Nothing else differs, and the public API has no such call.
+"""
+
+import grpc
+
+from bots.v1 import task_selection_pb2 as pb
+from bots_server import __main__ as program
+from bots_server.metrics import Metrics
+from bots_server.server import Server
+from bots_server.settings import Settings
+from bots_server.store import Store
+
+EMPTY_CALL = "/bots.bench.Bench/Ping"
+
+
+class ServerWithEmptyCall(Server):
+    """A server that has the empty call."""
+
+    def __init__(self, store: Store, settings: Settings, metrics: Metrics) -> None:
+        super().__init__(store, settings, metrics)
+
+        def ping(request: pb.ListDatasetsRequest, context: grpc.ServicerContext) -> pb.DeleteRunResponse:
+            store.ping()
+            return pb.DeleteRunResponse()
+
+        handler = grpc.unary_unary_rpc_method_handler(
+            ping, pb.ListDatasetsRequest.FromString, pb.DeleteRunResponse.SerializeToString
+        )
+        _, service, method = EMPTY_CALL.split("/")
+        self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+
+
+if __name__ == "__main__":
+    program.Server = ServerWithEmptyCall  # type: ignore[attr-defined]
+    program.main()
