@@ -5,11 +5,13 @@
         server.kill()                     # SIGKILL, the data stays
         server.start()
 
-All listen on the loopback alone, and end with the tests even where these are killed.
+All listen on the loopback alone, and end with the tests even where these are killed. With BOTS_TEST_REDIS set to the
+path of another redis-server or valkey-server the tests run on that one.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -31,6 +33,11 @@ HOST = "127.0.0.1"
 
 # No dumps; and a replica does not wait five seconds for others that may want the same dump.
 _QUICK = ("--save", "", "--repl-diskless-sync-delay", "0")
+
+
+def default_binary() -> str:
+    """Returns the path of the server that the tests run on."""
+    return os.environ.get("BOTS_TEST_REDIS") or find_binary()
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
@@ -58,7 +65,7 @@ class Valkey:
     directory: Path
     arguments: Sequence[str] = ()  # of the command line, after our own
     port: int = 0  # 0: on its Unix socket alone
-    binary: str = field(default_factory=find_binary)
+    binary: str = field(default_factory=default_binary)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -147,7 +154,7 @@ class Valkey:
 def valkey(*arguments: str, port: int = 0, binary: str | None = None) -> Iterator[Valkey]:
     """Yields a running server, with `arguments` added to its command line (`"--appendonly", "yes"`)."""
     directory = Path(tempfile.mkdtemp(prefix="bots-test-"))
-    server = Valkey(directory, arguments, port, binary or find_binary())
+    server = Valkey(directory, arguments, port, binary or default_binary())
     try:
         server.start()
         yield server

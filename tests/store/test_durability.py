@@ -31,6 +31,13 @@ def chosen(server: Valkey, level: str) -> Durability:
         client.close()
 
 
+def needs_waitaof() -> None:
+    """Skips a test on Redis before 7.2."""
+    with valkey() as server, server.client() as client:
+        if client.info("server")["redis_version"] < "7.2":
+            pytest.skip("no WAITAOF")
+
+
 def test_fsync_survives_a_crash() -> None:
     """An acknowledged report is stored at the configured durability and applied exactly once, in an order all servers
     agree on; a repeat of its request_id changes nothing and returns the first answer, or is refused when too old to
@@ -38,6 +45,7 @@ def test_fsync_survives_a_crash() -> None:
 
     Here: at `fsync`, after a crash of Redis.
     """
+    needs_waitaof()
     for appendfsync in ("everysec", "always"):
         with (
             valkey("--appendonly", "yes", "--appendfsync", appendfsync) as server,
@@ -57,6 +65,7 @@ def test_fsync_survives_a_crash() -> None:
 
 def test_too_slow_a_disk() -> None:
     """What is not on the disk in time is NotDurable, though stored; the repeat waits for the disk and is the same."""
+    needs_waitaof()
     with valkey("--appendonly", "yes") as server:
         with opened(server, MEMORY) as store:
             run = records.run(store)
@@ -101,7 +110,7 @@ def _repeats(store: Store, run: storage_pb2.RunRecord, request_id: str) -> bool:
 def test_forgotten_scripts() -> None:
     """A Redis that has forgotten the scripts is given them again, at every durability."""
     with valkey("--appendonly", "yes", "--appendfsync", "always") as server:
-        for durability in (MEMORY, Durability(level=Level.FSYNC)):
+        for durability in (MEMORY, chosen(server, "fsync")):
             with opened(server, durability) as store:
                 run = records.run(store, name=durability.level.value)
                 for version in (1, 2):
@@ -128,6 +137,7 @@ def test_an_upload_that_is_not_durable_in_time_stays() -> None:
 
 def test_choice() -> None:
     """`auto` is fsync where Redis writes before it answers; what this Redis cannot give is refused with the reason."""
+    needs_waitaof()
     with valkey("--appendonly", "yes", "--appendfsync", "always") as server:
         assert chosen(server, "auto") == Durability(level=Level.FSYNC)
         assert chosen(server, "memory") == MEMORY

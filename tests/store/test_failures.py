@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -151,6 +152,11 @@ def test_busy(own: Valkey, hurt: Store) -> None:
 
 def test_nothing_at_risk() -> None:
     """A Redis with the settings of deploy/redis/redis.conf has no risk; each setting that is missing is named."""
+    configuration = Path(__file__).parent.parent.parent / "deploy" / "redis" / "redis.conf"
+    ours = ("--port", "0", "--bind", HOST)  # in place of the file's
+    with valkey("--include", str(configuration), *ours) as server, server.client() as client:
+        assert check_redis(client) == []
+        assert client.config_get("maxmemory")["maxmemory"] == str(1 << 30)
     with valkey("--appendonly", "yes") as server, server.client() as client:
         assert check_redis(client) == []
         client.config_set("appendfsync", "no")

@@ -112,9 +112,9 @@ CHECKPOINT = storage_pb2.Checkpoint(
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.txt")), ids=lambda file: file.stem)
 def test_what_was_stored_loads(store: Store, file: Path) -> None:
     """Each record, event, snapshot, answer and id of an earlier day is read back as it was meant."""
-    for line in file.read_text().splitlines():
-        if line and not line.startswith("#"):
-            store._client.execute_command(*(_decoded(word) for word in line.split(" ")))  # type: ignore[no-untyped-call]
+    client: Any = store._client
+    for line in file.read_text().splitlines()[1:]:
+        client.execute_command(*(_decoded(word) for word in line.split(" ")))
     assert store.datasets.list() == [DATASET]
     assert store.datasets.strata(DATASET) == STRATA
     assert list(store.datasets.columns(DATASET)) == [COLUMNS]
@@ -190,7 +190,7 @@ if __name__ == "__main__":
         store = Store(connect(server.url))
         _fill(store)
         (GOLDEN / f"{sys.argv[1]}.txt").write_text(
-            "# Commands that fill a Redis with what was stored on the day of this file. Bytes are hexadecimal after 0x.\n"
+            "# Commands that fill a Redis with what was stored on the day of this file; 0x: bytes in hexadecimal.\n"
             + "\n".join(_lines(store))
             + "\n"
         )
