@@ -122,7 +122,8 @@ def contains(ascending: Ints, tasks: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Returns whether each task (of an array of any shape) is in `ascending`."""
     if len(ascending) == 0:
         return np.zeros(tasks.shape, np.bool_)
-    return np.equal(ascending.take(ascending.searchsorted(tasks), mode="clip"), tasks)
+    found = ascending.take(ascending.searchsorted(tasks), mode="clip")
+    return np.asarray(found == tasks)
 
 
 def _join(own: Floats, baseline: Floats, stratum: Ints) -> Floats:

@@ -1,12 +1,18 @@
 """Distinct members of ranges, chosen uniformly: which tasks the draws of a range belong to."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.core.selection.eligible import Eligible, contains
 from bots_server.core.tasks import Tasks
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+# A range where a free task takes more proposals is listed.
+_MOST_PROPOSALS = 16
 
 
 class Members:
@@ -38,24 +44,27 @@ class Members:
         distinct, inverse, asked = np.unique(ranges, return_inverse=True, return_counts=True)
         start, size = self._extent(distinct)
         self._given[distinct] += asked
-        # To draw positions until free ones are hit takes long where few are free. A range with less than half free is
-        # listed instead: it is no longer than twice what was taken of it.
-        few = 2 * (self._free.take(distinct) - self._given.take(distinct)) < size
+        # To draw positions until free ones are hit takes size / left proposals for each task asked for: a range of which
+        # few are left, or half of those are asked for, is listed instead. It is no longer than some times what was
+        # taken of it.
+        left = self._free.take(distinct) - self._given.take(distinct)
+        few = (_MOST_PROPOSALS * left < size) | (asked > left)
         listed = few.take(inverse)
         if not listed.all():
             of = inverse[~listed]
-            tasks[rest[~listed]] = self._by_rejection(rng, start.take(of), size.take(of))
+            proposals = (size / np.maximum(left, 1)).take(of)
+            tasks[rest[~listed]] = self._by_rejection(rng, start.take(of), size.take(of), proposals)
         if listed.any():
             given = self._by_listing(rng, start[few], size[few], asked[few])
             tasks[rest[listed].take(ranges[listed].argsort(kind="stable"))] = given
         self._taken = np.sort(np.concatenate((self._taken, tasks[rest])), kind="stable")
         return tasks
 
-    def _by_rejection(self, rng: np.random.Generator, start: Ints, size: Ints) -> Ints:
-        """Returns a task of each range; a range may come several times."""
+    def _by_rejection(self, rng: np.random.Generator, start: Ints, size: Ints, proposals: Floats) -> Ints:
+        """Returns a task of each range, given how many proposals one takes; a range may come several times."""
         tasks = np.full(len(start), -1)
         open_ = np.arange(len(start))
-        tries = 1
+        tries = round(float(proposals.mean()))
         while len(open_):
             places = rng.integers(0, size.take(open_)[:, None], (len(open_), tries))
             proposed = self._members.take(start.take(open_)[:, None] + places)
@@ -69,7 +78,7 @@ class Members:
             again[order[1:]] = tasks[order[1:]] == tasks[order[:-1]]
             again[open_] |= ~free.any(1)
             open_ = np.flatnonzero(again)
-            tries = 4
+            tries = 4 * math.ceil(proposals.take(open_).max(initial=1))
         return tasks
 
     def _by_listing(self, rng: np.random.Generator, start: Ints, size: Ints, asked: Ints) -> Ints:
