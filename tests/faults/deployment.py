@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,13 +27,13 @@ import redis
 from redis.crc import key_slot
 
 import bots
-from bots_server.embedded import ending_with_parent, find_binary
+from bots_server.embedded import ending_with_parent
 from bots_server.store import keys
 from tests.faults.model import Dataset, Entry
 from tests.faults.proxy import Proxy, proxy
-from tests.faults.traffic import DATASET, RUN
+from tests.faults.traffic import DATASET
 from tests.faults.validator import Shown
-from tests.valkey import HOST, Sentinels, Valkey, cluster, free_port, sentinels, valkey, wait_until
+from tests.valkey import HOST, Sentinels, Valkey, cluster, default_binary, free_port, sentinels, valkey, wait_until
 
 Form = Literal["single", "pair", "sentinel", "cluster"]
 Durability = Literal["memory", "fsync", "replica"]
@@ -53,10 +53,24 @@ class ServerProcess:
 
     def start(self) -> None:
         """Starts it, as often as it takes (Redis may be away), until it says where it listens."""
+        self.launch()
+        self.wait_until_listening()
+
+    def launch(self) -> None:
+        """Starts it."""
+        command = [sys.executable, "-m", "bots_server", "--port", "0", "--redis", self.redis_url, *self.flags]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                ending_with_parent(command), stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+
+    def wait_until_listening(self) -> None:
+        """Returns when it says where it listens; starts it again where it has given up."""
         deadline = time.monotonic() + START_SECONDS
-        while not self._started():
+        while not self._listens():
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
+            self.launch()
         self.front.upstream = self.port
 
     def kill(self) -> None:
@@ -65,12 +79,9 @@ class ServerProcess:
         self.process.kill()
         self.process.communicate()
 
-    def _started(self) -> bool:
-        command = [sys.executable, "-m", "bots_server", "--port", "0", "--redis", self.redis_url, *self.flags]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                ending_with_parent(command), stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-            )
+    def _listens(self) -> bool:
+        """Returns whether it came so far as to say so; False: it has ended."""
+        assert self.process is not None
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if found := re.match(r"listening on \S+:(\d+)", line):
@@ -91,7 +102,7 @@ class Deployment:
     store: Proxy | None = None  # between the servers and the primary
     replication: Proxy | None = None  # between the replica and the primary
     sentinels: Sentinels | None = None
-    stack: ExitStack = field(default_factory=ExitStack)
+    run: str = ""  # that the jobs work on now
 
     @property
     def addresses(self) -> list[str]:
@@ -102,11 +113,42 @@ class Deployment:
     def primary(self) -> Valkey:
         return self.nodes[0]
 
+    def new_run(self, retention: bots.Retention | None = None) -> str:
+        """Starts a run of the dataset, and makes it the one that the jobs work on; returns its name."""
+        self.run = f"run-{time.time_ns()}"
+        with bots.Client(self.addresses, timeout=20) as client:
+            client.create_run(DATASET, self.run, retention=retention or RETENTION)
+        return self.run
+
+    @contextmanager
+    def client(self, number: int) -> Iterator[bots.Client]:
+        """Yields a client of one server alone, by no proxy."""
+        with bots.Client(f"{HOST}:{self.servers[number].port}", timeout=5, job="tester") as client:
+            yield client
+
+    def fail_over(self) -> None:
+        """Of a pair: the primary dies, its replica is made the primary, and the old one comes back as its replica."""
+        assert self.store is not None
+        assert self.replication is not None
+        old, new = self.nodes
+        old.kill()
+        with new.client() as client:
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        self.store.upstream = new.port
+        self.store.cut()
+        self.replication.upstream = new.port
+        self.replication.refusing = False
+        old.arguments = [*without(old.arguments, "--replicaof"), "--replicaof", f"{HOST} {self.replication.port}"]
+        new.arguments = without(new.arguments, "--replicaof")
+        old.start()
+        self.nodes.reverse()
+        wait_until(lambda: in_step(new, 1), "the old primary follows", 30)
+
     def wait_until_serving(self, seconds: float = 45.0) -> None:
         """Returns when each server takes writes to the run, at its durability."""
-        for server in self.servers:
-            with bots.Client(f"{HOST}:{server.port}", timeout=3, job="probe") as client:
-                run = client.run(DATASET, RUN)
+        for number in range(len(self.servers)):
+            with self.client(number) as client:
+                run = client.run(DATASET, self.run)
 
                 def serves(run: bots.Run = run) -> bool:
                     try:
@@ -116,14 +158,14 @@ class Deployment:
                         return False
                     return True
 
-                wait_until(serves, f"the server at {server.port} serves", seconds)
+                wait_until(serves, f"server {number} serves", seconds)
 
     def show(self) -> dict[str, Shown]:
         """Returns what each server shows of the run."""
         shown = {}
-        for number, server in enumerate(self.servers):
-            with bots.Client(f"{HOST}:{server.port}", timeout=10) as client:
-                run = client.run(DATASET, RUN)
+        for number in range(len(self.servers)):
+            with self.client(number) as client:
+                run = client.run(DATASET, self.run)
                 alpha, beta = run.posteriors()
                 log: list[Entry] = []
                 while events := run.events(after_version=len(log), limit=1000):
@@ -142,7 +184,7 @@ def deployed(
 ) -> Iterator[Deployment]:
     """Yields a deployment that serves the dataset's run."""
     with ExitStack() as stack:
-        persistence = ["--appendonly", "yes", "--appendfsync", appendfsync, "--save", ""]
+        persistence = ["--appendonly", "yes", "--appendfsync", appendfsync, "--repl-diskless-sync-delay", "0"]
         store = replication = watched = None
         if form == "single":
             nodes = [stack.enter_context(valkey(*persistence, port=free_port(), binary=_patient_binary(stack)))]
@@ -172,12 +214,14 @@ def deployed(
             front = stack.enter_context(proxy(0))
             server = ServerProcess(url, flags, directory / f"server-{number}.log", front)
             stack.callback(_end, server)
-            server.start()
+            server.launch()
             processes.append(server)
+        for server in processes:
+            server.wait_until_listening()
         deployment = Deployment(form, durability, nodes, processes, store, replication, watched)
         with bots.Client(deployment.addresses, timeout=20) as client:
             client.create_dataset(DATASET, weak=dataset.weak, strong=dataset.strong)
-            client.create_run(DATASET, RUN, retention=RETENTION)
+        deployment.new_run()
         yield deployment
 
 
@@ -199,10 +243,31 @@ def role(node: Valkey) -> str:
             return ""
 
 
+def without(arguments: Sequence[str], flag: str) -> list[str]:
+    """Returns a command line without a flag and its value."""
+    at = list(arguments).index(flag) if flag in arguments else len(arguments)
+    return [*arguments[:at], *arguments[at + 2 :]]
+
+
 def limit_files(node: Valkey, size: int) -> None:
     """No file of a node grows beyond so many bytes (RLIM_INFINITY: as it likes), as on a disk that is full."""
     hard = resource.prlimit(node.pid, resource.RLIMIT_FSIZE)[1]
     resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def copy_file(node: Valkey) -> Path:
+    """Returns a copy of a node's append-only file as it is now."""
+    copy = Path(tempfile.mkdtemp(dir=node.directory)) / "appendonlydir"
+    shutil.copytree(node.directory / "appendonlydir", copy)
+    return copy
+
+
+def put_back(node: Valkey, copy: Path) -> None:
+    """Kills a node and starts it again with an older file."""
+    node.kill()
+    shutil.rmtree(node.directory / "appendonlydir")
+    copy.rename(node.directory / "appendonlydir")
+    node.start()
 
 
 def _patient_binary(stack: ExitStack) -> str:
@@ -210,7 +275,7 @@ def _patient_binary(stack: ExitStack) -> str:
     directory = Path(tempfile.mkdtemp(prefix="bots-test-"))
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
     wrapper = directory / "valkey"
-    wrapper.write_text(f'#!/bin/sh\ntrap "" XFSZ\nexec {find_binary()} "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\ntrap "" XFSZ\nexec {default_binary()} "$@"\n')
     wrapper.chmod(0o755)
     return str(wrapper)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import random
 import resource
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +21,17 @@ from dataclasses import dataclass
 
 import redis
 
-from tests.faults.deployment import Deployment, Durability, Form, in_step, limit_files, role
+from tests.faults.deployment import (
+    Deployment,
+    Durability,
+    Form,
+    copy_file,
+    in_step,
+    limit_files,
+    put_back,
+    role,
+    without,
+)
 from tests.faults.model import Fault
 from tests.valkey import HOST, Valkey, wait_until
 
@@ -117,8 +126,8 @@ def store_cut(deployment: Deployment, rng: random.Random) -> None:
 def store_delayed(deployment: Deployment, rng: random.Random) -> None:
     """Redis' answers come late, some of them after the server has given up."""
     assert deployment.store is not None
-    deployment.store.delay_seconds = rng.choice((0.05, 0.3, SOCKET_SECONDS + 0.2))
-    time.sleep(2.5)
+    delay = deployment.store.delay_seconds = rng.choice((0.05, 0.3, SOCKET_SECONDS + 0.2))
+    time.sleep(delay + 0.3)
     deployment.store.delay_seconds = 0.0
 
 
@@ -185,14 +194,9 @@ def redis_disk_full(deployment: Deployment, rng: random.Random) -> None:
 
 def older_file(deployment: Deployment, rng: random.Random) -> None:
     """Redis dies, and its append-only file is put back from a copy that is some time old."""
-    directory = deployment.primary.directory / "appendonlydir"
-    copy = directory.with_name("copy")
-    shutil.copytree(directory, copy)
+    copy = copy_file(deployment.primary)
     time.sleep(rng.uniform(0.5, 1.5))
-    deployment.primary.kill()
-    shutil.rmtree(directory)
-    copy.rename(directory)
-    deployment.primary.start()
+    put_back(deployment.primary, copy)
 
 
 # ------------------------------------------------------------------------------------------------ failover
@@ -210,25 +214,11 @@ def primary_paused(deployment: Deployment, rng: random.Random) -> None:
 
 def replica_lags_and_takes_over(deployment: Deployment, rng: random.Random) -> None:
     """The replica is cut off, the primary goes on for a while and dies, and the replica is made the primary."""
-    assert deployment.store is not None
     assert deployment.replication is not None
-    old, new = deployment.nodes
     deployment.replication.refusing = True
     deployment.replication.cut()
     time.sleep(rng.uniform(0.3, 1.5))
-    old.kill()
-    with new.client() as client:
-        client.execute_command("REPLICAOF", "NO", "ONE")
-    deployment.store.upstream = new.port
-    deployment.store.cut()
-    # The old one follows the new one, through the same link.
-    deployment.replication.upstream = new.port
-    deployment.replication.refusing = False
-    old.arguments = [*_without(old.arguments, "--replicaof"), "--replicaof", f"{HOST} {deployment.replication.port}"]
-    new.arguments = _without(new.arguments, "--replicaof")
-    old.start()
-    deployment.nodes.reverse()
-    wait_until(lambda: in_step(new, 1), "the old primary follows", 30)
+    deployment.fail_over()
 
 
 def _fail_over(deployment: Deployment, end: Callable[[Valkey], None]) -> None:
@@ -240,8 +230,8 @@ def _fail_over(deployment: Deployment, end: Callable[[Valkey], None]) -> None:
         if end is Valkey.pause:
             old.resume()
     if deployment.form == "sentinel":
-        new.arguments = _without(new.arguments, "--replicaof")
-        old.arguments = [*_without(old.arguments, "--replicaof"), "--replicaof", f"{HOST} {new.port}"]
+        new.arguments = without(new.arguments, "--replicaof")
+        old.arguments = [*without(old.arguments, "--replicaof"), "--replicaof", f"{HOST} {new.port}"]
     if end is Valkey.kill:
         old.start()  # in a cluster it finds its place by itself
     deployment.nodes[:2] = [new, old]
@@ -249,13 +239,6 @@ def _fail_over(deployment: Deployment, end: Callable[[Valkey], None]) -> None:
     if deployment.sentinels is not None:
         watched = deployment.sentinels
         wait_until(lambda: watched.primary_port() == new.port, "the sentinels agree", 30)
-
-
-def _without(arguments: object, flag: str) -> list[str]:
-    """Returns a command line without a flag and its value."""
-    assert isinstance(arguments, list | tuple)
-    at = arguments.index(flag) if flag in arguments else len(arguments)
-    return [*arguments[:at], *arguments[at + 2 :]]
 
 
 FAILPOINTS = (

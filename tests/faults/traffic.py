@@ -19,7 +19,7 @@ import bots
 from bots.request_ids import new_request_id
 from tests.faults.model import Change, Content, History, Hyperparameters, Outcomes, Restore, Selection
 
-DATASET, RUN = "tasks", "policy"
+DATASET = "tasks"
 LEASE_SECONDS = 3.0
 BATCH = 8
 PATIENCE_SECONDS = 60.0  # a job that gets no answer for so long fails the test
@@ -195,14 +195,15 @@ class Job:
 
 @contextmanager
 def jobs(
-    addresses: Sequence[str], history: History, *, count: int, seed: int, timeout: float = 3.0
+    addresses: Sequence[str], run: str, history: History, *, count: int, seed: int, timeout: float = 3.0
 ) -> Iterator[list[Job]]:
-    """Yields jobs at work over all servers, the first of them an operator; ends them, with what they asked for
-    acknowledged."""
+    """Yields jobs at work on one run, over all servers, the first of them an operator.
+
+    Ends them when what they asked for is acknowledged."""
     stopping = threading.Event()
     clients = [bots.Client(addresses, timeout=timeout, job=f"job-{number}") for number in range(count)]
     working = [
-        Job(client.run(DATASET, RUN), history, random.Random(f"{seed} {client.job}"), stopping, operates=number == 0)
+        Job(client.run(DATASET, run), history, random.Random(f"{seed} {client.job}"), stopping, operates=number == 0)
         for number, client in enumerate(clients)
     ]
     threads = [threading.Thread(target=job.work, name=job.name, daemon=True) for job in working]

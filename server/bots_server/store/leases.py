@@ -56,7 +56,7 @@ class Leases:
         part comes out short nothing is taken and nothing kept (draw on outward and claim again), unless `allow_fewer`,
         which the caller says when its candidates are exhausted. With `lease_seconds` None nothing is leased, but the
         leases of others are respected. With a `request_id` the answer is kept ten minutes, and a repeat gets it. Raises
-        RunReplaced, RequestIdReused.
+        RunReplaced, RequestIdReused, and with a lease NotDurable: it is taken, and a repeat of the id gets it.
         """
         key = keys.of_run(run)
         names = [key.run, key.leases, key.owners, key.selections]
@@ -65,7 +65,9 @@ class Leases:
         elif lease_seconds is not None:
             names.append(key.answer(offer.selection_id))
         shape = [number for part in parts for number in (part.need, len(part.tasks))]
-        answer = self._database.run(
+        # A lease that a failover forgets would be granted again: it counts once it is as durable as a report.
+        ask = self._database.run if lease_seconds is None else self._database.store
+        answer = ask(
             "claim",
             names,
             [
@@ -85,6 +87,8 @@ class Leases:
             raise RunReplaced(run.name, run.uid)
         if status == b"reused":
             raise RequestIdReused(request_id)
+        if status == b"repeated" and lease_seconds is not None:
+            self._database.settle(run.dataset)
         _, taken, short, leased, expires, kept, expired = answer
         return Claim(
             taken=[int(position) for position in taken.split()],
