@@ -44,9 +44,9 @@ class Members:
         distinct, inverse, asked = np.unique(ranges, return_inverse=True, return_counts=True)
         start, size = self._extent(distinct)
         self._given[distinct] += asked
-        # To draw positions until free ones are hit takes size / left proposals for each task asked for: a range of which
-        # few are left, or half of those are asked for, is listed instead. It is no longer than some times what was
-        # taken of it.
+        # To draw positions until free ones are hit takes size / left proposals for each task asked for. A range of
+        # which few are left, or half of those are asked for, is listed instead: it is no longer than some times what
+        # was taken of it.
         left = self._free.take(distinct) - self._given.take(distinct)
         few = (_MOST_PROPOSALS * left < size) | (asked > left)
         listed = few.take(inverse)
