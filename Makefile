@@ -25,7 +25,7 @@ test: check ## everything but what is slow or needs root
 check: .venv/installed ## lint, types, freshness of what is generated
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy client/bots server/bots_server tests proto
+	$(BIN)/mypy client/bots server/bots_server tests proto deploy/grafana
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/buf lint proto
