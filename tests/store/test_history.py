@@ -53,6 +53,7 @@ def test_repeat_changes_nothing(store: Store) -> None:
     with pytest.raises(RequestTooOld, match=ids[1]):
         store.history.append(run, records.report(), request_id=ids[1], digest=b"contents")
     assert store.history.sync(run, 0, b"").version == 5
+    assert store._client.zcard(keys.of_run(run).requests) == 3
 
 
 def test_other_content_is_refused(store: Store) -> None:

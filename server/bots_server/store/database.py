@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from bots_server.store.failures import failures
 # Called after each script or command: its name, the seconds it took, whether it failed.
 Observe = Callable[[str, float, bool], None]
 
-_ATTEMPTS = 3  # at a slot that moved, or a script that is forgotten
+_ATTEMPTS = 3  # at a slot that moved
 
 
 class Database:
@@ -31,11 +32,8 @@ class Database:
         self.durability = durability
         self._observe = observe
         files = resources.files(__package__).joinpath("lua").iterdir()
-        self._scripts = {
-            file.name.removesuffix(".lua"): client.register_script(file.read_text("utf-8"))
-            for file in files
-            if file.name.endswith(".lua")
-        }
+        self._scripts = {file.name.removesuffix(".lua"): file.read_bytes() for file in files}
+        self._digests = {name: hashlib.sha1(text).hexdigest() for name, text in self._scripts.items()}  # noqa: S324
 
     def command(self, *command: bytes | str | int) -> Any:
         """Returns the answer of one command of Redis, as redis-py gives it."""
@@ -44,8 +42,13 @@ class Database:
 
     def run(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
         """Returns the answer of script `name`."""
+        command = self._call(name, keys, args)
         with self._watched(name):
-            return self._scripts[name](keys=keys, args=list(args))
+            try:
+                return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+            except NoScriptError:
+                self._load(name, keys[0])
+                return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def store(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
         """Returns the answer of script `name`, once what it wrote is as durable as configured.
@@ -56,14 +59,12 @@ class Database:
         wait = self.durability.command()
         if wait is None:
             return self.run(name, keys, args)
-        script = self._scripts[name]
+        command = self._call(name, keys, args)
         with self._watched(name):
-            command = ("EVALSHA", script.sha, len(keys), *keys, *args)
-            for _ in range(_ATTEMPTS):
+            answer, reached = self._together(keys[0], command, wait)
+            if isinstance(answer, NoScriptError):
+                self._load(name, keys[0])
                 answer, reached = self._together(keys[0], command, wait)
-                if not isinstance(answer, NoScriptError):
-                    break
-                self._primary(keys[0]).script_load(script.script)
             _raise_if_error(answer)
             _raise_if_error(reached)
         self._judge(reached)
@@ -96,6 +97,13 @@ class Database:
             self._observe(name, time.perf_counter() - start, True)
             raise
         self._observe(name, time.perf_counter() - start, False)
+
+    def _call(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> tuple[Any, ...]:
+        return ("EVALSHA", self._digests[name], len(keys), *keys, *args)
+
+    def _load(self, name: str, key: str) -> None:
+        """Gives a script to the server that has the key: it is new, or was restarted or promoted."""
+        self._primary(key).script_load(self._scripts[name])
 
     def _together(self, key: str, command: tuple[Any, ...], wait: tuple[Any, ...]) -> list[Any]:
         """Returns the answers of a command and of the wait for it, on one connection, in one round trip."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from bots_server.store import keys
 from bots_server.store.checkpoints import Checkpoints
 from bots_server.store.connection import Client
 from bots_server.store.database import Database, Observe
 from bots_server.store.datasets import Datasets
 from bots_server.store.durability import MEMORY, Durability
-from bots_server.store.failures import failures
 from bots_server.store.history import History
 from bots_server.store.leases import Leases
 from bots_server.store.runs import Runs
@@ -34,11 +34,11 @@ class Store:
         self.leases = Leases(database)
         self.checkpoints = Checkpoints(database)
         self._client = client
+        self._database = database
 
     def ping(self) -> None:
-        """Returns where Redis answers; for the health service."""
-        with failures():
-            self._client.ping()
+        """Returns where Redis answers; for the health service. Of a cluster: the server that has the index."""
+        self._database.command("EXISTS", keys.DATASETS)
 
     def close(self) -> None:
         """Ends the connections."""

@@ -17,7 +17,8 @@
 ]]
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
 local kept = KEYS[5] and redis.call("HMGET", KEYS[5], "digest", "taken", "expires", "offer") or {}
-if kept[1] then return {kept[1] == ARGV[3] and "repeated" or "reused", kept[2], {}, 0, tonumber(kept[3]), kept[4], 0} end
+local status = kept[1] == ARGV[3] and "repeated" or "reused"
+if kept[1] then return {status, kept[2], {}, 0, tonumber(kept[3]), kept[4], 0} end
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- As many as one claim can take, so that purging keeps up with leasing; what is left counts as free all the same.
@@ -35,10 +36,9 @@ for part = 1, tonumber(ARGV[7]) do
   local at, need = past, tonumber(ARGV[6 + 2 * part])
   past = at + ARGV[7 + 2 * part]
   for i = at, past - 1 do
-    if need == 0 then break end
-    if not seen[ARGV[i]] and tonumber(redis.call("ZSCORE", KEYS[2], ARGV[i]) or 0) <= now then
+    if need > 0 and not seen[ARGV[i]] and tonumber(redis.call("ZSCORE", KEYS[2], ARGV[i]) or 0) <= now then
       seen[ARGV[i]], need = true, need - 1
-      taken[#taken + 1], tasks[#tasks + 1] = i - 8 - 2 * ARGV[7], ARGV[i]
+      taken[#taken + 1], tasks[#tasks + 1] = i - 8 - 2 * ARGV[7], ARGV[2] ~= "0" and ARGV[i] or nil
     end
   end
   lacking[part], missing = need, missing + need
@@ -51,7 +51,6 @@ if KEYS[5] then
   redis.call("HSET", KEYS[5], "digest", ARGV[3], "taken", taken, "expires", expires, "offer", ARGV[4])
   redis.call("PEXPIRE", KEYS[5], ARGV[6])
 end
-if ARGV[2] == "0" then tasks = {} end
 if #tasks > 0 then redis.call("HSET", KEYS[4], ARGV[1], table.concat(tasks, " ")) end
 for _, task in ipairs(tasks) do
   redis.call("HDEL", KEYS[4], redis.call("HGET", KEYS[3], task) or "")
