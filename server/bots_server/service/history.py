@@ -89,7 +89,7 @@ class HistoryHandlers:
                 request_id=request_id,
                 digest=content_digest(request),
                 expected_version=request.expected_version if request.HasField("expected_version") else None,
-                # Kept under a key of its own as long as the event, so that folding never looks back.
+                # Kept beside the event for as long as that, so that folding never looks back.
                 state=messages.snapshot_message(posterior, b""),
             )
             return pb.RestoreRunResponse(version=appended.version, run_uid=run.uid)

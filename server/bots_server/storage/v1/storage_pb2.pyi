@@ -279,7 +279,7 @@ class Restored(google.protobuf.message.Message):
     version: builtins.int
     """The version gone back to."""
     state_uid: builtins.str
-    """The state is kept under a key of its own, named by this uid, for as long as the event may be folded."""
+    """The state is kept beside the events, under this uid, for as long as the event may be folded."""
     checkpoint: builtins.str
     """The checkpoint's name, where it was one."""
     def __init__(
@@ -457,7 +457,7 @@ class Checkpoint(google.protobuf.message.Message):
     name: builtins.str
     version: builtins.int
     state_uid: builtins.str
-    """The state is kept under a key of its own, named by this uid."""
+    """The state is kept beside the events, under this uid."""
     create_time_ms: builtins.int
     expire_time_ms: builtins.int
     """0: kept until deleted."""
