@@ -42,5 +42,9 @@ bench: .venv/installed ## measure against plain numpy and say which targets are 
 stubs: .venv/installed ## generate the stubs after a change of proto
 	$(BIN)/python proto/generate.py
 
+SECONDS ?= 600
+soak: .venv/installed ## strike every fault in random order and load the service for SECONDS=600, and print the figures
+	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS)
+
 clean: ## remove what can be made again
 	rm -rf .venv .venv-proto .mypy_cache .ruff_cache .pytest_cache .hypothesis out

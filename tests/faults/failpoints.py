@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -32,7 +32,8 @@ from tests.faults.deployment import (
     role,
     without,
 )
-from tests.faults.model import Fault
+from tests.faults.model import Fault, History
+from tests.faults.traffic import jobs
 from tests.valkey import HOST, Valkey, wait_until
 
 EVERY: frozenset[Durability] = frozenset({"memory", "fsync", "replica"})
@@ -46,6 +47,7 @@ _SINGLE: frozenset[Form] = frozenset({"single"})
 _PAIR: frozenset[Form] = frozenset({"pair"})
 _WATCHED: frozenset[Form] = frozenset({"sentinel", "cluster"})
 
+CALM_SECONDS = 0.4  # of traffic between two faults
 SOCKET_SECONDS = 2.0  # the server's --redis-timeout-seconds
 
 
@@ -260,3 +262,16 @@ FAILPOINTS = (
     Failpoint(primary_killed, _WATCHED, REPLICA, moves_primary=True),
     Failpoint(primary_paused, _WATCHED, REPLICA, moves_primary=True),
 )
+
+
+def struck(deployment: Deployment, failpoints: Sequence[Failpoint], seed: int, *, count: int = 4) -> History:
+    """Returns what `count` jobs met on a new run while the failpoints struck, one after the other."""
+    deployment.new_run()
+    history, rng = History(), random.Random(seed)
+    covered = all(deployment.durability in failpoint.covered_by for failpoint in failpoints)
+    with jobs(deployment.addresses, deployment.run, history, count=count, seed=seed, restores=covered):
+        for failpoint in failpoints:
+            time.sleep(CALM_SECONDS)
+            history.faults.append(failpoint(deployment, rng))
+        time.sleep(CALM_SECONDS)
+    return history

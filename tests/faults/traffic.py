@@ -22,6 +22,7 @@ from tests.faults.model import Change, Content, History, Hyperparameters, Outcom
 DATASET = "tasks"
 LEASE_SECONDS = 3.0
 BATCH = 8
+TIMEOUT_SECONDS = 3.0  # of each call
 PATIENCE_SECONDS = 60.0  # a job that gets no answer for so long fails the test
 HYPERPARAMETERS = (
     {"target": 0.4},
@@ -55,6 +56,7 @@ class Job:
     rng: random.Random
     stopping: threading.Event
     operates: bool = False
+    restores: bool = True  # operators go back to versions
     done: list[tuple[Change, Call]] = field(default_factory=list)  # acknowledged lately
 
     @property
@@ -150,7 +152,7 @@ class Job:
         def restore() -> Told:
             return Told(self.run.restore(version=version, request_id=request_id))
 
-        if self.rng.random() < 0.7:
+        if self.rng.random() < 0.7 or not self.restores:
             changes = self.rng.choice(HYPERPARAMETERS)
             self.ask(self.change(request_id, Hyperparameters.of(changes)), update)
             return
@@ -195,15 +197,17 @@ class Job:
 
 @contextmanager
 def jobs(
-    addresses: Sequence[str], run: str, history: History, *, count: int, seed: int, timeout: float = 3.0
+    addresses: Sequence[str], run: str, history: History, *, count: int, seed: int, restores: bool = True
 ) -> Iterator[list[Job]]:
     """Yields jobs at work on one run, over all servers, the first of them an operator.
 
-    Ends them when what they asked for is acknowledged."""
+    Ends them when what they asked for is acknowledged. Where history is lost a version that an operator has seen may be
+    gone: no `restores` then.
+    """
     stopping = threading.Event()
-    clients = [bots.Client(addresses, timeout=timeout, job=f"job-{number}") for number in range(count)]
+    clients = [bots.Client(addresses, timeout=TIMEOUT_SECONDS, job=f"job-{number}") for number in range(count)]
     working = [
-        Job(client.run(DATASET, run), history, random.Random(f"{seed} {client.job}"), stopping, operates=number == 0)
+        Job(client.run(DATASET, run), history, random.Random(f"{seed} {client.job}"), stopping, number == 0, restores)
         for number, client in enumerate(clients)
     ]
     threads = [threading.Thread(target=job.work, name=job.name, daemon=True) for job in working]

@@ -42,12 +42,16 @@ class Verdict:
     """What the history came to."""
 
     acknowledged: int  # changes
-    lost: int  # acknowledged ones that are not in the log
+    lost_at: list[float]  # when the acknowledged ones that are not in the log were acknowledged last
     doubled: int  # entries of the log beyond the first of their id
     unacknowledged: int  # changes that nobody got an answer to
     unacknowledged_stored: int  # those of them that are in the log
     selections: int
     violations: list[str]
+
+    @property
+    def lost(self) -> int:
+        return len(self.lost_at)
 
 
 def validate(history: History, dataset: Dataset, servers: Mapping[str, Shown]) -> Verdict:
@@ -66,7 +70,7 @@ def validate(history: History, dataset: Dataset, servers: Mapping[str, Shown]) -
     ]
     return Verdict(
         acknowledged=len(acknowledged),
-        lost=sum(stored[change.request_id] == 0 for change in acknowledged),
+        lost_at=[change.answers[-1][0] for change in acknowledged if not stored[change.request_id]],
         doubled=sum(count - 1 for count in stored.values()),
         unacknowledged=len(history.changes) - len(acknowledged),
         unacknowledged_stored=sum(stored[change.request_id] > 0 for change in history.changes if not change.answers),
