@@ -7,6 +7,8 @@ Bugs found, and the tests that reproduce them:
 
  * A lease did not wait for the configured durability, so a failover forgot it, and its tasks were leased again:
    test_a_lease_that_no_replica_has_is_not_granted
+ * With `appendfsync no` a server took --durability fsync, which such a Redis never confirms, and refused every report:
+   test_a_level_that_redis_cannot_give_stops_the_start
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ import pytest
 
 import bots
 from bots.request_ids import new_request_id
+from bots_server.store import choose_durability, connect
 from tests.faults.deployment import Deployment, copy_file, deployed, put_back
 from tests.faults.failpoints import FAILPOINTS, Failpoint, struck
 from tests.faults.model import Content, Dataset, Entry, History, Hyperparameters, Outcomes, Restore, replay
 from tests.faults.traffic import DATASET
 from tests.faults.validator import TOLERANCE, Verdict, check_servers, outage, validate
-from tests.valkey import wait_until
+from tests.valkey import valkey, wait_until
 
 TASKS = Dataset.draw(seed=7, size=300)
 BY_NAME = {failpoint.name: failpoint for failpoint in FAILPOINTS}
@@ -121,6 +124,15 @@ def test_cluster_fails_over() -> None:
     with deployed("cluster", "replica", TASKS) as deployment:
         verdict, _ = judged(deployment, [BY_NAME["primary_killed"]])
         assert verdict.lost == 0
+
+
+def test_a_level_that_redis_cannot_give_stops_the_start() -> None:
+    """A server whose Redis never says that something is on its disk does not start with durability fsync."""
+    with (
+        valkey("--appendonly", "yes", "--appendfsync", "no") as store,
+        pytest.raises(ValueError, match="appendfsync no"),
+    ):
+        choose_durability(connect(store.url), "fsync")
 
 
 # ------------------------------------------------------------------------------------------------ idempotency

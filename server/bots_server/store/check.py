@@ -40,6 +40,9 @@ def choose_durability(client: Client, level: str, *, replicas: int = 1, timeout_
         waitaof = all(_has_waitaof(server) for server in servers)
         if not all(_has_file(server) for server in servers):
             raise ValueError("durability = 'fsync': Redis has no append-only file; set appendonly yes")
+        if any(_setting(server, "appendfsync") == "no" for server in servers):
+            # Valkey and Redis then never count anything as synced, and every report would be refused.
+            raise ValueError("durability = 'fsync': Redis has appendfsync no; set everysec or always")
         if not waitaof and not always:
             raise ValueError("durability = 'fsync': Redis before 7.2 needs appendfsync always")
         return Durability(level=Level.FSYNC, timeout_seconds=timeout_seconds, waitaof=waitaof)
