@@ -50,11 +50,11 @@ def size() -> None:
                 counts[kind] += 1
                 if kind in ("events", "requests", "snapshots"):
                     counts[kind] = {"events": redis.xlen, "requests": redis.zcard, "snapshots": redis.hlen}[kind](key)
+    leased = sum(sizes.pop(kind) for kind in ("leases", "owners", "selections"))
     dataset, answers = sizes.pop("dataset"), sizes.pop("answer")
     print(f"\nsize: a run over {TASKS:,} tasks after {REPORTS:,} reports of {BATCH} outcomes")
     print(f"  {sum(sizes.values()):,} bytes a run; the dataset itself {dataset:,}")
-    for kind, used in sorted(sizes.items(), key=lambda item: -item[1]):
-        print(f"  {kind}: {used:,} bytes, {counts[kind]:,} entries, {1000 * used / counts[kind]:,.0f} bytes a thousand")
-    print(
-        f"  answers of leasing selections: {1000 * answers / counts['answer']:,.0f} bytes a thousand, for ten minutes"
-    )
+    for kind in ("events", "requests", "snapshots"):
+        print(f"  {kind}: {sizes[kind]:,} bytes, {counts[kind]:,} of {sizes[kind] / counts[kind]:,.0f} bytes")
+    print(f"  a leased task: {leased / len(batches) / BATCH:.0f} bytes")
+    print(f"  the answer of a leasing selection: {answers / counts['answer']:,.0f} bytes, for ten minutes")

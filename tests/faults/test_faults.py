@@ -23,7 +23,7 @@ import pytest
 
 import bots
 from bots.request_ids import new_request_id
-from bots_server.store import choose_durability, connect
+from bots_server.store import choose_durability
 from tests.faults.deployment import Deployment, copy_file, deployed, put_back
 from tests.faults.failpoints import FAILPOINTS, Failpoint, struck
 from tests.faults.model import Content, Dataset, Entry, History, Hyperparameters, Outcomes, Restore, replay
@@ -128,11 +128,9 @@ def test_cluster_fails_over() -> None:
 
 def test_a_level_that_redis_cannot_give_stops_the_start() -> None:
     """A server whose Redis never says that something is on its disk does not start with durability fsync."""
-    with (
-        valkey("--appendonly", "yes", "--appendfsync", "no") as store,
-        pytest.raises(ValueError, match="appendfsync no"),
-    ):
-        choose_durability(connect(store.url), "fsync")
+    with valkey("--appendonly", "yes", "--appendfsync", "no") as store, store.client() as client:
+        with pytest.raises(ValueError, match="appendfsync no"):
+            choose_durability(client, "fsync")
 
 
 # ------------------------------------------------------------------------------------------------ idempotency
