@@ -128,9 +128,10 @@ def test_cluster_fails_over() -> None:
 
 def test_a_level_that_redis_cannot_give_stops_the_start() -> None:
     """A server whose Redis never says that something is on its disk does not start with durability fsync."""
-    with valkey("--appendonly", "yes", "--appendfsync", "no") as store, store.client() as client:
-        with pytest.raises(ValueError, match="appendfsync no"):
-            choose_durability(client, "fsync")
+    persistence = ["--appendonly", "yes", "--appendfsync", "no"]
+    refused = pytest.raises(ValueError, match="appendfsync no")
+    with valkey(*persistence) as store, store.client() as client, refused:
+        choose_durability(client, "fsync")
 
 
 # ------------------------------------------------------------------------------------------------ idempotency
