@@ -13,7 +13,8 @@ from grpc_reflection.v1alpha import reflection
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
 from bots_server import messages
-from bots_server.core.summary import summarise
+from bots_server.core.posterior import Posterior
+from bots_server.core.summary import Summary, summarise
 from bots_server.errors import Failure, RunReplaced
 from bots_server.interceptors import CallInterceptor
 from bots_server.metrics import Metrics
@@ -39,6 +40,7 @@ class Server:
     def __init__(self, store: Store, settings: Settings, metrics: Metrics) -> None:
         self._store = store
         self._stopping = threading.Event()
+        self._summarised: dict[str, tuple[Posterior, Summary]] = {}  # of the last scrape, by uid of the run
         self._replicas = Replicas(
             store, metrics, capacity=settings.max_replicas, idle_seconds=settings.replica_idle_seconds
         )
@@ -105,7 +107,7 @@ class Server:
 
         So all servers say the same of a run, also one that no trainer has asked since.
         """
-        away = False
+        away, summarised = False, dict[str, tuple[Posterior, Summary]]()
         for replica in self._replicas.held():
             try:
                 view = replica.last_view() if away else replica.view()
@@ -114,9 +116,14 @@ class Server:
             except Failure:  # each further one would wait as long, and the scrape has a deadline
                 away, view = True, replica.last_view()
             if view is not None:
-                summary = summarise(view.posterior, replica.dataset.tasks)
-                run = current(replica.run, view.posterior)
-                yield messages.summary_message(summary, view.posterior, run, view.live_leases)
+                posterior = view.posterior
+                known = self._summarised.get(replica.run.uid)
+                if known is None or known[0] is not posterior:  # most runs stand still between two scrapes
+                    known = posterior, summarise(posterior, replica.dataset.tasks)
+                summarised[replica.run.uid] = known
+                run = current(replica.run, posterior)
+                yield messages.summary_message(known[1], posterior, run, view.live_leases)
+        self._summarised = summarised
 
 
 def read_token(path: Path | None) -> str | None:
