@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one and prints it")
     processes: int = Field(1, ge=1, le=64, description="worker processes that share the port")
-    threads: int = Field(32, ge=1, le=1024, description="calls served at once by a process, besides the WatchRun streams")
+    threads: int = Field(32, ge=1, le=1024, description="calls served at once by a process, without WatchRun streams")
     max_streams: int = Field(16, ge=1, le=1000, description="WatchRun streams served at once by a process")
     max_replicas: int = Field(256, ge=1, description="runs that a process holds in memory at once")
     replica_idle_seconds: float = Field(3600.0, gt=0, description="a run that nobody asked for in this time is dropped")

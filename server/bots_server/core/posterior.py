@@ -4,9 +4,9 @@ Between its own evaluations a task only decays and receives implicit evidence, a
 stratum. So there is one baseline (A_g, B_g) per stratum, updated as a never evaluated task, and for tasks that were
 evaluated a deviation (DA_i, DB_i), with alpha_i = A_g + DA_i and beta_i = B_g + DB_i.
 
-Cost does not grow with the dataset: up to 65,536 strata and with forgetting of 0.05 or more, select and report take the
-same time for 10 thousand and for 10 million tasks. Forgetting counts because a deviation decays by it: after log(rollouts
-/ tolerance) / forgetting updates, a task is back on its baseline.
+Cost does not grow with the dataset: up to 65,536 strata and with forgetting of 0.05 or more, select and report take
+the same time for 10 thousand and for 10 million tasks. Forgetting counts because a deviation decays by it: after
+log(rollouts / tolerance) / forgetting updates, a task is back on its baseline.
 """
 
 from collections.abc import Iterable, Mapping
