@@ -142,6 +142,16 @@ def assert_same(a: Sequence[int] | Ints, b: Sequence[int] | Ints) -> None:
         assert stats.chi2_contingency(table, correction=False).pvalue > ERROR, table
 
 
+def assert_same_numbers(a: Floats, b: Floats) -> None:
+    """Fails where two samples of numbers do not have the same distribution, or only one of them is all NaN."""
+    none, no = np.isnan(a), np.isnan(b)
+    assert none.all() == no.all()
+    if not none.all():
+        assert not np.isnan(np.concatenate((a, b))).any()
+        edges = np.quantile(np.concatenate((a, b)), np.linspace(0, 1, 13)[1:-1])
+        assert_same(np.digitize(a, edges), np.digitize(b, edges))
+
+
 def assert_frequencies(counts: Sequence[int] | Ints, probabilities: Sequence[float] | Floats) -> None:
     """Fails where counts of categories do not fit exact probabilities (chi-square)."""
     expected = np.asarray(probabilities) * np.sum(counts)
@@ -159,10 +169,6 @@ def assert_same_batches(where: World, a: Batches, b: Batches, target: float, *, 
     size = a.tasks.shape[1]
     for rank in {0, size // 2, size - 1}:
         assert_same(category(a.tasks[:, rank]), category(b.tasks[:, rank]))
-        distances = [np.abs(batches.draws[:, rank] - target) for batches in (a, b)]
-        assert np.isnan(distances[0]).all() == np.isnan(distances[1]).all()
-        if not np.isnan(distances[0]).any():
-            edges = np.quantile(np.concatenate(distances), np.linspace(0, 1, 17)[1:-1])
-            assert_same(np.digitize(distances[0], edges), np.digitize(distances[1], edges))
+        assert_same_numbers(np.abs(a.draws[:, rank] - target), np.abs(b.draws[:, rank] - target))
     most = np.bincount(where.kind.take(b.tasks.ravel())).argmax()
     assert_same((where.kind.take(a.tasks) == most).sum(1), (where.kind.take(b.tasks) == most).sum(1))

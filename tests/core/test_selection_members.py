@@ -17,7 +17,7 @@ def test_every_ordered_choice_of_distinct_members_is_equally_likely(blocked: int
     found = eligible(where.posterior, where.tasks, excluded, None)
     rng = np.random.default_rng(1)
     counts = np.zeros((4, 4, 4), np.int64)
-    for _ in range(6000):
+    for _ in range(3000):
         source = Members(where.tasks, found)
         first = source.give(rng, np.array([1, 0, 0, 1]))
         second = source.give(rng, np.array([0, 1, 1]))
