@@ -62,7 +62,8 @@ class Nearest:
         # `[E]`, the entities whose draws are counted.
         self._counted = own + np.flatnonzero(large)
         self._outside = eligible.free[large]  # tasks not drawn yet
-        self._silent = self._outside.copy()  # tasks that have not proposed yet; 0 when all are drawn
+        self._silent = self._outside.copy()  # tasks that have not proposed yet
+        self._open = np.ones(len(self._counted), np.bool_)  # not all drawn: who proposed in vain is still outside
         self._spent = np.zeros(len(self._counted))  # q1 + q2 + ...
         self._log_norm = special.betaln(self._alpha.take(self._counted), self._beta.take(self._counted))
 
@@ -142,7 +143,7 @@ class Nearest:
 
     def _ring(self, outer: Floats, among: NDArray[np.bool_] | None = None) -> "_Ring":
         """Returns the ring between the radius and `outer[part]`, for the parts where it has a width."""
-        chosen = (self._silent > 0) & self._parts.each(outer > self._radius, self._counted)
+        chosen = self._open & self._parts.each(outer > self._radius, self._counted)
         ranges = np.flatnonzero(chosen if among is None else chosen & among)
         entity = self._counted.take(ranges)
         inner = np.broadcast_to(self._parts.each(np.maximum(self._radius, 0.0), entity), len(ranges))
@@ -182,7 +183,7 @@ class Nearest:
             # No more tasks than twice the proposals that they would have made in all the rings.
             rest = ring.range[loose]
             self._draw(rng, self._counted.take(rest), self._outside.take(rest), ring.inner[loose])
-            self._silent[rest] = 0
+            self._open[rest] = False
 
     def _draw(self, rng: np.random.Generator, entity: Ints, count: Ints, beyond: Floats | None = None) -> None:
         """Puts `count` draws of each entity into the pool, all with a distance above `beyond`."""
