@@ -100,7 +100,8 @@ def at_a_glance() -> Panels:
         number(
             "Rollouts saved",
             "In the time shown: rollouts that uniform selection would have needed beyond those spent, for as many "
-            "effective tasks. Expected under the posterior; below 0 selection costs.",
+            "effective tasks. Expected under the posterior, which leans to the middle where evidence is thin: a low "
+            "estimate. Below 0 selection costs.",
             saved("$__range"),
             decimals=0,
             steps=((None, RED), (0, GREEN)),
@@ -155,7 +156,8 @@ def gain() -> Panels:
         lines(
             "Effective task ratio: selected and uniform",
             "Share of reported tasks with observed pass rate strictly between 0 and 1, recently, against what uniform "
-            "selection would get now with as many rollouts a task, expected under the posterior.",
+            "selection would get now with as many rollouts a task, expected under the posterior (a high estimate: where "
+            "evidence is thin, the posterior leans to the middle).",
             {
                 "selected": state("recent_effective_task_ratio"),
                 "uniform (expected)": state("uniform_effective_task_ratio"),

@@ -75,17 +75,21 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Returns the series of an expression now."""
-        return self._get("query", query=expression)
+        return list(self._get("query", query=expression)["result"])
 
     def query_range(self, expression: str, seconds: float) -> list[dict[str, Any]]:
         """Returns the series of an expression over the last seconds."""
         now = time.time()
-        return self._get("query_range", query=expression, start=now - seconds, end=now, step=1)
+        return list(self._get("query_range", query=expression, start=now - seconds, end=now, step=1)["result"])
 
-    def _get(self, path: str, **parameters: object) -> list[dict[str, Any]]:
+    def rules(self) -> list[dict[str, Any]]:
+        """Returns the groups of rules, with how their evaluation went."""
+        return list(self._get("rules")["groups"])
+
+    def _get(self, path: str, **parameters: object) -> dict[str, Any]:
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-            return list(json.load(answer)["data"]["result"])
+            return dict(json.load(answer)["data"])
 
 
 @contextlib.contextmanager
