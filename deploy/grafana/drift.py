@@ -156,8 +156,8 @@ def gain() -> Panels:
         lines(
             "Effective task ratio: selected and uniform",
             "Share of reported tasks with observed pass rate strictly between 0 and 1, recently, against what uniform "
-            "selection would get now with as many rollouts a task, expected under the posterior (a high estimate: where "
-            "evidence is thin, the posterior leans to the middle).",
+            "selection would get now with as many rollouts a task, expected under the posterior (a high estimate: "
+            "where evidence is thin, the posterior leans to the middle).",
             {
                 "selected": state("recent_effective_task_ratio"),
                 "uniform (expected)": state("uniform_effective_task_ratio"),

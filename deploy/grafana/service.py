@@ -127,7 +127,6 @@ def redis() -> Panels:
             "Transitions of the store by name.",
             {"{{command}}": rate("redis_command_duration_seconds_count", by="command")},
             unit="ops",
-            width=6,
             low=0,
         ),
         lines(
@@ -135,7 +134,6 @@ def redis() -> Panels:
             "From sending a transition to its answer, retries among it.",
             {"{{command}}": quantile(0.99, "redis_command_duration_seconds", by="command")},
             unit="s",
-            width=6,
             low=0,
         ),
         lines(
@@ -146,7 +144,7 @@ def redis() -> Panels:
                 "retries": rate("redis_retries_total"),
             },
             unit="ops",
-            width=6,
+            width=4,
             low=0,
             colors=(RED, YELLOW),
         ),
@@ -155,7 +153,7 @@ def redis() -> Panels:
             "What Redis uses and what it may use (0: no bound). At the bound it refuses writes (noeviction).",
             {"used": "max(redis_memory_used_bytes)", "bound": "max(redis_memory_max_bytes)"},
             unit="bytes",
-            width=6,
+            width=4,
             low=0,
             colors=(BLUE, RED),
         ),
