@@ -154,8 +154,8 @@ class Deployment:
                     try:
                         # A write that is waited for as a report is, and is no event.
                         run.checkpoint(f"probe-{time.time_ns()}", ttl_seconds=1)
-                    except bots.TemporaryError:
-                        return False
+                    except (bots.TemporaryError, bots.NotFoundError):
+                        return False  # away; or what it had just seen is lost with the primary
                     return True
 
                 wait_until(serves, f"server {number} serves", seconds)
@@ -226,12 +226,17 @@ def deployed(
 
 
 def in_step(node: Valkey, replicas: int) -> bool:
-    """Returns whether so many replicas have all that a primary has."""
+    """Returns whether so many replicas have acknowledged all that a primary has now."""
     with node.client() as client:
         try:
-            return bool(client.execute_command("WAIT", replicas, 100) >= replicas)
+            before = client.info("replication")
+            if not client.execute_command("WAIT", replicas, 100) >= replicas:
+                return False
+            after = client.info("replication")
         except redis.RedisError:
             return False
+    following = [one for name, one in after.items() if re.fullmatch(r"slave\d+", name)]
+    return sum(one["offset"] >= before["master_repl_offset"] for one in following) >= replicas
 
 
 def role(node: Valkey) -> str:

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ import pytest
 import bots
 from bots.request_ids import new_request_id
 from bots_server.store import choose_durability
-from tests.faults.deployment import Deployment, copy_file, deployed, put_back
+from tests.faults.deployment import Deployment, copy_file, deployed, in_step, put_back
 from tests.faults.failpoints import FAILPOINTS, Failpoint, struck
 from tests.faults.model import Content, Dataset, Entry, History, Hyperparameters, Outcomes, Restore, replay
 from tests.faults.traffic import DATASET
@@ -104,12 +106,47 @@ def test_a_lease_that_no_replica_has_is_not_granted(pair: Deployment) -> None:
         assert not set(kept.tasks) & set(run.select(200, lease_seconds=600).tasks)
 
 
-def test_what_memory_alone_had_is_lost_with_it() -> None:
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Deployment]:
+    """Two servers over a primary and its replica; an acknowledged report is on the primary alone."""
+    with deployed("pair", "memory", TASKS) as deployment:
+        yield deployment
+
+
+def test_what_memory_alone_had_is_lost_with_it(hasty: Deployment) -> None:
     """At durability memory a failover to a replica that has fallen behind loses what was acknowledged since, whole and
     from the end, and all servers agree on the rest."""
-    with deployed("pair", "memory", TASKS) as deployment:
-        verdict, _ = judged(deployment, [BY_NAME["replica_lags_and_takes_over"]])
-        assert 0 < verdict.lost < verdict.acknowledged
+    verdict, _ = judged(hasty, [BY_NAME["replica_lags_and_takes_over"]])
+    assert 0 < verdict.lost < verdict.acknowledged
+
+
+def test_min_replicas_to_write_bounds_what_a_failover_loses(hasty: Deployment) -> None:
+    """A primary that hears of no replica stops to take reports within min-replicas-max-lag and the two seconds that it
+    takes to see that, so that a failover loses no more than what was acknowledged in that time."""
+    hasty.new_run()
+    assert hasty.replication is not None
+    with hasty.primary.client() as admin:
+        admin.config_set("min-replicas-to-write", 1)
+        admin.config_set("min-replicas-max-lag", 1)
+    with hasty.client(0) as client:
+        run = client.run(DATASET, hasty.run)
+        assert run.report([1], 1, 4) == 1
+        wait_until(lambda: in_step(hasty.primary, 1), "the replica has it")
+        hasty.replication.holding = True
+        began = last = time.monotonic()
+        acknowledged = 1
+        with suppress(bots.TemporaryError):
+            while last < began + 20:
+                acknowledged = run.report([1], 1, 4) or 0
+                last = time.monotonic()
+        assert last < began + 1 + 2
+        assert acknowledged > 1
+        hasty.replication.refusing = True
+        hasty.replication.cut()
+        hasty.replication.holding = False
+        hasty.fail_over()
+        hasty.wait_until_serving()
+        assert run.info().version == 1
 
 
 def test_sentinel_fails_over() -> None:
