@@ -74,7 +74,7 @@ class Workers:
         families: dict[str, Metric] = {}
         with self._lock:
             self._scrape += 1
-            for process, connection in self._connections.items():
+            for process, connection in list(self._connections.items()):  # workers may be replaced meanwhile
                 answer = self._ask(connection)
                 up.add_metric((process,), answer is not None)
                 for family in answer or ():
