@@ -236,7 +236,7 @@ def in_step(node: Valkey, replicas: int) -> bool:
         except redis.RedisError:
             return False
     following = [one for name, one in after.items() if re.fullmatch(r"slave\d+", name)]
-    return sum(one["offset"] >= before["master_repl_offset"] for one in following) >= replicas
+    return sum(bool(one["offset"] >= before["master_repl_offset"]) for one in following) >= replicas
 
 
 def role(node: Valkey) -> str:
