@@ -209,6 +209,36 @@ def test_one_report_through_all_servers_at_once(single: Deployment) -> None:
         assert runs[0].info().version == 5
 
 
+def test_one_selection_through_all_servers_at_once(single: Deployment) -> None:
+    """Of concurrent selections with one request_id one is made, and the others get its answer."""
+    single.new_run()
+    with single.client(0) as one, single.client(1) as other, ThreadPoolExecutor(8) as threads:
+        runs = [client.run(DATASET, single.run) for client in (one, other)] * 4
+        for leased in range(10, 60, 10):
+            request_id = new_request_id()
+            batches = list(
+                threads.map(lambda run, of=request_id: run.select(10, lease_seconds=600, request_id=of), runs)
+            )
+            assert len({batch.selection_id for batch in batches}) == 1
+            assert len({tuple(batch.tasks) for batch in batches}) == 1
+            assert runs[0].summary().live_leases == leased
+
+
+def test_all_ranks_of_a_job_create_what_they_need(single: Deployment) -> None:
+    """Of concurrent creations of one dataset and one run, at all servers, one is made, and all get it."""
+    with single.client(0) as one, single.client(1) as other, ThreadPoolExecutor(8) as threads:
+
+        def create(client: bots.Client) -> tuple[str, str]:
+            dataset = client.create_dataset("ranks", size=1000)
+            run = client.create_run("ranks", "policy", target=0.4)
+            run.report([1], 1, 4)
+            return dataset.uid, run.uid
+
+        assert len(set(threads.map(create, [one, other] * 4))) == 1
+        assert one.run("ranks", "policy").info().version == 8
+        one.delete_dataset("ranks", delete_runs=True)
+
+
 # ------------------------------------------------------------------------------------------------ one history
 
 
