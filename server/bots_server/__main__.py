@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from bots_server import embedded
+from bots_server.allocator import keep_freed_memory
 from bots_server.errors import Failure
 from bots_server.logs import start_logging
 from bots_server.metrics import Metrics
@@ -86,6 +87,7 @@ def warn_of_risks(chosen: Settings) -> None:
 
 def serve(chosen: Settings, stopping: threading.Event) -> None:
     """Serves in this process until told to stop."""
+    keep_freed_memory()
     registry = CollectorRegistry()
     process_metrics(registry)
     metrics = Metrics(registry)
@@ -118,6 +120,7 @@ class Worker:
     settings: Settings
 
     def __call__(self, connection: Connection, stopping: threading.Event) -> None:
+        keep_freed_memory()
         start_logging(self.settings.log_format, self.settings.log_level)
         registry = CollectorRegistry()
         process_metrics(registry)
