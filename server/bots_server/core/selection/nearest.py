@@ -4,18 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from bots_server.core.selection.eligible import Eligible
-from bots_server.core.selection.envelope import Envelope, density, envelope, propose
+from bots_server.core.selection.envelope import Envelope, density, envelope, log_norm_bound, propose
 from bots_server.core.selection.pool import Pool
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# What a task drawn by itself, a range whose draws are counted, and a counted draw cost, in nanoseconds as measured.
-# Only their ratios matter, and only to the time that a selection takes.
-_OWN_COST, _RANGE_COST, _CAUGHT_COST = 60, 200, 400
+# What a task drawn outright, an entity whose draws are counted (times as much with a pole), and a counted draw cost, in
+# nanoseconds as measured. Only their ratios matter, and only to the time that a selection takes.
+_OWN_COST, _RANGE_COST, _POLE_FACTOR, _CAUGHT_COST = 60, 70, 3, 600
+
+# Entities computed at a time. Larger temporary arrays come from the system, page by page, at several times the cost.
+_BLOCK = 2**13
 
 # The distance in which draws are counted to see how many there are near the target.
 _NEAR = 0.1
@@ -28,11 +30,11 @@ _LEAST, _MOST = 0.6, 4
 class Nearest:
     """Every task has a draw p ~ Beta(alpha, beta); its turn comes by |p - target|, ties in random order.
 
-    Individuals, and the members of ranges so small that counting does not pay, are drawn at once. From the other ranges
-    only the draws in a ring around the target are made, then in the next ring outside it, and so on: see `envelope`.
-    Each of a range's n tasks proposes a point of the first ring with probability q1, of the second with q2, ... A task
-    without a kept proposal is outside all rings so far. When q1 + q2 + ... comes near 1 the rest of the range is drawn
-    outright, by rejecting draws that are inside.
+    Entities so small that counting does not pay are drawn at once. Of the others only the draws in a ring around the
+    target are made, then in the next ring outside it, and so on: see `envelope`. Each of an entity's n tasks proposes a
+    point of the first ring with probability q1, of the second with q2, ... A task without a kept proposal is outside
+    all rings so far. When q1 + q2 + ... comes near 1 the rest of the entity is drawn outright, by rejecting draws that
+    are inside.
 
     A radius depends on the posterior and on what was drawn before, never on what is drawn beyond it.
     """
@@ -50,22 +52,23 @@ class Nearest:
         self._left = eligible.total
         self._popped = np.zeros(len(wish), np.int64)
 
-        own = len(eligible.own)
-        caught = self._parts.each(wish / np.maximum(self._left, 1), np.arange(own, len(self._alpha)))
-        large = eligible.free * (_OWN_COST - _CAUGHT_COST * caught) > _RANGE_COST
+        count = eligible.count()
+        caught = self._parts.each(wish / np.maximum(self._left, 1), np.arange(len(count)))
+        pole = (alpha < 1) | (beta < 1)
+        large = count * (_OWN_COST - _CAUGHT_COST * caught) > _RANGE_COST * np.where(pole, _POLE_FACTOR, 1)
         self._pool = Pool(self._parts)
-        outright = np.ones(len(self._alpha), np.bool_)
-        outright[own:] = ~large
-        count = np.ones(np.count_nonzero(outright), np.int64)
-        count[own:] = eligible.free[~large]
-        self._draw(rng, np.flatnonzero(outright), count)
+        outright = np.flatnonzero(~large)
+        self._draw(rng, outright, count.take(outright))
         # `[E]`, the entities whose draws are counted.
-        self._counted = own + np.flatnonzero(large)
-        self._outside = eligible.free[large]  # tasks not drawn yet
+        self._counted = np.flatnonzero(large)
+        self._outside = count.take(self._counted)  # tasks not drawn yet
         self._silent = self._outside.copy()  # tasks that have not proposed yet
-        self._open = np.ones(len(self._counted), np.bool_)  # not all drawn: who proposed in vain is still outside
+        self._open = np.ones(len(self._counted), np.bool_)  # not all drawn
         self._spent = np.zeros(len(self._counted))  # q1 + q2 + ...
-        self._log_norm = special.betaln(self._alpha.take(self._counted), self._beta.take(self._counted))
+        self._log_norm = np.empty(len(self._counted))
+        for block in _blocks(len(self._counted)):
+            entity = self._counted[block]
+            self._log_norm[block] = log_norm_bound(self._alpha.take(entity), self._beta.take(entity))
 
     def reveal(self, rng: np.random.Generator, wish: Ints) -> tuple[Ints, Floats]:
         """Returns entity and draw of the next tasks by part, about `wish[part]` of each, fewer or more by chance."""
@@ -96,10 +99,15 @@ class Nearest:
             radius = np.maximum(self._radius, 0.0)
             guess = radius + radius * (wish / np.maximum(self._popped, 1))
         else:
-            at_target = density(self._target, self._alpha.take(counted), self._beta.take(counted), self._log_norm)
+            at_target = np.zeros(len(wish))
+            for block in _blocks(len(counted)):
+                entity = counted[block]
+                alpha, beta = self._alpha.take(entity), self._beta.take(entity)
+                densities = density(self._target, alpha, beta, self._log_norm[block])
+                at_target += self._parts.sum(entity, self._silent[block] * densities)
             with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
                 drawn = self._pool.waiting(np.full(len(wish), _NEAR)) / (min(_NEAR, self._target) + _NEAR)
-                width = wish / (self._parts.sum(counted, self._silent * at_target) + drawn)
+                width = wish / (at_target + drawn)
             guess = np.where(width <= 2 * self._target, width / 2, width - self._target)
         useless = ~(guess > np.maximum(self._radius, 0.0)) | (guess > self._outermost) | (wish >= self._left)
         return np.where(useless, self._outermost, guess)
@@ -148,37 +156,48 @@ class Nearest:
         entity = self._counted.take(ranges)
         inner = np.broadcast_to(self._parts.each(np.maximum(self._radius, 0.0), entity), len(ranges))
         out = np.broadcast_to(self._parts.each(outer, entity), len(ranges))
-        left, right = self._target, self._outermost  # the furthest to either side
-        if inner.any():
-            sides = 2
-            low = np.concatenate((-np.minimum(out, left), np.minimum(inner, right)))
-            high = np.concatenate((-np.minimum(inner, left), np.minimum(out, right)))
-        else:
-            sides = 1
-            low, high = -np.minimum(out, left), np.minimum(out, right)
-        again = np.tile(entity, sides)
-        norm = np.tile(self._log_norm.take(ranges), sides)
-        windows = envelope(self._target, self._alpha.take(again), self._beta.take(again), norm, low, high)
-        mass = windows.mass.reshape(sides, -1).sum(0)
+        mass = np.empty(len(ranges))
+        for block in _blocks(len(ranges)):
+            windows = self._windows(ranges[block], inner[block], out[block])
+            mass[block] = windows.mass if len(windows.mass) == len(out[block]) else windows.mass.reshape(2, -1).sum(0)
         mass[out >= self._outermost] = np.inf  # the last ring: whoever is left is in it
         chance = np.minimum(mass / (1 - self._spent.take(ranges)), 1.0)
-        return _Ring(ranges, windows, mass, chance, chance * self._silent.take(ranges), inner)
+        return _Ring(ranges, inner, out, mass, chance, chance * self._silent.take(ranges))
+
+    def _windows(self, ranges: Ints, inner: Floats, outer: Floats) -> Envelope:
+        """Returns envelopes of the windows between radii: all those left of the target, then all those right of it, or
+        one for both where the ring begins at the target."""
+        left, right = self._target, self._outermost  # the furthest to either side
+        entity = self._counted.take(ranges)
+        if not inner.any():
+            low, high = -np.minimum(outer, left), np.minimum(outer, right)
+        else:
+            low = np.concatenate((-np.minimum(outer, left), np.minimum(inner, right)))
+            high = np.concatenate((-np.minimum(inner, left), np.minimum(outer, right)))
+            entity, ranges = np.tile(entity, 2), np.tile(ranges, 2)
+        alpha, beta = self._alpha.take(entity), self._beta.take(entity)
+        return envelope(self._target, alpha, beta, self._log_norm.take(ranges), low, high)
 
     def _catch(self, rng: np.random.Generator, ring: "_Ring") -> None:
         """Puts all draws in the ring into the pool, and maybe further ones."""
         loose = ring.chance > 0.5
-        silent = np.where(loose, 0, self._silent.take(ring.range))
-        proposals = rng.binomial(silent, np.where(loose, 0.0, ring.chance))
-        which = np.repeat(np.arange(len(proposals)), proposals)
-        window = which
-        if len(ring.windows.mass) > len(ring.mass):
-            of_left = ring.windows.mass[: len(ring.mass)].take(which)
-            window = which + len(ring.mass) * (rng.random(len(which)) * ring.mass.take(which) >= of_left)
-        offset, kept = propose(rng, ring.windows, window)
-        self._pool.add(self._counted.take(ring.range.take(which[kept])), np.abs(offset[kept]), offset[kept])
-        self._outside[ring.range] -= np.bincount(which[kept], minlength=len(proposals))
-        self._silent[ring.range] -= proposals
-        self._spent[ring.range[~loose]] += ring.mass[~loose]
+        chance = np.where(loose, 0.0, ring.chance)
+        found = [
+            block.start + _proposers(rng, self._silent.take(ring.range[block]), chance[block])
+            for block in _blocks(len(chance))
+        ]
+        which = np.concatenate(found) if found else np.empty(0, np.int64)
+        windows = self._windows(ring.range.take(which), ring.inner[which], ring.outer[which])
+        window = np.arange(len(which))
+        if len(windows.mass) > len(which):
+            of_left = windows.mass[: len(which)]
+            window += len(which) * (rng.random(len(which)) * ring.mass.take(which) >= of_left)
+        offset, kept = propose(rng, windows, window)
+        offset, caught = offset[kept], ring.range.take(which[kept])
+        self._pool.add(self._counted.take(caught), np.abs(offset), offset)
+        np.subtract.at(self._outside, caught, 1)
+        np.subtract.at(self._silent, ring.range.take(which), 1)
+        self._spent[ring.range] += np.where(loose, 0.0, ring.mass)
         if loose.any():
             # No more tasks than twice the proposals that they would have made in all the rings.
             rest = ring.range[loose]
@@ -205,21 +224,47 @@ class Nearest:
         self._pool.add(each, np.abs(offset), offset)
 
 
+def _blocks(size: int) -> list[slice]:
+    """Returns slices of `_BLOCK` entries, which cover `size`: what is computed of a block stays in the cache."""
+    return [slice(start, start + _BLOCK) for start in range(0, size, _BLOCK)]
+
+
+def _proposers(rng: np.random.Generator, number: Ints, chance: Floats) -> Ints:
+    """Returns each i as often as Binomial(number[i], chance[i]) says, ascending; cheap where that is 0 almost always.
+
+    Of `number` tries the first success comes after log(u) / log(1 - chance) failures, for u uniform in (0, 1), and the
+    tries after it are independent of it. With v = 1 - u there is none where v >= number * chance.
+    """
+    expected = number * chance
+    seldom = expected < 0.1
+    v = rng.random(len(number))
+    maybe = np.flatnonzero(seldom & (v < expected))
+    failures = np.floor(np.log1p(-v.take(maybe)) / np.log1p(-chance.take(maybe)))
+    success = failures < number.take(maybe)
+    maybe = maybe[success]
+    more = rng.binomial(number.take(maybe) - 1 - failures[success].astype(np.int64), chance.take(maybe))
+    often = np.flatnonzero(~seldom)
+    entity = np.concatenate((maybe, often))
+    times = np.concatenate((more + 1, rng.binomial(number.take(often), chance.take(often))))
+    order = entity.argsort(kind="stable")
+    return np.repeat(entity.take(order), times.take(order))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ring:
-    """A ring around the target, for `[m]` of the counted ranges.
+    """A ring around the target, for `[m]` of the counted entities.
 
-    range:    `[m]` positions in the list of counted ranges
-    windows:  envelopes of the windows: one for each range, or all those left of the target, then all those right of it
+    range:    `[m]` positions in the list of counted entities
+    inner:    `[m]` radius where the ring begins
+    outer:    `[m]` radius where it ends
     mass:     `[m]` probability that a task proposes a point in the ring; may be above 1
     chance:   `[m]` the same for a task that has not proposed yet, at most 1
     expected: `[m]` tasks that propose; no fewer than the tasks expected in the ring
-    inner:    `[m]` radius where the ring begins
     """
 
     range: Ints
-    windows: Envelope
+    inner: Floats
+    outer: Floats
     mass: Floats
     chance: Floats
     expected: Floats
-    inner: Floats
