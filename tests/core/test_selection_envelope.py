@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from bots_server.core.selection.envelope import Envelope, density, envelope, propose
+from bots_server.core.selection.envelope import Envelope, density, envelope, log_norm_bound, propose
 from tests.core.selection_oracle import ERROR
 
 PARAMETERS = [0.1, 0.5, 1.0, 1.3, 4.0, 200.0, 1e6]
@@ -46,6 +46,27 @@ def _between(alpha: float, beta: float, first: float, last: float) -> float:
     below = special.betainc(alpha, beta, last) - special.betainc(alpha, beta, first)
     above = special.betaincc(alpha, beta, first) - special.betaincc(alpha, beta, last)
     return float(below if special.betainc(alpha, beta, last) < 0.5 else above)
+
+
+def test_the_bound_of_the_norm_is_below_it_and_near() -> None:
+    """The bound is never above log B(alpha, beta), but for rounding, and less by at most 1/6 from 1 on."""
+    alpha, beta = (each.ravel() for each in np.meshgrid(np.geomspace(0.1, 1e6, 200), np.geomspace(0.1, 1e6, 200)))
+    less = np.asarray(special.betaln(alpha, beta), np.float64) - log_norm_bound(alpha, beta)
+    assert less.min() > -1e-8
+    assert less[(alpha >= 1) & (beta >= 1)].max() < 1 / 6
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.3, 2.0), (1.0, 1.0), (4.0, 7.0)])
+def test_higher_envelopes_keep_no_more(alpha: float, beta: float) -> None:
+    """A bound in place of the norm makes more proposals, of which as much less are kept."""
+    rng = np.random.default_rng(1)
+    columns = np.array([alpha]), np.array([beta])
+    window = np.array([-0.05]), np.array([0.1])
+    of = envelope(0.3, *columns, log_norm_bound(*columns), *window)
+    assert of.mass[0] > one(0.3, alpha, beta, -0.05, 0.1).mass[0]
+    _, kept = propose(rng, of, np.zeros(20_000, np.int64))
+    share = _between(alpha, beta, 0.25, 0.4) / of.mass[0]
+    assert stats.binomtest(int(kept.sum()), len(kept), share).pvalue > ERROR
 
 
 def test_a_level_density_wastes_nothing() -> None:
