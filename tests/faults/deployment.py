@@ -121,9 +121,9 @@ class Deployment:
         return self.run
 
     @contextmanager
-    def client(self, number: int) -> Iterator[bots.Client]:
+    def client(self, number: int, timeout: float = 5.0) -> Iterator[bots.Client]:
         """Yields a client of one server alone, by no proxy."""
-        with bots.Client(f"{HOST}:{self.servers[number].port}", timeout=5, job="tester") as client:
+        with bots.Client(f"{HOST}:{self.servers[number].port}", timeout=timeout, job="tester") as client:
             yield client
 
     def fail_over(self) -> None:
@@ -159,6 +159,19 @@ class Deployment:
                     return True
 
                 wait_until(serves, f"server {number} serves", seconds)
+
+    def wait_until_quiet(self) -> None:
+        """Returns when the version has stayed for a while: calls whose callers gave up may still be under way."""
+        with self.client(0) as client:
+            run = client.run(DATASET, self.run)
+            seen = [run.info().version]
+
+            def quiet() -> bool:
+                time.sleep(0.05)
+                seen.append(run.info().version)
+                return len(seen) > 10 and len(set(seen[-10:])) == 1
+
+            wait_until(quiet, "the version stays")
 
     def show(self) -> dict[str, Shown]:
         """Returns what each server shows of the run."""

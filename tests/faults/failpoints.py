@@ -274,4 +274,5 @@ def struck(deployment: Deployment, failpoints: Sequence[Failpoint], seed: int, *
             time.sleep(CALM_SECONDS)
             history.faults.append(failpoint(deployment, rng))
         time.sleep(CALM_SECONDS)
+    deployment.wait_until_quiet()
     return history

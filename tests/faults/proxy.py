@@ -115,8 +115,8 @@ class Proxy:
                 for pump in pumps:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
-        except OSError:
-            pass  # nobody listens upstream: the caller's connection is reset
+        except (OSError, asyncio.CancelledError):
+            pass  # nobody listens upstream, or the proxy stops: the caller's connection is reset
         finally:
             for one in writers:
                 _reset(one)

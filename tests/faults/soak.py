@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import statistics
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -73,9 +74,8 @@ class Figures:
         """Prints all."""
         print(f"\n{'fault':42} {'durability':30} times  lost  outage median, longest (s)")
         for (name, level), outages in sorted(self.faults.items()):
-            outages.sort()
-            times, median, lost = len(outages), outages[len(outages) // 2], self.lost[name, level]
-            print(f"{name:42} {level:30} {times:5} {lost:5}  {median:10.2f} {outages[-1]:10.2f}")
+            times, median, lost = len(outages), statistics.median(outages), self.lost[name, level]
+            print(f"{name:42} {level:30} {times:5} {lost:5}  {median:10.2f} {max(outages):10.2f}")
         print("acknowledged:", ", ".join(f"{count} ({level})" for level, count in sorted(self.acknowledged.items())))
         print(
             f"{self.rounds} rounds, {sum(map(len, self.faults.values()))} faults, "

@@ -94,7 +94,7 @@ def test_a_lease_that_no_replica_has_is_not_granted(pair: Deployment) -> None:
     """No two live selections of a run share a task, also where the primary that granted one is lost."""
     pair.new_run()
     assert pair.replication is not None
-    with pair.client(0) as client:
+    with pair.client(0, timeout=2) as client:
         run = client.run(DATASET, pair.run)
         kept = run.select(100, lease_seconds=600)
         pair.replication.refusing = True
@@ -129,7 +129,7 @@ def test_min_replicas_to_write_bounds_what_a_failover_loses(hasty: Deployment) -
     with hasty.primary.client() as admin:
         admin.config_set("min-replicas-to-write", 1)
         admin.config_set("min-replicas-max-lag", 1)
-    with hasty.client(0) as client:
+    with hasty.client(0, timeout=2) as client:
         run = client.run(DATASET, hasty.run)
         assert run.report([1], 1, 4) == 1
         wait_until(lambda: in_step(hasty.primary, 1), "the replica has it")
@@ -179,7 +179,7 @@ def test_a_report_whose_answer_is_lost_counts_once(single: Deployment) -> None:
     """The connection to Redis drops after the commit and before the answer, every time; the report counts once."""
     single.new_run()
     assert single.store is not None
-    with single.client(0) as client:
+    with single.client(0, timeout=2) as client:
         run = client.run(DATASET, single.run)
         assert run.report([1], 1, 4) == 1
         request_id = new_request_id()

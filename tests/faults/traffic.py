@@ -23,6 +23,7 @@ DATASET = "tasks"
 LEASE_SECONDS = 3.0
 BATCH = 8
 TIMEOUT_SECONDS = 3.0  # of each call
+HASTY_SECONDS = 0.01  # of one whose answer nobody waits for: it may be stored or not
 PATIENCE_SECONDS = 60.0  # a job that gets no answer for so long fails the test
 HYPERPARAMETERS = (
     {"target": 0.4},
@@ -52,6 +53,7 @@ class Job:
     """One trainer, or an operator where `operates`: it also changes hyperparameters and goes back to versions."""
 
     run: bots.Run  # over all servers
+    hasty: bots.Run  # the same, by a client that soon gives up
     history: History
     rng: random.Random
     stopping: threading.Event
@@ -118,8 +120,8 @@ class Job:
         request_id = new_request_id()
         complete = self.rng.random() < 0.9
 
-        def call() -> Told:
-            version = self.run.report(
+        def call(run: bots.Run = self.run) -> Told:
+            version = run.report(
                 outcomes.tasks,
                 outcomes.successes,
                 outcomes.rollouts,
@@ -134,7 +136,9 @@ class Job:
             selection.given_back = change.asked
         chance = self.rng.random()
         if chance < 0.05:
-            self.ask(change, call, patience_seconds=0)
+            told = self.try_once(lambda: call(self.hasty))
+            if told is not None:
+                change.answers.append((time.time(), told.version))
         elif chance < 0.15:
             with ThreadPoolExecutor(2) as both:
                 list(both.map(lambda _: self.ask(change, call), range(2)))
@@ -167,21 +171,20 @@ class Job:
         self.history.changes.append(change)
         return change
 
-    def ask(self, change: Change, call: Call, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """Asks for a change until it is acknowledged; with no patience once, whatever comes of it."""
-        deadline = time.monotonic() + patience_seconds
+    def ask(self, change: Change, call: Call) -> None:
+        """Asks for a change until it is acknowledged."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         refusals = len(self.history.refusals)
-        while True:
+        while time.monotonic() < deadline:
             told = self.try_once(call)
             if told is not None:
                 change.answers.append((time.time(), told.version))
                 self.done = [*self.done[-9:], (change, call)]
-            if told is not None or not patience_seconds or len(self.history.refusals) > refusals:
                 return
-            if time.monotonic() > deadline:
-                break
+            if len(self.history.refusals) > refusals:
+                return
             time.sleep(0.05)
-        self.history.refusals.append(f"{self.name}: {change.request_id} was not acknowledged in {patience_seconds} s")
+        self.history.refusals.append(f"{self.name}: {change.request_id} was not acknowledged in {PATIENCE_SECONDS} s")
 
     def try_once(self, call: Callable[[], Answer]) -> Answer | None:
         """Returns the answer of one call; None where it failed in a way that a job must live with."""
@@ -205,11 +208,13 @@ def jobs(
     gone: no `restores` then.
     """
     stopping = threading.Event()
-    clients = [bots.Client(addresses, timeout=TIMEOUT_SECONDS, job=f"job-{number}") for number in range(count)]
-    working = [
-        Job(client.run(DATASET, run), history, random.Random(f"{seed} {client.job}"), stopping, number == 0, restores)
-        for number, client in enumerate(clients)
-    ]
+    clients, working = [], []
+    for number in range(count):
+        name = f"job-{number}"
+        patient, hasty = (bots.Client(addresses, timeout=t, job=name) for t in (TIMEOUT_SECONDS, HASTY_SECONDS))
+        clients += [patient, hasty]
+        runs = patient.run(DATASET, run), hasty.run(DATASET, run)
+        working.append(Job(*runs, history, random.Random(f"{seed} {name}"), stopping, number == 0, restores))
     threads = [threading.Thread(target=job.work, name=job.name, daemon=True) for job in working]
     try:
         for thread in threads:
