@@ -47,7 +47,7 @@ _SINGLE: frozenset[Form] = frozenset({"single"})
 _PAIR: frozenset[Form] = frozenset({"pair"})
 _WATCHED: frozenset[Form] = frozenset({"sentinel", "cluster"})
 
-CALM_SECONDS = 0.4  # of traffic between two faults
+CALM_SECONDS = 0.25  # of traffic between two faults
 SOCKET_SECONDS = 2.0  # the server's --redis-timeout-seconds
 
 

@@ -159,7 +159,7 @@ def test_sentinel_fails_over() -> None:
 
 def test_cluster_fails_over() -> None:
     """A cluster makes the replica the primary, and no report that it had is lost."""
-    with deployed("cluster", "replica", TASKS) as deployment:
+    with deployed("cluster", "replica", TASKS, servers=1) as deployment:
         verdict, _ = judged(deployment, [BY_NAME["primary_killed"]])
         assert verdict.lost == 0
 
