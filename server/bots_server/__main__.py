@@ -20,7 +20,7 @@ from bots_server.metrics import Metrics
 from bots_server.scrape import Workers, answer_scrapes, process_metrics, serve_metrics
 from bots_server.server import Server
 from bots_server.settings import Settings, settings
-from bots_server.store import Store, check_redis, choose_durability, connect
+from bots_server.store import Client, Durability, Store, check_redis, choose_durability, connect
 from bots_server.workers import reserve_port, supervise
 
 GRACE_SECONDS = 10.0
@@ -35,7 +35,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     try:
-        with redis_url(chosen) as url:
+        with redis_url(chosen, stopping) as url:
             chosen = chosen.model_copy(update={"redis": SecretStr(url)})
             warn_of_risks(chosen)
             if chosen.processes == 1:
@@ -47,14 +47,35 @@ def main() -> None:
 
 
 @contextmanager
-def redis_url(chosen: Settings) -> Iterator[str]:
-    """Yields the URL of the Redis to use, and ends the private one afterwards."""
+def redis_url(chosen: Settings, stopping: threading.Event) -> Iterator[str]:
+    """Yields the URL of the Redis to use, and ends the private one afterwards.
+
+    Where the private one ends by itself, so does the server: whoever starts it again starts both, over the same data.
+    """
     if chosen.redis is not None:
         yield chosen.redis.get_secret_value()
         return
-    with embedded.start(chosen.data_dir, fsync=chosen.durability == "fsync") as url:
+    died = threading.Event()
+
+    def end() -> None:
+        died.set()
+        stopping.set()
+
+    with embedded.start(chosen.data_dir, fsync=chosen.durability == "fsync", on_death=end) as url:
         log.info("private Valkey over %s", chosen.data_dir)
         yield url
+    if died.is_set():
+        raise embedded.EmbeddedError(f"the private Valkey ended by itself: see {chosen.data_dir / 'valkey.log'}")
+
+
+def durability(chosen: Settings, client: Client) -> Durability:
+    """Returns what an acknowledged report must have reached. The wait for it ends before the socket's timeout."""
+    return choose_durability(
+        client,
+        chosen.durability,
+        replicas=chosen.durability_replicas,
+        timeout_seconds=min(1.5, 0.75 * chosen.redis_timeout_seconds),
+    )
 
 
 @contextmanager
@@ -66,8 +87,7 @@ def open_store(chosen: Settings, metrics: Metrics) -> Iterator[Store]:
         timeout_seconds=chosen.redis_timeout_seconds,
         on_retry=metrics.redis_retry,
     )
-    durability = choose_durability(client, chosen.durability, replicas=chosen.durability_replicas)
-    store = Store(client, durability=durability, observe=metrics.observe_redis)
+    store = Store(client, durability=durability(chosen, client), observe=metrics.observe_redis)
     try:
         yield store
     finally:
@@ -78,8 +98,7 @@ def warn_of_risks(chosen: Settings) -> None:
     """Says once, at the start, what an acknowledged report has reached, and what this Redis puts at risk."""
     assert chosen.redis is not None
     client = connect(chosen.redis.get_secret_value(), timeout_seconds=chosen.redis_timeout_seconds)
-    durability = choose_durability(client, chosen.durability, replicas=chosen.durability_replicas)
-    log.info("durability of an acknowledged report: %s", durability.level.value)
+    log.info("durability of an acknowledged report: %s", durability(chosen, client).level.value)
     for risk in check_redis(client):
         log.warning("%s", risk)
     client.close()

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -42,13 +43,27 @@ class EmbeddedError(Exception):
 
 
 @contextmanager
-def start(data_dir: Path, *, fsync: bool = False, timeout_seconds: float = 60.0) -> Iterator[str]:
+def start(
+    data_dir: Path,
+    *,
+    fsync: bool = False,
+    timeout_seconds: float = 60.0,
+    on_death: Callable[[], object] = lambda: None,
+) -> Iterator[str]:
     """Yields the `unix://` URL of a private Valkey whose append-only file is in `data_dir`; ends it at exit.
 
     `fsync`: every write is on disk before it is answered (appendfsync always), else about once a second. It ends with
     the calling thread (let it be the main one), also when that is killed. Raises EmbeddedError: another server uses the
     directory, no binary is found, or it is not ready after `timeout_seconds` (a large append-only file takes its time).
+    `on_death` is called, in a thread of its own, where it ends before the exit.
     """
+    ending = threading.Event()
+
+    def watch(process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        if not ending.is_set():
+            on_death()
+
     data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
     with _locked(data_dir):
@@ -67,8 +82,10 @@ def start(data_dir: Path, *, fsync: bool = False, timeout_seconds: float = 60.0)
         try:
             _pid_file(data_dir).write_text(f"{process.pid}\n{socket_dir}\n")
             _wait_until_ready(process, address, log, timeout_seconds)
+            threading.Thread(target=watch, args=(process,), name="private Valkey", daemon=True).start()
             yield f"unix://{quote(str(address))}"
         finally:
+            ending.set()
             process.terminate()
             try:
                 process.wait(_STOP_SECONDS)

@@ -50,7 +50,8 @@ class Replica:
         self.dataset = dataset
         self._store, self._metrics = store, metrics
         self._lock = threading.Lock()
-        self._begun = self._done = 0  # number of the newest sync that began, and of the newest that succeeded
+        self._begun = self._ended = 0  # number of the newest sync that began, and of the newest that ended
+        self._failure: Failure | None = None  # how that one ended, where it failed
         self._state: State | None = None
         self._leases = 0
         self._snapshot_version = 0
@@ -63,11 +64,12 @@ class Replica:
         """
         begun = self._begun
         with self._lock:
-            if self._done <= begun:  # else a sync that began after this call came in serves it as well
+            if self._ended <= begun:  # else a sync that began after this call came in serves it as well, or fails it
                 self._begun += 1
-                self._state, sync = self._synced()
-                self._leases, self._snapshot_version = sync.leases, sync.snapshot_version
-                self._done = self._begun
+                self._failure = self._sync()
+                self._ended = self._begun
+            if self._failure is not None:
+                raise self._failure
             assert self._state is not None
             return View(self._state.posterior, self._leases)
 
@@ -78,13 +80,14 @@ class Replica:
 
     def at(self, version: int) -> Posterior:
         """Returns the posterior at a version of the kept history. Raises VersionNotFound."""
-        state = self._rebuilt(version)
-        if state.posterior.version != version:
-            caught_up, sync = self._caught_up(state, version)
-            if caught_up is None or caught_up.posterior.version != version:
-                raise VersionNotFound(self.run.name, version, self._store.history.oldest(self.run), sync.version)
-            state = caught_up
-        return state.posterior
+        for _ in range(REBUILDS):
+            state, sync = self._caught_up(self._rebuilt(version), version)
+            if state is None:
+                continue
+            if state.posterior.version == version:
+                return state.posterior
+            raise VersionNotFound(self.run.name, version, self._store.history.oldest(self.run), sync.version)
+        raise self._unsteady()
 
     def snapshot_due(self) -> bool:
         """Returns whether the state that was viewed last is `snapshot_interval` events past the newest snapshot."""
@@ -98,6 +101,15 @@ class Replica:
         assert state is not None, "view() comes first"
         return self._store.history.put_snapshot(self.run, messages.snapshot_message(state.posterior, state.nonce))
 
+    def _sync(self) -> Failure | None:
+        """Brings the state up to what Redis has now; returns why not, where that failed."""
+        try:
+            self._state, sync = self._synced()
+        except Failure as failure:
+            return failure
+        self._leases, self._snapshot_version = sync.leases, sync.snapshot_version
+        return None
+
     def _synced(self) -> tuple[State, Sync]:
         if self._state is not None:
             begin, kinds = time.perf_counter(), list[str]()
@@ -105,13 +117,16 @@ class Replica:
             if state is not None:
                 self._metrics.observe_fold(self.run.dataset, self.run.name, kinds, time.perf_counter() - begin)
                 return state, sync
-            log.warning("run %s: Redis has another history than was folded here; rebuilding", self.run.name)
+            log.warning("run %s: what was folded here is not in Redis, lost or trimmed; rebuilding", self.run.name)
             self._metrics.rebuilt()
         for _ in range(REBUILDS):
             state, sync = self._caught_up(self._rebuilt())
             if state is not None:
                 return state, sync
-        raise Conflict(f"run = {self.run.name!r}: its history changed {REBUILDS} times while it was read; repeat")
+        raise self._unsteady()
+
+    def _unsteady(self) -> Conflict:
+        return Conflict(f"run = {self.run.name!r}: its history changed {REBUILDS} times while it was read; repeat")
 
     def _rebuilt(self, at_most: int | None = None) -> State:
         """Returns the newest stored state, at or below a version."""
@@ -175,27 +190,19 @@ class Replicas:
         self._lock = threading.Lock()
         self._held: OrderedDict[str, tuple[Replica, float]] = OrderedDict()  # by run uid, the idlest first
         self._due: set[str] = set()
+        self._closed = False
         self._background = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
 
     def get(self, run: storage.RunRecord) -> Replica:
         """Returns the replica of a run; a new one reads from Redis when it is first looked at."""
-        with self._lock:
-            held = self._held.pop(run.uid, None)
-        replica = (
-            held[0] if held else Replica(self._store, self._metrics, run, self.dataset(run.dataset, run.dataset_uid))
-        )
-        now = self._clock()
-        with self._lock:
-            # Two threads may have made one at once: the first stays.
-            replica = self._held.pop(run.uid, (replica, now))[0]
-            self._held[run.uid] = replica, now
-            while len(self._held) > self._capacity or self._idlest() < now - self._idle_seconds:
-                self._held.popitem(last=False)
-        return replica
+        return self._used(run.uid) or self._keep(self.glance(run))
 
-    def dataset(self, name: str, uid: str) -> Dataset:
-        """Returns a dataset, from memory where one of its runs is in use."""
-        return self._datasets.get(name, uid)
+    def glance(self, run: storage.RunRecord) -> Replica:
+        """Returns the replica of a run where it is held, else a new one that is not kept: a listing puts none out."""
+        with self._lock:
+            if run.uid in self._held:
+                return self._held[run.uid][0]
+        return Replica(self._store, self._metrics, run, self._datasets.get(run.dataset, run.dataset_uid))
 
     def drop(self, run_uid: str) -> None:
         """Forgets a run that is no more."""
@@ -214,14 +221,35 @@ class Replicas:
         if version - snapshot_version < run.retention.snapshot_interval:
             return
         with self._lock:
-            if run.uid in self._due:
+            if run.uid in self._due or self._closed:
                 return
             self._due.add(run.uid)
-        self._background.submit(self._snapshot, run)
+            self._background.submit(self._snapshot, run)
 
     def close(self) -> None:
         """Waits for the snapshot that is being stored; drops the ones that wait."""
+        with self._lock:
+            self._closed = True
         self._background.shutdown(cancel_futures=True)
+
+    def _used(self, run_uid: str) -> Replica | None:
+        """Returns the held replica of a run, which is in use now; None: there is none."""
+        with self._lock:
+            held = self._held.pop(run_uid, None)
+            if held is None:
+                return None
+            self._held[run_uid] = held[0], self._clock()
+            return held[0]
+
+    def _keep(self, made: Replica) -> Replica:
+        """Holds a new replica and returns it, or the one that another thread made meanwhile."""
+        now = self._clock()
+        with self._lock:
+            replica = self._held.pop(made.run.uid, (made, now))[0]
+            self._held[made.run.uid] = replica, now
+            while len(self._held) > self._capacity or self._idlest() < now - self._idle_seconds:
+                self._held.popitem(last=False)
+            return replica
 
     def _snapshot(self, run: storage.RunRecord) -> None:
         begin, outcome = time.perf_counter(), "failed"
@@ -233,10 +261,13 @@ class Replicas:
         except Failure as failure:
             # Nothing is lost: the events stay until a snapshot holds them, and the next report asks again.
             log.warning("run %s: no snapshot was stored: %s", run.name, failure)
+        except Exception:
+            log.exception("run %s: no snapshot was stored, by a bug", run.name)
+            raise
         finally:
             with self._lock:
                 self._due.discard(run.uid)
-        self._metrics.observe_snapshot(outcome, time.perf_counter() - begin)
+            self._metrics.observe_snapshot(outcome, time.perf_counter() - begin)
 
     def _idlest(self) -> float:
         return next(iter(self._held.values()))[1]

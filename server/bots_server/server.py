@@ -25,7 +25,7 @@ from bots_server.settings import Settings
 from bots_server.store import Store
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TaskSelectionService"].full_name
-MAX_MESSAGE_BYTES = 16 * 2**20  # a report of 100,000 outcomes by id, or a chunk of a dataset
+MAX_MESSAGE_BYTES = 96 * 2**20  # posteriors of a million tasks by id, or a chunk of a dataset with ids
 PROBE_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -66,12 +66,7 @@ class Server:
         metrics.rpc_threads(threads)
         metrics.replicas(lambda: len(self._replicas.held()))
         metrics.export_runs(self._summaries)
-        address = f"{settings.host}:{settings.port}"
-        if settings.tls_cert and settings.tls_key:
-            pair = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
-            self.port = self._grpc.add_secure_port(address, grpc.ssl_server_credentials([pair]))
-        else:
-            self.port = self._grpc.add_insecure_port(address)
+        self.port = listen(self._grpc, settings)
         self._probe = threading.Thread(target=self._probe_store, name="probe", daemon=True)
 
     def start(self) -> None:
@@ -124,6 +119,18 @@ class Server:
                 run = current(replica.run, posterior)
                 yield messages.summary_message(known[1], posterior, run, view.live_leases)
         self._summarised = summarised
+
+
+def listen(server: grpc.Server, settings: Settings) -> int:
+    """Returns the port that the server listens on. Raises OSError where it cannot have it."""
+    address = f"{settings.host}:{settings.port}"
+    try:
+        if settings.tls_cert and settings.tls_key:
+            pair = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
+            return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: is the port taken?") from error
 
 
 def read_token(path: Path | None) -> str | None:

@@ -9,9 +9,12 @@ import multiprocessing
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+
+RESTART_SECONDS = 2.0  # a worker that ends at once, because Redis is away, is not started in a circle
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +40,22 @@ def supervise(count: int, work: Work, connections: dict[str, Connection], stoppi
     connections: filled with the parent's end of each worker's pipe, by the worker's number
     """
     workers: dict[str, SpawnProcess] = {}
+    started: dict[str, float] = {}
     try:
         while not stopping.is_set():
             for number in map(str, range(count)):
                 worker = workers.get(number)
-                if worker is None or not worker.is_alive():
-                    if worker is not None:
-                        log.error("worker %s ended with status %s; starting it again", number, worker.exitcode)
-                    workers[number], connections[number] = _start(number, work)
+                if worker is not None and worker.is_alive():
+                    continue
+                if time.monotonic() < started.get(number, -RESTART_SECONDS) + RESTART_SECONDS:
+                    continue
+                if worker is not None:
+                    log.error("worker %s ended with status %s; starting it again", number, worker.exitcode)
+                workers[number], connections[number] = _start(number, work)
+                started[number] = time.monotonic()
             # Woken by a worker's end, and now and then to see whether it is time to stop.
-            wait([worker.sentinel for worker in workers.values()], timeout=0.2)
+            alive = [worker.sentinel for worker in workers.values() if worker.is_alive()]
+            wait(alive, timeout=0.2) if alive else stopping.wait(0.2)
     finally:
         for worker in workers.values():
             worker.terminate()

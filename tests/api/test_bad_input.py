@@ -114,7 +114,7 @@ BAD = [
     learns("implicit_rollouts", 2e6, "must be in [0, 1e6]"),
     learns("capability_smoothing", 1.0, "must be in [0, 1)"),
     learns("rollouts_per_update", -1, "must be in [0, 1e9]"),
-    learns("tolerance", 0.1, "must be in [0, 1e-4]"),
+    learns("tolerance", 0.1, "must be in [0, 1e-6]"),
     learns("cooldown", 10_001, "must be in [0, 10000]"),
     learns("uniform_fraction", 1.5, "must be in [0, 1]"),
     learns("temperature", INFINITY, "must be in [0, 1e6]"),

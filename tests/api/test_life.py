@@ -114,6 +114,29 @@ def test_a_fork_starts_where_its_source_was(letters: Service) -> None:
     assert letters.client.create_run("letters", "newest", fork_from="policy", forgetting=0.2).uid == newest.uid
 
 
+def test_a_fork_applies_what_is_enough_for_its_own_updates(letters: Service) -> None:
+    """A fork that takes smaller updates applies what its source has pending, and counts anew."""
+    source = letters.client.create_run("letters", "source", rollouts_per_update=100)
+    source.report([0, 1], [4, 1], [10, 10])
+    fork = letters.client.create_run("letters", "eager", fork_from="source", rollouts_per_update=0)
+    assert fork.summary().pending_rollouts == 0
+    assert fork.summary().updates == 1
+    assert fork.summary().total.reports == 0
+    fork.report([1], [1], [1])
+    # 1 + 1 of the first update, of which a tenth is forgotten, and the 1 of the second.
+    assert fork.posteriors([1])[0][0] == pytest.approx(1 + 0.9 * 1 + 1)
+
+
+def test_a_listing_keeps_no_run_in_memory(letters: Service) -> None:
+    """ListRuns shows more runs than a server holds, and passes over one that is deleted meanwhile."""
+    for number in range(4):
+        letters.client.create_run("letters", f"run-{number}")
+    with serving(letters.redis_url, max_replicas=2) as other:
+        assert len(other.client.list_runs("letters")) == 5
+        letters.client.delete_run("letters", "run-0")
+        assert [run.name for run in other.client.list_runs("letters")] == ["policy", "run-1", "run-2", "run-3"]
+
+
 def test_a_run_goes_back_to_a_checkpoint_and_to_a_version(letters: Service) -> None:
     """RestoreRun gives the kept posterior to the bit, and the version goes up."""
     run = letters.client.create_run(
@@ -212,11 +235,13 @@ def test_watching_a_run_shows_each_new_version(letters: Service) -> None:
     assert next(watching).run.version == 1
 
 
-def test_the_number_of_watchers_is_bounded(letters: Service) -> None:
-    """One watcher more than the server serves at once is RESOURCE_EXHAUSTED, and there is room again after one left."""
+@pytest.mark.parametrize("interval_seconds", [0.1, 3600.0])
+def test_the_number_of_watchers_is_bounded(letters: Service, interval_seconds: float) -> None:
+    """One watcher more than the server serves at once is RESOURCE_EXHAUSTED, and there is room again soon after one
+    left, however long its interval."""
     with serving(letters.redis_url, max_streams=1) as other:
         run = other.client.run("letters", "policy")
-        watching = run.watch(0.1)
+        watching = run.watch(interval_seconds)
         next(watching)
         with pytest.raises(bots.ResourceExhaustedError) as refused:
             next(run.watch(0.1))

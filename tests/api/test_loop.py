@@ -113,6 +113,18 @@ def test_too_few_eligible_tasks_fail_with_the_counts(letters: Service) -> None:
     assert len(run.select(26)) == 26
 
 
+def test_a_tag_with_too_few_tasks_is_named_and_the_rest_is_left_alone(letters: Service) -> None:
+    """Where a quota cannot be met the call fails at once, names the tag and leases nothing; or takes what there is."""
+    run = letters.client.run("letters", "policy")
+    quotas = {"vowel": 7, "consonant": 3}
+    for lease_seconds in (None, 60):
+        with pytest.raises(bots.FailedPreconditionError, match="tag 'vowel' lacks 2 of 7"):
+            run.select(10, tag_quotas=quotas, lease_seconds=lease_seconds)
+    batch = run.select(10, tag_quotas=quotas, lease_seconds=60, allow_fewer=True)
+    assert len(batch) == 8
+    assert run.summary().live_leases == 8
+
+
 def test_tasks_cool_after_their_evaluation(letters: Service) -> None:
     """A task is not selected in the `cooldown` updates after its evaluation, and is again after them."""
     run = letters.client.run("letters", "policy")
@@ -151,6 +163,8 @@ def test_a_repeated_report_changes_nothing_and_returns_the_first_answer(letters:
     with serving(letters.redis_url) as other:
         assert other.client.run("letters", "policy").report([1], [2], [4], request_id=request_id) == 1
     np.testing.assert_array_equal(before[0], run.posteriors()[0])
+    fresh = letters.client.run("letters", "policy")  # knows no uid yet
+    assert fresh.report([1], [2], [4], request_id=request_id) == 1
     with pytest.raises(bots.InvalidArgumentError) as refused:
         run.report([1], [3], [4], request_id=request_id)
     assert refused.value.reason == "REQUEST_ID_REUSED"
@@ -199,9 +213,9 @@ def test_a_run_that_was_replaced_takes_no_report(letters: Service) -> None:
         batch = old.select(2)
         other.client.run("letters", "policy").select(2)
         letters.client.delete_run("letters", "policy")
-        with pytest.raises(bots.BotsError) as gone:
+        with pytest.raises(bots.FailedPreconditionError) as gone:
             batch.report(1, 4)
-        assert gone.value.reason in ("RUN_NOT_FOUND", "RUN_REPLACED")
+        assert gone.value.reason == "RUN_REPLACED"
         letters.client.create_run("letters", "policy")
         for server in (letters, other):
             with pytest.raises(bots.FailedPreconditionError) as refused:
@@ -226,3 +240,15 @@ def test_a_server_that_comes_later_answers_from_the_snapshot(letters: Service) -
     here = run.posteriors()
     np.testing.assert_array_equal(here[0], there[0])
     np.testing.assert_array_equal(here[1], there[1])
+
+
+def test_names_that_mean_something_else_now_are_looked_up_again(letters: Service) -> None:
+    """A server whose replica of a deleted run and dataset is gone too finds the new ones of the same names."""
+    with serving(letters.redis_url, max_replicas=1) as other:
+        other.client.run("letters", "policy").select(1)
+        other.client.create_run("letters", "another").select(1)  # puts the first out of memory
+        letters.client.delete_dataset("letters", delete_runs=True)
+        letters.client.create_dataset("letters", size=5)
+        letters.client.create_run("letters", "policy").checkpoint("kept")
+        assert len(other.client.run("letters", "policy").select(5)) == 5
+        assert [c.name for c in other.client.run("letters", "policy").checkpoints()] == ["kept"]

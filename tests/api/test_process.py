@@ -106,6 +106,30 @@ def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) 
     assert not (tmp_path / "data").exists()
 
 
+def test_a_server_ends_with_its_private_valkey(tmp_path: Path) -> None:
+    """Where the private Valkey dies, the server ends with an error, so that whoever keeps it running starts both."""
+    with started("--data-dir", str(tmp_path)) as (process, _):
+        pid = int((tmp_path / "valkey.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        assert process.wait(SECONDS) == 1
+        assert process.stderr is not None
+        assert "the private Valkey ended by itself" in process.stderr.read()
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    """A second server on a port ends with one line."""
+    with started("--data-dir", str(tmp_path / "one")) as (_, address):
+        finished = subprocess.run(
+            [sys.executable, "-m", "bots_server", "--data-dir", str(tmp_path / "two"), "--port", address.split(":")[1]],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    assert finished.returncode == 1
+    assert f"cannot listen on {address}" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
 def test_several_workers_share_a_port_and_one_is_started_again(tmp_path: Path) -> None:
     """With --processes a killed worker is replaced, calls go on, and the workers end with their parent."""
     with started("--data-dir", str(tmp_path), "--processes", "2", "--metrics-port", "0") as (process, address):

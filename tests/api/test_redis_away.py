@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -78,3 +79,27 @@ def health(service: Service) -> int:
     with grpc.insecure_channel(service.address) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
     return int(answer.status)
+
+
+def test_calls_that_wait_for_one_run_fail_together(redis: Valkey, service: Service) -> None:
+    """Where Redis hangs, twelve calls at once wait for one time-out or two, not for one after the other."""
+    service.client.create_dataset("tasks", size=50)
+    run = service.client.create_run("tasks", "policy")
+    run.select(1)
+    redis.pause()
+    begin = time.monotonic()
+    with ThreadPoolExecutor(12) as threads, bots.Client(service.address, timeout=60) as client:
+        stub_calls = [threads.submit(select_once, client) for _ in range(12)]
+        for call in stub_calls:
+            assert call.result() == "STORE_UNAVAILABLE"
+    # 0.5 s each, with a repeat of redis-py and three retries of the client: some 15 s in a row would be 60 and more.
+    assert time.monotonic() - begin < 30
+    redis.resume()
+
+
+def select_once(client: bots.Client) -> str:
+    try:
+        client.run("tasks", "policy").select(1)
+    except bots.TemporaryError as error:
+        return error.reason
+    return "selected"

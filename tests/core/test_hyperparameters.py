@@ -13,7 +13,7 @@ LIMITS = {  # lowest and highest value that is taken, and the next ones that are
     "implicit_rollouts": (0, 1e6, -1e-9, 1e6 + 1),
     "capability_smoothing": (0, 0.999999, -1e-9, 1),
     "rollouts_per_update": (0, 10**9, -1, 10**9 + 1),
-    "tolerance": (0, 1e-4, -1e-9, 1.1e-4),
+    "tolerance": (0, 1e-6, -1e-9, 1.1e-6),
     "cooldown": (0, 10_000, -1, 10_001),
     "uniform_fraction": (0, 1, -1e-9, 1.000001),
     "temperature": (0, 1e6, -1e-9, 1e6 + 1),

@@ -52,7 +52,7 @@ RULES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
     "implicit_rollouts": ("in [0, 1e6]", lambda value: 0 <= value <= 1e6),
     "capability_smoothing": ("in [0, 1)", lambda value: 0 <= value < 1),
     "rollouts_per_update": ("in [0, 1e9]", lambda value: 0 <= value <= 1e9),
-    "tolerance": ("in [0, 1e-4]", lambda value: 0 <= value <= 1e-4),
+    "tolerance": ("in [0, 1e-6]", lambda value: 0 <= value <= 1e-6),
     "cooldown": ("in [0, 10000]", lambda value: 0 <= value <= 10_000),
     "uniform_fraction": ("in [0, 1]", lambda value: 0 <= value <= 1),
     "temperature": ("in [0, 1e6]", lambda value: 0 <= value <= 1e6),

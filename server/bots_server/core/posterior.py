@@ -209,9 +209,30 @@ def fold(posterior: Posterior, tasks: Tasks, event: Event) -> Posterior:
         after = replace(posterior, version=version, hyperparameters=changed)
     else:
         after = replace(event.state, version=version)
-    if len(after.pending) and np.add.reduce(after.pending.rollouts) >= after.hyperparameters.rollouts_per_update:
-        return _update(after, tasks)
-    return after
+    return _settled(after, tasks)
+
+
+def _settled(posterior: Posterior, tasks: Tasks) -> Posterior:
+    """Returns the state with its pending outcomes applied, where they are enough for an update."""
+    pending = posterior.pending
+    if len(pending) and np.add.reduce(pending.rollouts) >= posterior.hyperparameters.rollouts_per_update:
+        return _update(posterior, tasks)
+    return posterior
+
+
+def fork(posterior: Posterior, tasks: Tasks, hyperparameters: Hyperparameters) -> Posterior:
+    """Returns version 0 of a new run that goes on from a posterior, with statistics of its own."""
+    fresh = start(tasks, hyperparameters)
+    forked = replace(
+        posterior,
+        version=0,
+        hyperparameters=hyperparameters,
+        total=fresh.total,
+        recent=fresh.recent,
+        tried=fresh.tried,
+        last_report_time_ms=0,
+    )
+    return _settled(forked, tasks)
 
 
 def fold_all(posterior: Posterior, tasks: Tasks, events: Iterable[Event]) -> Posterior:

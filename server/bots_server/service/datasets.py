@@ -4,7 +4,6 @@ import hashlib
 import struct
 import time
 from collections.abc import Iterator
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +75,6 @@ class DatasetBuilder:
             raise InvalidField("tags", Told("a repeated tag"), "must be distinct")
         self._header = header
         self._received = 0
-        self._chunks = 0
         self._columns: frozenset[str] | None = None
         self._builder = StrataBuilder(header.reference_grid)
         self._hashes = {column: hashlib.sha256() for column in HASHED_COLUMNS}
@@ -100,13 +98,15 @@ class DatasetBuilder:
         except TooManyStrata as error:
             raise InvalidField("reference_grid", self._header.reference_grid, str(error)) from None
         self._received += size
-        self._chunks += 1
         return storage.TaskColumns(
             size=size, stratum=messages.pack(stratum, "<u4"), tag=tag, ids=ids, id_lengths=id_lengths
         )
 
     def record(self) -> storage.DatasetRecord:
-        """Returns the record of the whole dataset. Raises InvalidField where something is missing or double."""
+        """Returns the record of the whole dataset, to which the upload adds its uid.
+
+        Raises InvalidField where something is missing or double.
+        """
         if self._received != self._header.size:
             raise InvalidField(
                 "size", self._header.size, f"chunks must add up to the header's size; {self._received:,} tasks came"
@@ -122,7 +122,6 @@ class DatasetBuilder:
         ]
         return storage.DatasetRecord(
             name=self._header.name,
-            uid=uuid4().hex,
             size=self._header.size,
             fingerprint=self._fingerprint(),
             reference_grid=self._header.reference_grid,
@@ -130,7 +129,6 @@ class DatasetBuilder:
             has_ids=self._header.has_ids,
             strata=len(self._builder.strata()),
             referenced_tasks=self._referenced,
-            chunks=self._chunks,
             create_time_ms=time.time_ns() // 1_000_000,
         )
 

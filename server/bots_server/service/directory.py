@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from bots_server.errors import RunReplaced
+from bots_server.errors import DatasetNotFound, NotFound, RunReplaced
 from bots_server.replica import Replicas
 from bots_server.service import rules
 from bots_server.storage.v1 import storage_pb2 as storage
@@ -25,23 +25,23 @@ class Directory:
         """Returns what `act` makes of the run.
 
         Raises DatasetNotFound or RunNotFound where the names mean nothing, and RunReplaced where `uid` is given and is
-        not of the run that they mean. Where `act` raises RunReplaced, the run was deleted since it was looked up, and
-        nothing was changed: it is called once more with the run that has the name now.
+        not of a run that they mean. Where `act` raises RunReplaced or DatasetNotFound, the run or its dataset was
+        deleted since it was looked up, and nothing was changed: it is called once more with what has the name now.
         """
         rules.name("dataset", dataset)
         rules.name("run", run)
         rules.uid("run_uid", uid)
-        record, fresh = self._find(dataset, run)
+        record, fresh = self._find(dataset, run, uid)
         while True:
             try:
                 if uid and record.uid != uid:
                     raise RunReplaced(run, uid)
                 return act(record)
-            except RunReplaced:
+            except (RunReplaced, DatasetNotFound):
                 self._forget(record)
                 if fresh:
                     raise
-                record, fresh = self._find(dataset, run)
+                record, fresh = self._find(dataset, run, uid)
 
     def forget(self, dataset: str, run: str) -> None:
         """Forgets a run that was deleted through this server."""
@@ -50,13 +50,20 @@ class Directory:
         if record is not None:
             self._forget(record)
 
-    def _find(self, dataset: str, run: str) -> tuple[storage.RunRecord, bool]:
-        """Returns a run, and whether the store was asked for it just now."""
+    def _find(self, dataset: str, run: str, uid: str) -> tuple[storage.RunRecord, bool]:
+        """Returns a run, and whether the store was asked for it just now. Raises RunReplaced where nothing has the
+        name and `uid` says that something had.
+        """
         with self._lock:
             record = self._runs.get((dataset, run))
         if record is not None:
             return record, False
-        record = self._store.runs.get(self._store.datasets.get(dataset), run)
+        try:
+            record = self._store.runs.get(self._store.datasets.get(dataset), run)
+        except NotFound as missing:
+            if uid:
+                raise RunReplaced(run, uid) from missing
+            raise
         with self._lock:
             if len(self._runs) >= 10_000:  # names are short; this only bounds what a scan over all names may leave
                 self._runs.clear()

@@ -40,9 +40,9 @@ class HistoryHandlers:
                     version=posterior.version,
                     state_uid=uuid4().hex,
                     create_time_ms=now,
-                    expire_time_ms=now + int(request.ttl_seconds * 1000) if request.HasField("ttl_seconds") else 0,
                 ),
                 messages.snapshot_message(posterior, b""),
+                request.ttl_seconds if request.HasField("ttl_seconds") else None,
             )
             return pb.CreateCheckpointResponse(checkpoint=messages.checkpoint_message(checkpoint))
 
@@ -92,6 +92,7 @@ class HistoryHandlers:
                 # Kept beside the event for as long as that, so that folding never looks back.
                 state=messages.snapshot_message(posterior, b""),
             )
+            self._replicas.snapshot_if_due(run, appended.version, appended.snapshot_version)
             return pb.RestoreRunResponse(version=appended.version, run_uid=run.uid)
 
         return self._directory.with_run(request.dataset, request.run, request.run_uid, act)

@@ -1,6 +1,7 @@
 """GetPosteriors, GetRunSummary, WatchRun: looking at a run without changing it."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -19,6 +20,7 @@ from bots_server.service.task_columns import task_column
 from bots_server.storage.v1 import storage_pb2 as storage
 
 CHUNK = 65_536  # tasks; 1 MB a message
+NOTICE_SECONDS = 0.5  # a watcher that left gives its place up so soon
 
 
 class ObservationHandlers:
@@ -75,7 +77,7 @@ class ObservationHandlers:
                 if (summary.run.uid, summary.run.version) != shown:
                     shown = summary.run.uid, summary.run.version
                     yield pb.WatchRunResponse(summary=summary)
-                self._stopping.wait(interval)
+                _wait(interval, self._stopping, context)
         finally:
             self._streams.release()
 
@@ -89,3 +91,11 @@ class ObservationHandlers:
         return messages.summary_message(
             summarise(posterior, replica.dataset.tasks), posterior, current(run, posterior), view.live_leases
         )
+
+
+def _wait(seconds: float, stopping: threading.Event, context: grpc.ServicerContext) -> None:
+    """Waits so long, or until the server stops or the caller is gone."""
+    end = time.monotonic() + seconds
+    while context.is_active() and (left := end - time.monotonic()) > 0:
+        if stopping.wait(min(left, NOTICE_SECONDS)):
+            return

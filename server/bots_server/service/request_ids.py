@@ -9,8 +9,17 @@ from google.protobuf.message import Message
 
 
 def content_digest(request: Message) -> bytes:
-    """Returns 8 bytes that tell the content of a request from another under the same id."""
-    return hashlib.blake2b(request.SerializeToString(deterministic=True), digest_size=8).digest()
+    """Returns 8 bytes that tell the content of a request from another under the same id.
+
+    Who asks, under which id, and of which run are no content: a client that has learned the run's uid since, or a job
+    that was renamed, repeats the same request.
+    """
+    content = type(request)()
+    content.CopyFrom(request)
+    for name in ("request_id", "run_uid", "job"):
+        if name in content.DESCRIPTOR.fields_by_name:
+            content.ClearField(name)
+    return hashlib.blake2b(content.SerializeToString(deterministic=True), digest_size=8).digest()
 
 
 def uuid7() -> str:

@@ -6,9 +6,9 @@ from uuid import uuid4
 from bots.v1 import task_selection_pb2 as pb
 from bots_server import messages
 from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check
-from bots_server.core.posterior import Posterior
-from bots_server.errors import InvalidField, RunExists, RunNotFound
-from bots_server.replica import Replicas
+from bots_server.core.posterior import Posterior, fork
+from bots_server.errors import InvalidField, RunExists, RunNotFound, RunReplaced
+from bots_server.replica import Replica, Replicas
 from bots_server.service import rules
 from bots_server.service.directory import Directory
 from bots_server.service.request_ids import content_digest, uuid7
@@ -56,7 +56,9 @@ class RunHandlers:
 
     def list(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
         records = self._store.runs.list(self._store.datasets.get(rules.name("dataset", request.dataset)))
-        return pb.ListRunsResponse(runs=map(self._current, records))
+        # Held until all are read, so that their dataset is loaded once.
+        replicas = [self._replicas.glance(record) for record in records]
+        return pb.ListRunsResponse(runs=[run for run in map(listed, replicas) if run is not None])
 
     def update(self, request: pb.UpdateRunRequest) -> pb.UpdateRunResponse:
         check_hyperparameters(request.hyperparameters)
@@ -72,7 +74,8 @@ class RunHandlers:
         )
 
         def act(run: storage.RunRecord) -> pb.UpdateRunResponse:
-            self._store.history.append(run, event, request_id=request_id, digest=content_digest(request))
+            appended = self._store.history.append(run, event, request_id=request_id, digest=content_digest(request))
+            self._replicas.snapshot_if_due(run, appended.version, appended.snapshot_version)
             return pb.UpdateRunResponse(run=self._current(run))
 
         return self._directory.with_run(request.dataset, request.name, "", act)
@@ -85,17 +88,13 @@ class RunHandlers:
 
     def _create(self, request: pb.CreateRunRequest, dataset: storage.DatasetRecord) -> tuple[storage.RunRecord, bool]:
         """Stores a new run; where another server was faster, returns that one's."""
-        base: Posterior | None = None
+        values = messages.hyperparameters_message(Hyperparameters())
+        source: tuple[Replica, Posterior] | None = None
         forked_from: pb.ForkPoint | None = None
-        hyperparameters = Hyperparameters()
         if request.HasField("fork_from"):
-            fork = request.fork_from
-            source = self._store.runs.get(dataset, fork.run)
-            replica = self._replicas.get(source)
-            base = replica.at(fork.version) if fork.HasField("version") else replica.view().posterior
-            forked_from = pb.ForkPoint(run=fork.run, version=base.version, run_uid=source.uid)
-            hyperparameters = base.hyperparameters
-        values = messages.hyperparameters_message(hyperparameters)
+            source = replica, posterior = self._source(request.fork_from, dataset)
+            forked_from = pb.ForkPoint(run=replica.run.name, version=posterior.version, run_uid=replica.run.uid)
+            values = messages.hyperparameters_message(posterior.hyperparameters)
         values.MergeFrom(request.hyperparameters)
         retention = pb.Retention()
         retention.CopyFrom(messages.RETENTION)
@@ -110,18 +109,26 @@ class RunHandlers:
             forked_from=forked_from,
             create_time_ms=time.time_ns() // 1_000_000,
         )
-        return self._store.runs.create(record, None if base is None else base_snapshot(base, values))
+        if source is None:
+            return self._store.runs.create(record)
+        base = fork(source[1], source[0].dataset.tasks, messages.hyperparameters(values))
+        return self._store.runs.create(record, messages.snapshot_message(base, b""))
+
+    def _source(self, point: pb.ForkPoint, dataset: storage.DatasetRecord) -> tuple[Replica, Posterior]:
+        """Returns the run to fork from, and its posterior there."""
+        replica = self._replicas.get(self._store.runs.get(dataset, point.run))
+        return replica, replica.at(point.version) if point.HasField("version") else replica.view().posterior
 
     def _current(self, run: storage.RunRecord) -> pb.Run:
         return current(run, self._replicas.get(run).view().posterior)
 
 
-def base_snapshot(posterior: Posterior, hyperparameters: pb.Hyperparameters) -> storage.Snapshot:
-    """Returns the state that a fork starts from, its version 0."""
-    snapshot = messages.snapshot_message(posterior, b"")
-    snapshot.version = 0
-    snapshot.hyperparameters.CopyFrom(hyperparameters)
-    return snapshot
+def listed(replica: Replica) -> pb.Run | None:
+    """Returns a run as it is now; None where it was deleted since it was listed."""
+    try:
+        return current(replica.run, replica.view().posterior)
+    except RunReplaced:
+        return None
 
 
 def current(run: storage.RunRecord, posterior: Posterior) -> pb.Run:

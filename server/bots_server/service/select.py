@@ -21,7 +21,7 @@ from bots_server.service.task_columns import find_ids, tag_number, tag_numbers
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Claim, Part, Store
 
-MAX_ROUNDS = 64  # each offers twice as many spare candidates as the one before: enough for any dataset
+MAX_ROUNDS = 16  # each offers four times as many spare candidates as the one before: enough for any dataset
 SPARE = 8
 
 
@@ -62,18 +62,23 @@ class SelectHandlers:
             return self._claimed(request, replica, view.posterior, draw)
         tasks, draws = take(draw.offer(spare=0))
         if len(tasks) < request.batch_size and not request.allow_fewer:
-            raise TooFewEligible(request.batch_size, shown(draw, len(tasks), leased=0))
+            offers = draw.offer(spare=0)
+            lacking = [part.need - min(part.need, len(part.tasks)) for part in offers]
+            raise TooFewEligible(request.batch_size, shortage(replica.dataset, draw, offers, lacking, leased=0))
         return response(replica, view.posterior, tasks, draws, uuid4().hex)
 
     def _claimed(
         self, request: pb.SelectBatchRequest, replica: Replica, posterior: Posterior, draw: Draw
     ) -> pb.SelectBatchResponse:
-        """Selects against the leases of others: offers candidates, the nearest first, until enough of them are free."""
+        """Selects against the leases of others: offers candidates, the nearest first, until enough of them are free.
+
+        Where a part lacks tasks and has no further candidates, going on is of no use: the claim fails, or takes what
+        there is where fewer will do.
+        """
         selection_id = uuid4().hex
-        spare = SPARE
+        spare, fewer = SPARE, False
         for _ in range(MAX_ROUNDS):
             parts = draw.offer(spare=spare)
-            exhausted = all(part.exhausted for part in parts)
             claim = self._store.leases.claim(
                 replica.run,
                 [Part(part.need, part.tasks.tolist()) for part in parts],
@@ -81,16 +86,18 @@ class SelectHandlers:
                 request_id=request.request_id,
                 digest=content_digest(request),
                 lease_seconds=request.lease_seconds if request.HasField("lease_seconds") else None,
-                allow_fewer=request.allow_fewer and exhausted,
+                allow_fewer=fewer,
             )
             self._metrics.leases_ended("expired", claim.expired)
-            if claim.repeated or not any(claim.short) or (request.allow_fewer and exhausted):
+            if claim.repeated or fewer or not any(claim.short):
                 return claimed_response(replica, claim)
-            if exhausted:
+            short = [part for part, lacking in zip(parts, claim.short, strict=True) if lacking]
+            if any(part.exhausted for part in short) and not request.allow_fewer:
                 break
-            spare *= 4
-        free = request.batch_size - sum(claim.short)
-        raise TooFewEligible(request.batch_size, shown(draw, free, leased=claim.leased))
+            fewer = all(part.exhausted for part in short)
+            if not fewer:
+                spare *= 4
+        raise TooFewEligible(request.batch_size, shortage(replica.dataset, draw, parts, claim.short, claim.leased))
 
 
 def check_selection(request: pb.SelectBatchRequest) -> None:
@@ -177,13 +184,18 @@ def offer_message(
     )
 
 
-def shown(draw: Draw, eligible: int, *, leased: int) -> str:
-    """Returns the counts behind too few eligible tasks, for the message."""
+def shortage(dataset: Dataset, draw: Draw, parts: Sequence[Candidates], lacking: Sequence[int], leased: int) -> str:
+    """Returns the counts behind too few eligible tasks, for the message: of the batch, and of a tag that is short."""
     counts = draw.counts
-    return (
+    eligible = min(counts.eligible, sum(part.need for part in parts) - sum(lacking))
+    message = (
         f"eligible {eligible:,}, of {counts.asked:,} asked: excluded {counts.excluded:,}, "
         f"cooling {counts.cooling:,}, leased {leased:,}"
     )
+    for part, missing in zip(parts, lacking, strict=True):
+        if missing and part.tag is not None:
+            message += f"; tag {dataset.tasks.tags[part.tag]!r} lacks {missing:,} of {part.need:,}"
+    return message
 
 
 def claimed_response(replica: Replica, claim: Claim) -> pb.SelectBatchResponse:
