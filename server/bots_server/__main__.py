@@ -21,7 +21,7 @@ from bots_server.scrape import Workers, answer_scrapes, process_metrics, serve_m
 from bots_server.server import Server
 from bots_server.settings import Settings, settings
 from bots_server.store import Client, Durability, Store, check_redis, choose_durability, connect
-from bots_server.workers import reserve_port, supervise
+from bots_server.workers import reserve_port, supervise, wait_until_listening
 
 GRACE_SECONDS = 10.0
 
@@ -128,7 +128,12 @@ def serve_with_workers(chosen: Settings, stopping: threading.Event) -> None:
     with reserve_port(chosen.host, chosen.port) as reserved, metrics_page(chosen, registry):
         port = reserved.getsockname()[1]
         work = Worker(chosen.model_copy(update={"port": port, "metrics_port": None}))
-        announce(chosen, port)
+
+        def announce_when_ready() -> None:
+            if wait_until_listening(reserved, stopping):
+                announce(chosen, port)
+
+        threading.Thread(target=announce_when_ready, name="announce", daemon=True).start()
         supervise(chosen.processes, work, connections, stopping)
 
 

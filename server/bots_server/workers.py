@@ -33,6 +33,15 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return reserved
 
 
+def wait_until_listening(port: socket.socket, stopping: threading.Event) -> bool:
+    """Returns True once a worker takes connections on a reserved port; False where it is to stop before."""
+    while not stopping.wait(0.05):
+        with socket.socket(port.family, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(port.getsockname()) == 0:
+                return True
+    return False
+
+
 def supervise(count: int, work: Work, connections: dict[str, Connection], stopping: threading.Event) -> None:
     """Keeps `count` workers running until `stopping` is set, then ends them.
 
