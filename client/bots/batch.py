@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from bots.v1 import task_selection_pb2 as pb
 
 if TYPE_CHECKING:
     from bots.run import Run
@@ -40,6 +42,24 @@ class Batch:
     policy_step: int | None
     fallback: bool
     run: Run = field(repr=False)
+
+    @classmethod
+    def of(cls, message: pb.SelectBatchResponse, run: Run, policy_step: int | None) -> Batch:
+        """Returns what the message says."""
+        expire = message.lease_expire_time
+        return cls(
+            tasks=np.array(message.tasks, dtype=np.int64),
+            ids=list(message.ids) or None,
+            means=np.array(message.means, dtype=np.float64),
+            draws=np.array(message.draws, dtype=np.float64),
+            version=message.version,
+            run_uid=message.run_uid,
+            selection_id=message.selection_id,
+            lease_expire_time=expire.ToDatetime(tzinfo=timezone.utc) if message.HasField("lease_expire_time") else None,
+            policy_step=policy_step,
+            fallback=False,
+            run=run,
+        )
 
     def __len__(self) -> int:
         return len(self.tasks)

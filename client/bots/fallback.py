@@ -5,9 +5,9 @@ The first half is held for every call (`bots.channel`). The second half needs to
 runs that are opened with a `Fallback`:
 
  * `select` returns a uniformly random batch, marked `Batch.fallback`, where the service gives none within the deadline.
- * `report` keeps what it cannot deliver and returns None; the next calls of the run deliver it first, with its first
-   request_id, so that it is applied once. At most `pending_reports` are kept: beyond, the oldest is dropped, which is
-   logged and counted in `Run.dropped_reports`.
+ * `report` keeps what it cannot deliver and returns None; the next calls of the run deliver it first (`bots.outbox`),
+   with its first request_id, so that it is applied once. At most `pending_reports` are kept: beyond, the oldest is
+   dropped; and so is one that will never be accepted. Both are logged and counted in `Run.dropped_reports`.
  * After a call that found nobody, the service is asked again at the earliest when the client's timeout has passed:
    until then calls fall back at once, so that a trainer with many small calls keeps its pace.
  * `state_dict` says the newest version that it saw.
@@ -18,20 +18,19 @@ process that ends loses what it has pending: `Run.flush` before that.
 
 from __future__ import annotations
 
-import logging
-import time
-from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from bots.batch import Batch
 from bots.columns import Tasks, indices_and_ids
-from bots.errors import RefusedError
-from bots.v1 import task_selection_pb2 as pb
+from bots.errors import FailedPreconditionError
 
-logger = logging.getLogger("bots")
+if TYPE_CHECKING:
+    from bots.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +76,35 @@ class Wish:
             raise ValueError("exclude: this run has a Fallback without ids, so it could not heed them")
 
 
+def uniform_batch(
+    run: Run, fallback: Fallback, wish: Wish, *, allow_fewer: bool, seed: int | None, policy_step: int | None
+) -> Batch:
+    """Returns a batch without the service. FailedPreconditionError (TOO_FEW_ELIGIBLE): the wish leaves fewer tasks
+    than it asks for, and not `allow_fewer`.
+    """
+    tasks = uniform(np.random.default_rng(seed), fallback, wish)
+    if len(tasks) < wish.batch_size and not allow_fewer:
+        raise FailedPreconditionError(
+            f"batch_size: {wish.batch_size}, must be at most the {len(tasks)} tasks that are left (service away)",
+            code="FAILED_PRECONDITION",
+            reason="TOO_FEW_ELIGIBLE",
+        )
+    unknown = np.full(len(tasks), np.nan)
+    return Batch(
+        tasks=tasks,
+        ids=None if fallback.ids is None else [fallback.ids[task] for task in tasks],
+        means=unknown,
+        draws=unknown,
+        version=None,
+        run_uid=run.uid,
+        selection_id="",
+        lease_expire_time=None,
+        policy_step=policy_step,
+        fallback=True,
+        run=run,
+    )
+
+
 def uniform(rng: np.random.Generator, fallback: Fallback, wish: Wish) -> npt.NDArray[np.int64]:
     """Returns distinct tasks, drawn uniformly from what the wish leaves; fewer than asked where there are not
     enough.
@@ -103,43 +131,3 @@ def uniform(rng: np.random.Generator, fallback: Fallback, wish: Wish) -> npt.NDA
 def _pick(rng: np.random.Generator, eligible: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.int64]:
     tasks = np.flatnonzero(eligible)
     return rng.choice(tasks, size=min(count, len(tasks)), replace=False)
-
-
-class Outbox:
-    """Reports that could not be delivered yet, oldest first. Safe to share among threads: deque is, and each report is
-    in the hands of one thread while it is sent."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._reports: deque[pb.ReportOutcomesRequest] = deque()
-        self.dropped = 0
-
-    def __len__(self) -> int:
-        return len(self._reports)
-
-    def keep(self, report: pb.ReportOutcomesRequest) -> None:
-        """Keeps a report to be sent later; beyond the bound the oldest is dropped."""
-        self._reports.append(report)
-        while len(self._reports) > self._most:
-            self._drop(self._reports.popleft(), "too many are pending")
-
-    def deliver(self, send: Callable[[pb.ReportOutcomesRequest], object], until: float) -> None:
-        """Sends the oldest reports until none is left, time.monotonic() is `until`, or `send` raises, which keeps the
-        report.
-
-        One that the service refuses will never be accepted, and the call under way is not its cause: it is dropped,
-        which is logged and counted.
-        """
-        while self._reports and time.monotonic() < until:
-            report = self._reports.popleft()
-            try:
-                send(report)
-            except RefusedError as refusal:
-                self._drop(report, str(refusal))
-            except BaseException:
-                self._reports.appendleft(report)
-                raise
-
-    def _drop(self, report: pb.ReportOutcomesRequest, why: str) -> None:
-        self.dropped += 1
-        logger.warning("report %s of run %s/%s is dropped: %s", report.request_id, report.dataset, report.run, why)

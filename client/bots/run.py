@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
-from datetime import timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,8 +14,9 @@ from bots import resume
 from bots.batch import Batch
 from bots.channel import Channel, Request, Response
 from bots.columns import Tasks, indices_and_ids, rollouts_column, successes_column
-from bots.errors import DeadlineExceededError, FailedPreconditionError, TemporaryError
-from bots.fallback import Fallback, Outbox, Wish, uniform
+from bots.errors import BrokenError, DeadlineExceededError, FailedPreconditionError, RefusedError, TemporaryError
+from bots.fallback import Fallback, Wish, uniform_batch
+from bots.outbox import Deadline, Outbox
 from bots.request_ids import new_request_id
 from bots.resources import Checkpoint, Event, RunInfo, Summary, hyperparameters_message
 from bots.v1 import task_selection_pb2 as pb
@@ -23,6 +24,8 @@ from bots.v1 import task_selection_pb2 as pb
 if TYPE_CHECKING:
     from bots.channel import Method
     from bots.client import Client
+
+logger = logging.getLogger("bots")
 
 T = TypeVar("T")
 
@@ -52,9 +55,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({self.dataset}/{self.name})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_outbox": Outbox(self.fallback.pending_reports if self.fallback else 0)}
 
     @property
     def _channel(self) -> Channel:
@@ -124,50 +124,10 @@ class Run:
         )
         answer = self._bridged(lambda timeout: self._call(self._channel.stub.SelectBatch, request, timeout))
         if answer is None:
-            return self._uniform_batch(wish, allow_fewer, seed, policy_step)
+            assert self.fallback is not None
+            return uniform_batch(self, self.fallback, wish, allow_fewer=allow_fewer, seed=seed, policy_step=policy_step)
         self._saw(answer.run_uid, answer.version)
-        return Batch(
-            tasks=np.array(answer.tasks, dtype=np.int64),
-            ids=list(answer.ids) or None,
-            means=np.array(answer.means, dtype=np.float64),
-            draws=np.array(answer.draws, dtype=np.float64),
-            version=answer.version,
-            run_uid=answer.run_uid,
-            selection_id=answer.selection_id,
-            lease_expire_time=(
-                answer.lease_expire_time.ToDatetime(tzinfo=timezone.utc)
-                if answer.HasField("lease_expire_time")
-                else None
-            ),
-            policy_step=policy_step,
-            fallback=False,
-            run=self,
-        )
-
-    def _uniform_batch(self, wish: Wish, allow_fewer: bool, seed: int | None, policy_step: int | None) -> Batch:
-        fallback = self.fallback
-        assert fallback is not None
-        tasks = uniform(np.random.default_rng(seed), fallback, wish)
-        if len(tasks) < wish.batch_size and not allow_fewer:
-            raise FailedPreconditionError(
-                f"batch_size: {wish.batch_size}, must be at most the {len(tasks)} tasks that are left (service away)",
-                code="FAILED_PRECONDITION",
-                reason="TOO_FEW_ELIGIBLE",
-            )
-        unknown = np.full(len(tasks), np.nan)
-        return Batch(
-            tasks=tasks,
-            ids=None if fallback.ids is None else [fallback.ids[task] for task in tasks],
-            means=unknown,
-            draws=unknown,
-            version=None,
-            run_uid=self.uid,
-            selection_id="",
-            lease_expire_time=None,
-            policy_step=policy_step,
-            fallback=True,
-            run=self,
-        )
+        return Batch.of(answer, self, policy_step)
 
     def report(
         self,
@@ -232,17 +192,25 @@ class Run:
         client = self.client
         if self.fallback is None:
             return call(client.timeout)
-        if client.away_until is not None and time.monotonic() < client.away_until:
+        away_until = client.away_until
+        if away_until is not None and time.monotonic() < away_until:
             return None
-        deadline = _Deadline(client.timeout)
+        deadline = Deadline(client.timeout)
         try:
-            self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.half)
+            self._deliver_older(deadline)
             result = call(deadline.left())
         except TemporaryError:
             client.away_until = time.monotonic() + client.timeout
             return None
         client.away_until = None
         return result
+
+    def _deliver_older(self, deadline: Deadline) -> None:
+        try:
+            self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.half)
+        except (RefusedError, BrokenError) as error:
+            # It may be the older report's trouble alone; where it is not, the call says so itself.
+            logger.warning("run %s/%s: %d reports stay pending: %s", self.dataset, self.name, len(self._outbox), error)
 
     @property
     def pending_reports(self) -> int:
@@ -251,15 +219,24 @@ class Run:
 
     @property
     def dropped_reports(self) -> int:
-        """Number of reports that were kept and then given up: too many, or refused in the end (only with a
+        """Number of reports that were kept and then given up: too many, or never to be accepted (only with a
         fallback).
         """
         return self._outbox.dropped
 
     def flush(self) -> None:
-        """Delivers the pending reports now. Raises a TemporaryError where the service is still away; they are kept."""
-        deadline = _Deadline(self.client.timeout)
-        self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.end)
+        """Delivers the pending reports now; where it raises, those that are left are kept.
+
+        DeadlineExceededError: some are left when the client's timeout has passed. Another error of `bots.errors`: one
+        could not be delivered.
+        """
+        deadline = Deadline(self.client.timeout)
+        if not self._outbox.deliver(lambda report: self._send(report, deadline.left()), deadline.end):
+            raise DeadlineExceededError(
+                f"run {self.dataset}/{self.name}: {self.pending_reports} reports are pending still after "
+                f"{self.client.timeout:.3g} s",
+                code="DEADLINE_EXCEEDED",
+            )
         self.client.away_until = None
 
     def release(self, selection_id: str) -> int:
@@ -436,16 +413,3 @@ class Run:
             )
         self.uid = uid
         self._version = max(version, self._version or 0)
-
-
-class _Deadline:
-    """One call's time, shared by the calls that it is made of."""
-
-    def __init__(self, seconds: float) -> None:
-        self.end = time.monotonic() + seconds
-        # Older reports get the first half, so that the call itself gets its turn.
-        self.half = self.end - seconds / 2
-
-    def left(self) -> float:
-        """Seconds left, a little at least, so that a call is made."""
-        return max(0.001, self.end - time.monotonic())

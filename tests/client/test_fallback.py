@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import pickle
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -16,6 +18,7 @@ from google.protobuf.message import Message
 
 import bots
 from bots.fallback import Wish, uniform
+from bots.v1 import task_selection_pb2 as pb
 from tests.client.recorder import METHODS, Recorder, fails, never
 
 Answers = dict[str, Callable[[Any, grpc.ServicerContext], Message]]
@@ -28,6 +31,15 @@ def chi_square_limit(degrees: int) -> float:
     (Laurent and Massart 2000, lemma 1)."""
     x = -np.log(1e-9)
     return float(degrees + 2 * np.sqrt(degrees * x) + 2 * x)
+
+
+def keep(recorder: Recorder, run: bots.Run, *tasks: int) -> None:
+    """Leaves the run with a pending report for each task, and the service back."""
+    recorder.answers["ReportOutcomes"] = fails(grpc.StatusCode.ABORTED)
+    for task in tasks:
+        assert run.report(task, 1, 1) is None
+    del recorder.answers["ReportOutcomes"]
+    run.client.away_until = time.monotonic()
 
 
 @pytest.mark.parametrize("away", [SILENT, STORE_AWAY], ids=["silent", "store away"])
@@ -102,17 +114,61 @@ def test_the_pending_reports_are_bounded(
     assert [list(call.request.tasks) for call in recorder.calls] == [[2], [3]]
 
 
-def test_a_refused_report_does_not_hold_up_the_others(recorder: Recorder, client: bots.Client) -> None:
-    """A kept report that is refused in the end (its run was deleted) is dropped and counted; the call goes on."""
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (grpc.StatusCode.FAILED_PRECONDITION, "REQUEST_TOO_OLD"),
+        (grpc.StatusCode.FAILED_PRECONDITION, "RUN_REPLACED"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"),
+    ],
+)
+def test_a_report_that_will_never_be_accepted_does_not_hold_up_the_others(
+    recorder: Recorder, client: bots.Client, caplog: pytest.LogCaptureFixture, status: grpc.StatusCode, reason: str
+) -> None:
+    """A kept report that is ruled out for good is dropped, which is logged and counted; the call goes on."""
     run = client.run("d", "r", fallback=bots.Fallback(size=9))
-    recorder.answers["ReportOutcomes"] = fails(grpc.StatusCode.UNAVAILABLE)
-    client.timeout = 0.2
-    run.report(0, 1, 1)
-    client.timeout = 20
-    client.away_until = time.monotonic()
-    recorder.answers["ReportOutcomes"] = fails(grpc.StatusCode.FAILED_PRECONDITION, "REQUEST_TOO_OLD", times=1)
-    assert run.report(1, 1, 1) is not None
+    keep(recorder, run, 0)
+    recorder.answers["ReportOutcomes"] = fails(status, reason, message="never", times=1)
+    with caplog.at_level(logging.WARNING, "bots"):
+        assert run.report(1, 1, 1) is not None
     assert (run.pending_reports, run.dropped_reports) == (0, 1)
+    assert "is dropped: never" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, bots.UnauthenticatedError),
+        (grpc.StatusCode.NOT_FOUND, bots.NotFoundError),
+        (grpc.StatusCode.UNIMPLEMENTED, bots.UnimplementedError),
+        (grpc.StatusCode.INTERNAL, bots.InternalError),
+    ],
+)
+def test_a_report_is_kept_through_trouble_that_can_be_mended(
+    recorder: Recorder,
+    client: bots.Client,
+    caplog: pytest.LogCaptureFixture,
+    status: grpc.StatusCode,
+    error: type[bots.BotsError],
+) -> None:
+    """A wrong token, a run that is not there while Redis is put back, a fault of the service: kept reports wait it out,
+    in their order, and the call under way has its own answer."""
+    run = client.run("d", "r", fallback=bots.Fallback(size=9))
+    keep(recorder, run, 0, 1)
+    recorder.answers["ReportOutcomes"] = fails(status, message="not now")
+    recorder.calls.clear()
+    with caplog.at_level(logging.WARNING, "bots"):
+        assert not run.select(1).fallback
+    assert "2 reports stay pending: " in caplog.text
+    with pytest.raises(error, match="not now"):
+        run.flush()
+    assert [list(call.request.tasks) for call in recorder.of("ReportOutcomes")] == [[0], [0]]
+    assert (run.pending_reports, run.dropped_reports) == (2, 0)
+    del recorder.answers["ReportOutcomes"]
+    recorder.calls.clear()
+    run.flush()
+    assert [list(call.request.tasks) for call in recorder.calls] == [[0], [1]]
+    assert (run.pending_reports, run.dropped_reports) == (0, 0)
 
 
 def test_what_must_be_fixed_is_raised_all_the_same(recorder: Recorder, client: bots.Client) -> None:
@@ -134,6 +190,42 @@ def test_flush_says_that_the_service_is_away(recorder: Recorder, client: bots.Cl
     with pytest.raises(bots.AbortedError):
         run.flush()
     assert run.pending_reports == 1
+
+
+def test_flush_says_that_time_was_too_short(recorder: Recorder, client: bots.Client) -> None:
+    """A flush that returns has delivered everything: where the deadline passes before, it says how much is left."""
+    run = client.run("d", "r", fallback=bots.Fallback(size=3))
+    keep(recorder, run, 0, 1)
+    client.timeout = 1e-9
+    with pytest.raises(bots.DeadlineExceededError, match="2 reports are pending") as late:
+        run.flush()
+    assert late.value.code == "DEADLINE_EXCEEDED"
+    assert run.pending_reports == 2
+
+
+def test_a_flush_waits_for_what_another_thread_has_under_way(recorder: Recorder, client: bots.Client) -> None:
+    """A report is pending until it is acknowledged; a flush beside who sends it ends at its own deadline."""
+    run = client.run("d", "r", fallback=bots.Fallback(size=3))
+    keep(recorder, run, 0)
+    arrived, answer = threading.Event(), threading.Event()
+
+    def slowly(request: Any, context: grpc.ServicerContext) -> Message:
+        arrived.set()
+        assert answer.wait(60)
+        return pb.ReportOutcomesResponse()
+
+    recorder.answers["ReportOutcomes"] = slowly
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(run.flush)
+        assert arrived.wait(60)
+        client.timeout = 0.2
+        with pytest.raises(bots.DeadlineExceededError):
+            run.flush()
+        assert run.pending_reports == 1
+        answer.set()
+        first.result(60)
+    run.flush()
+    assert run.pending_reports == 0
 
 
 def test_pending_reports_stay_behind_when_pickled(recorder: Recorder, client: bots.Client) -> None:
