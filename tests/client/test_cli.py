@@ -193,6 +193,54 @@ def test_the_loop_by_hand(call: Bots, service: Service, tmp_path: Path) -> None:
     assert len(run.select(26)) == 26  # the lease is released
 
 
+def outcomes_csv(folder: Path, ids: list[str]) -> Path:
+    file = folder / "outcomes.csv"
+    file.write_text("\n".join(["id,successes,rollouts", *(f"{task_id},4,4" for task_id in ids)]))
+    return file
+
+
+def outcomes_parquet(folder: Path, ids: list[str]) -> Path:
+    file = folder / "outcomes.parquet"
+    pa.parquet.write_table(pa.table({"rollouts": [4] * len(ids), "id": ids, "successes": [4.0] * len(ids)}), file)
+    return file
+
+
+def outcomes_json_lines(folder: Path, ids: list[str]) -> Path:
+    file = folder / "outcomes.jsonl"
+    file.write_text("\n".join(f'{{"id": "{task_id}", "successes": 4, "rollouts": 4}}' for task_id in ids))
+    return file
+
+
+@pytest.mark.parametrize("form", [outcomes_csv, outcomes_parquet, outcomes_json_lines])
+def test_outcomes_in_a_file_are_credited_to_the_ids_as_written(
+    call: Bots, service: Service, tmp_path: Path, form: Callable[[Path, list[str]], Path]
+) -> None:
+    """An id that looks like a number is an id all the same: 007 and 010 are not 7 and 10."""
+    ids = ["007", "010", "7", "10"]
+    service.client.create_dataset("agents", ids=ids)
+    run = service.client.create_run("agents", "one")
+    assert call("report", "agents/one", "--csv", form(tmp_path, ["007", "010"])).out == "version 1\n"
+    (event,) = run.events()
+    assert isinstance(event.kind, bots.ReportEvent)
+    assert [ids[task] for task in event.kind.tasks] == ["007", "010"]
+
+
+def test_outcomes_in_a_parquet_file_may_be_by_index(call: Bots, service: Service, tmp_path: Path) -> None:
+    """A Parquet file of outcomes does what the CSV file does; without `task` and `id` it says what it wants."""
+    service.client.create_dataset("letters", size=26)
+    run = service.client.create_run("letters", "one")
+    file = tmp_path / "outcomes.parquet"
+    columns = {"task": [5, 6], "successes": [1.0, 0.0], "rollouts": [4, 4]}
+    pa.parquet.write_table(pa.table(columns), file)
+    assert call("report", "letters/one", "--csv", file).out == "version 1\n"
+    (event,) = run.events()
+    assert isinstance(event.kind, bots.ReportEvent)
+    assert (event.kind.tasks.tolist(), event.kind.successes.tolist()) == ([5, 6], [1, 0])
+    del columns["task"]
+    pa.parquet.write_table(pa.table(columns), file)
+    assert call("report", "letters/one", "--csv", file).err == f"error: {file}: no column 'task' or 'id'\n"
+
+
 def test_the_history_from_the_shell(call: Bots, service: Service) -> None:
     """Checkpoints are made, listed, gone back to and deleted; the events tell it."""
     service.client.create_dataset("letters", size=26)

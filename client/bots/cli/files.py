@@ -22,10 +22,13 @@ CSV = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst")
 class Table:
     """The columns of a file that were asked for."""
 
-    def __init__(self, path: Path, numbers: Collection[str], texts: Collection[str]) -> None:
+    def __init__(
+        self, path: Path, numbers: Collection[str], texts: Collection[str], *, optional: Collection[str] = ()
+    ) -> None:
         """Reads a file, or with "-" CSV from the standard input.
 
         numbers, texts  names of columns to read as numbers and as texts.
+        optional        those of them that may be missing.
         ValueError: the ending is unknown, a column is missing, or does not hold what it should. OSError: cannot be
         read.
         """
@@ -34,7 +37,7 @@ class Table:
             self._table = _read(path, set(numbers), set(texts))
         except pa.ArrowException as error:
             raise ValueError(f"{path}: {error}") from error
-        missing = [column for column in (*numbers, *texts) if column not in self._table.column_names]
+        missing = [column for column in (*numbers, *texts) if not (column in self or column in optional)]
         if missing:
             columns = ", ".join(self._table.column_names)
             raise ValueError(f"{path}: no column {missing[0]!r}; there are {columns}")

@@ -108,7 +108,7 @@ def _from_arguments(outcomes: list[str]) -> tuple[list[Any], list[float], list[i
 
 
 def _from_file(path: Path) -> tuple[Any, Any, Any]:
-    table = Table(path, ("successes", "rollouts"), ())
+    table = Table(path, ("task", "successes", "rollouts"), ("id",), optional=("task", "id"))
     if "id" in table:
         tasks: Any = table.texts("id")
     elif "task" in table:
