@@ -101,7 +101,7 @@ def server_delayed(deployment: Deployment, rng: random.Random) -> None:
     """A server's answers come late."""
     front = rng.choice(deployment.servers).front
     front.delay_seconds = rng.uniform(0.05, 0.5)
-    time.sleep(1.0)
+    time.sleep(0.7)
     front.delay_seconds = 0.0
 
 
@@ -181,7 +181,7 @@ def redis_disk_full(deployment: Deployment, rng: random.Random) -> None:
     """The append-only file cannot grow. With appendfsync always Redis ends by itself then, and is started again."""
     files = (deployment.primary.directory / "appendonlydir").glob("*.aof")
     limit_files(deployment.primary, max(file.stat().st_size for file in files) + rng.randrange(2000))
-    time.sleep(rng.uniform(0.5, 1.5))
+    time.sleep(rng.uniform(0.4, 1.0))
     process = deployment.primary.process
     assert process is not None
     if process.poll() is None:

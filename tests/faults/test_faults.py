@@ -152,7 +152,7 @@ def test_min_replicas_to_write_bounds_what_a_failover_loses(hasty: Deployment) -
 
 def test_sentinel_fails_over() -> None:
     """Sentinel makes the replica the primary, and no report that it had is lost."""
-    with deployed("sentinel", "replica", TASKS) as deployment:
+    with deployed("sentinel", "replica", TASKS, servers=1) as deployment:
         verdict, _ = judged(deployment, [BY_NAME["primary_killed"]])
         assert verdict.lost == 0
 
