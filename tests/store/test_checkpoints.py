@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from bots_server.errors import CheckpointExists, CheckpointNotFound, RunReplaced
@@ -13,9 +11,19 @@ from tests.store import records
 from tests.valkey import wait_until
 
 
-def checkpoint(name: str, version: int = 1, expire_time_ms: int = 0) -> storage_pb2.Checkpoint:
-    uid = name.encode().hex().ljust(32, "0")
-    return storage_pb2.Checkpoint(name=name, version=version, state_uid=uid, expire_time_ms=expire_time_ms)
+def checkpoint(name: str, version: int = 1) -> storage_pb2.Checkpoint:
+    return storage_pb2.Checkpoint(name=name, version=version, state_uid=name.encode().hex().ljust(32, "0"))
+
+
+def put(store: Store, run: storage_pb2.RunRecord, name: str, ttl_seconds: float | None = None) -> int:
+    """Returns the time at which the checkpoint expires; 0: never."""
+    return store.checkpoints.put(run, checkpoint(name), storage_pb2.Snapshot(), ttl_seconds).expire_time_ms
+
+
+def now(store: Store) -> int:
+    """Returns Redis' time in milliseconds."""
+    seconds, microseconds = store._client.time()
+    return seconds * 1000 + microseconds // 1000
 
 
 def test_put_and_get(store: Store) -> None:
@@ -51,13 +59,13 @@ def test_delete(store: Store) -> None:
 def test_expiry(store: Store) -> None:
     """A checkpoint whose time is over is gone with its state; the others stay."""
     run = records.run(store)
-    over = time.time_ns() // 1_000_000 + 30
     for i in range(250):
-        store.checkpoints.put(run, checkpoint(f"over-{i}", expire_time_ms=over + 3_600_000), storage_pb2.Snapshot())
-    store.checkpoints.put(run, checkpoint("later", expire_time_ms=over + 7_200_000), storage_pb2.Snapshot())
-    store.checkpoints.put(run, checkpoint("ever"), storage_pb2.Snapshot())
+        put(store, run, f"over-{i}", 3600)
+    put(store, run, "later", 7200)
+    put(store, run, "ever")
     assert len(store.checkpoints.list(run)) == 252
     expiry = keys.of_run(run).checkpoint_expiry
+    over = now(store) + 30
     for i in range(250):
         store._client.zadd(expiry, {checkpoint(f"over-{i}").state_uid + f"over-{i}": over})
     wait_until(lambda: len(store.checkpoints.list(run)) == 2, "250 are over")
@@ -65,9 +73,42 @@ def test_expiry(store: Store) -> None:
     assert store._client.hlen(keys.of_run(run).states) == 2
 
 
-def test_deleted_run(store: Store) -> None:
-    """A deleted run takes no checkpoints."""
+def test_lifetime(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lifetime counts by Redis' clock alone, and is shown the same by whatever reads the checkpoint."""
     run = records.run(store)
+    monkeypatch.setattr("time.time_ns", lambda: 0)
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    before = now(store)
+    expires = put(store, run, "a", 3600)
+    assert before + 3_600_000 <= expires <= now(store) + 3_600_000
+    assert store.checkpoints.get(run, "a")[0].expire_time_ms == expires
+    assert [one.expire_time_ms for one in store.checkpoints.list(run)] == [expires]
+
+
+def test_a_repeat_extends(store: Store) -> None:
+    """A repeat with a lifetime lives to the later end of the two; with none it is kept until it is deleted."""
+    run = records.run(store)
+    hour = put(store, run, "a", 3600)
+    assert put(store, run, "a", 60) == hour
+    two = put(store, run, "a", 7200)
+    assert two >= hour + 3_600_000
+    assert store.checkpoints.list(run)[0].expire_time_ms == two
+    assert put(store, run, "a") == 0
+    assert put(store, run, "a", 60) == 0
+    assert store.checkpoints.list(run)[0].expire_time_ms == 0
+    assert store._client.zcard(keys.of_run(run).checkpoint_expiry) == 0
+
+
+def test_deleted_run(store: Store) -> None:
+    """A deleted run has no checkpoints to list, to read or to delete: it is replaced, not empty."""
+    run = records.run(store)
+    put(store, run, "a")
     store.runs.delete(run)
-    with pytest.raises(RunReplaced):
-        store.checkpoints.put(run, checkpoint("a"), storage_pb2.Snapshot())
+    for call in (
+        lambda: store.checkpoints.put(run, checkpoint("a"), storage_pb2.Snapshot()),
+        lambda: store.checkpoints.list(run),
+        lambda: store.checkpoints.get(run, "a"),
+        lambda: store.checkpoints.delete(run, "a"),
+    ):
+        with pytest.raises(RunReplaced, match=run.uid):
+            call()

@@ -460,7 +460,7 @@ class Checkpoint(google.protobuf.message.Message):
     """The state is kept beside the events, under this uid."""
     create_time_ms: builtins.int
     expire_time_ms: builtins.int
-    """0: kept until deleted."""
+    """0: kept until deleted. Filled in when it is read: it is kept beside the checkpoint, where a repeat may extend it."""
     def __init__(
         self,
         *,
