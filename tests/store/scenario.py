@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Part, Store
+from bots_server.store import Part, Store, keys
 from tests.store import records
 
 
@@ -48,7 +48,7 @@ def everything(store: Store, name: str = "guru-math") -> None:
     assert store.history.sync(run, newest.version, newest.nonce).events == []
 
     checkpoint = storage_pb2.Checkpoint(name="best", version=1, state_uid="b" * 32)
-    assert store.checkpoints.put(run, checkpoint, state) == checkpoint
+    assert store.checkpoints.put(run, checkpoint, state, ttl_seconds=60).expire_time_ms
     assert store.checkpoints.put(run, checkpoint, state) == checkpoint
     assert store.checkpoints.get(run, "best") == (checkpoint, state)
     assert store.checkpoints.list(run) == [checkpoint]
@@ -56,6 +56,7 @@ def everything(store: Store, name: str = "guru-math") -> None:
     fork, _ = store.runs.create(records.run_record(of, "fork"), newest)
     assert store.history.snapshot(fork) == storage_pb2.Snapshot(version=0, updates=12)
     store.runs.delete(fork)
-    store.datasets.rebuild_index()
+    store._client.unlink(keys.DATASETS)
+    assert store.datasets.list() == [of]
     store.datasets.delete(name, delete_runs=True)
     assert store.datasets.list() == []

@@ -103,7 +103,6 @@ def test_list(store: Store) -> None:
     assert [record.name for record in store.datasets.list()] == ["a", "b", "c"]
     assert store._client.smembers(keys.DATASETS) == {b"a", b"b", b"c"}
     store._client.delete(keys.DATASETS)
-    store.datasets.rebuild_index()
     assert [record.name for record in store.datasets.list()] == ["a", "b", "c"]
 
 

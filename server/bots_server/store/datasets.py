@@ -108,6 +108,8 @@ class Datasets:
 
     def list(self) -> list[storage_pb2.DatasetRecord]:
         """Returns all datasets, by name."""
+        if not self._database.command("EXISTS", keys.DATASETS):
+            self._index()
         names = sorted(name.decode() for name in self._database.command("SMEMBERS", keys.DATASETS))
         records = []
         for name in names:
@@ -164,11 +166,13 @@ class Datasets:
                 raise DatasetHasRuns(name, runs)
         raise Conflict(f"name = {name!r}: its runs change all the time; repeat")
 
-    def rebuild_index(self) -> None:
-        """Finds every dataset by SCAN and lists it again; for an index that was lost."""
+    def _index(self) -> None:
+        """Makes an index that was lost, or deleted to this end: finds every dataset by SCAN."""
         with failures():
-            for key in self._database.client.scan_iter(match=keys.EVERY_DATASET, count=1000):
-                _remember(self._database, key.decode().partition("{")[2].partition("}")[0])
+            found = list(self._database.client.scan_iter(match=keys.EVERY_DATASET, count=1000))
+        if found:  # all at once, so that nobody meets half an index
+            names = (key.decode().partition("{")[2].partition("}")[0] for key in found)
+            self._database.command("SADD", keys.DATASETS, *names)
 
     def _run_records(self, record: storage_pb2.DatasetRecord) -> Iterator[storage_pb2.RunRecord]:
         values = self._database.command("HVALS", keys.runs(record.name, record.uid))

@@ -5,7 +5,8 @@ Cluster and each transition is one script. Of the name and not of the uid, becau
 transition. Keys of content carry uids, so that a dataset or run created again under its name shares no key with the one
 before.
 
-    bots:datasets                      set     names of datasets: an index that lacks no living one
+    bots:datasets                      set     names of datasets: an index that lacks no living one. Where it is missing
+                                               (lost, or deleted to this end) the next listing makes it, by SCAN
     bots:{NAME}:dataset                hash    uid, fingerprint, record (DatasetRecord); until deleted
     bots:{NAME}:touch                  string  a write to wait for where a repeat writes nothing; a second
     bots:{NAME}:DATASET:strata         string  StrataTable; an hour, and once committed until deleted
