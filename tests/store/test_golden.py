@@ -15,6 +15,7 @@ import pytest
 from bots.v1 import task_selection_pb2
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import Part, Store, connect
+from tests.store import records
 from tests.valkey import valkey
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -132,7 +133,7 @@ def test_what_was_stored_loads(store: Store, file: Path) -> None:
     assert (claimed.repeated, claimed.taken, claimed.offer) == (True, [0, 1], OFFER)
     again = store.history.append(RUN, REPORTED, request_id=REPORTED.request_id, digest=b"contents")
     assert (again.repeated, again.version) == (True, 1)
-    assert store.history.append(RUN, CHANGED, request_id=RUN.uid, digest=b"contents").version == 4
+    assert store.history.append(RUN, CHANGED, request_id=records.request_id(), digest=b"contents").version == 4
 
 
 def _decoded(word: str) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
+import uuid
 
 import pytest
 
-from bots_server.errors import RequestIdReused, RequestTooOld, RunReplaced, VersionMismatch
+from bots_server.errors import InvalidField, RequestIdReused, RequestTooOld, RunReplaced, VersionMismatch
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import Store, StoredEvent, keys
 from tests.store import records
@@ -76,6 +78,23 @@ def test_late_ids_are_taken_while_all_are_known(store: Store) -> None:
     records.append(store, run)
     with pytest.raises(RequestTooOld):
         store.history.append(run, records.report(), request_id=records.request_id(50), digest=b"contents")
+
+
+def test_ids_from_a_clock_that_is_ahead(store: Store) -> None:
+    """An id more than 300 s ahead of Redis' clock is refused, so that it makes nobody's ids old; a repeat never is."""
+    run = records.run(store, request_memory=3)
+    now = time.time_ns() // 1_000_000
+    for ahead in (330_000, 4_102_444_800_000):
+        one = records.request_id(now + ahead)
+        with pytest.raises(InvalidField, match=f"request_id = '{one}': must not be more than 300 s ahead of Redis"):
+            store.history.append(run, records.report(), request_id=one, digest=b"contents")
+    assert (store.history.sync(run, 0, b"").version, store._client.zcard(keys.of_run(run).requests)) == (0, 0)
+    one = records.request_id(now + 270_000)
+    assert store.history.append(run, records.report(), request_id=one, digest=b"contents").version == 1
+    kept = uuid.UUID(records.request_id(now + 600_000)).bytes  # by a server that had no such rule
+    store._client.zadd(keys.of_run(run).requests, {kept + b"contents" + (7).to_bytes(8, "big"): 0})
+    again = store.history.append(run, records.report(), request_id=str(uuid.UUID(bytes=kept)), digest=b"contents")
+    assert (again.version, again.repeated) == (7, True)
 
 
 def test_expected_version(store: Store) -> None:
@@ -169,7 +188,30 @@ def test_pages(store: Store) -> None:
     for _ in range(32):
         records.append(store, run, large)
     assert 4 <= len(store.history.sync(run, 1500, rest.events[-1].nonce).events) <= 12
-    assert 14 <= len(store.history.events(run, 1500, 10_000).events) <= 78
+    listed = store.history.events(run, 1490, 10_000)
+    assert [event.version for event in listed.events] == list(range(1491, 1514))  # 4 MiB hold 13 large ones
+    assert listed.version == 1532
+
+
+def test_listing_has_a_size(store: Store) -> None:
+    """A listing ends before the event that would make it more than 4 MiB, but has one event at least."""
+    run = records.run(store)
+    for size in (3 << 20, 1 << 20, 5 << 20, 100):
+        records.append(store, run, records.report(job="j" * size))
+    assert [event.version for event in store.history.events(run, 0, 10).events] == [1]
+    assert [event.version for event in store.history.events(run, 1, 10).events] == [2]
+    assert [event.version for event in store.history.events(run, 2, 10).events] == [3]
+    assert [event.version for event in store.history.events(run, 3, 10).events] == [4]
+
+
+def test_listing_many(store: Store) -> None:
+    """A listing of thousands of small events is complete, whatever their number."""
+    run = records.run(store)
+    for _ in range(2100):
+        records.append(store, run)
+    for after, limit in ((0, 10_000), (0, 2100), (3, 1024), (0, 1025), (76, 2024), (2, 7), (0, 8), (2092, 8)):
+        listed = store.history.events(run, after, limit).events
+        assert [event.version for event in listed] == list(range(after + 1, min(2100, after + limit) + 1))
 
 
 def test_events(store: Store) -> None:

@@ -158,6 +158,19 @@ def test_the_clock_frees(store: Store) -> None:
     assert leases(store, run) == 3
 
 
+def test_only_live_leases_are_released(store: Store) -> None:
+    """A lease that is over was ended by the clock: neither a release nor a report counts it as released."""
+    run = records.run(store)
+    claim(store, run, (2, [1, 2]), selection="one")
+    claim(store, run, (2, [3, 4]), selection="two")
+    store._client.zadd(keys.of_run(run).leases, {"1": 1, "3": 1})  # their time is over
+    assert store.leases.release(run, "one") == 1
+    one = records.request_id()
+    appended = store.history.append(run, records.report(), request_id=one, digest=b"contents", selection_id="two")
+    assert appended.released == 1
+    assert kept(store, run) == [0, 0, 0]
+
+
 def test_deleted_run(store: Store) -> None:
     """A deleted run gives no tasks."""
     run = records.run(store)

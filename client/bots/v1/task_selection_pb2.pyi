@@ -35,9 +35,10 @@ Errors are canonical gRPC status codes. The message names field, value and rule;
 
 Conventions: names match [a-z0-9][a-z0-9._-]{0,62}. A uid is 32 hexadecimal digits, random, and never used again: a
 run deleted and created again has the same name and another uid. A run's version is the number of its events. A
-request_id is a UUID of version 7 (RFC 9562) in its 36-character text form; it makes a call safe to repeat. "Task" is
-an index from 0 to size - 1; where the dataset has ids, an id does wherever an index does. Unknown is absent, never a
-magic number, except NaN in packed columns.
+request_id is a UUID of version 7 (RFC 9562) in its 36-character text form; it makes a call safe to repeat. Its time
+says which ids are too old to know, so clocks matter: in ReportOutcomes, UpdateRun and RestoreRun it must not be more
+than 300 s ahead of Redis' clock. "Task" is an index from 0 to size - 1; where the dataset has ids, an id does wherever
+an index does. Unknown is absent, never a magic number, except NaN in packed columns.
 """
 
 import builtins
@@ -381,7 +382,7 @@ class Hyperparameters(google.protobuf.message.Message):
     pending outcomes. Where pending rollouts reach a lowered R, the change of R applies them. Default 0.
     """
     tolerance: builtins.float
-    """A deviation below this many pseudo-counts is dropped, in [0, 1e-4]; 0: never, the equations exactly. Below a
+    """A deviation below this many pseudo-counts is dropped, in [0, 1e-6]; 0: never, the equations exactly. Below a
     forgetting of 0.01 the bound is this times 100 forgetting, so that what is dropped never adds up. Default 1e-6.
     """
     cooldown: builtins.int
@@ -601,7 +602,8 @@ class CreateRunResponse(google.protobuf.message.Message):
     CREATED_FIELD_NUMBER: builtins.int
     created: builtins.bool
     """False: it existed, with equal content. Equal: the hyperparameters that it was created with (not what UpdateRun has
-    made of them), its retention, and the run it forked from (and the version, where one is asked for).
+    made of them; for a fork, those that the request has), its retention, and the run it forked from (and the version,
+    where one is asked for).
     """
     @property
     def run(self) -> global___Run: ...
@@ -1447,7 +1449,7 @@ class CreateCheckpointRequest(google.protobuf.message.Message):
     version: builtins.int
     """Absent: the newest."""
     ttl_seconds: builtins.float
-    """In (0, 315,360,000]. Absent: for ever."""
+    """In (0, 315,360,000], by Redis' clock. Absent: for ever. A repeat lets the checkpoint live to the later end of the two."""
     def __init__(
         self,
         *,

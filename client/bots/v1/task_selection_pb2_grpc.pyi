@@ -35,9 +35,10 @@ Errors are canonical gRPC status codes. The message names field, value and rule;
 
 Conventions: names match [a-z0-9][a-z0-9._-]{0,62}. A uid is 32 hexadecimal digits, random, and never used again: a
 run deleted and created again has the same name and another uid. A run's version is the number of its events. A
-request_id is a UUID of version 7 (RFC 9562) in its 36-character text form; it makes a call safe to repeat. "Task" is
-an index from 0 to size - 1; where the dataset has ids, an id does wherever an index does. Unknown is absent, never a
-magic number, except NaN in packed columns.
+request_id is a UUID of version 7 (RFC 9562) in its 36-character text form; it makes a call safe to repeat. Its time
+says which ids are too old to know, so clocks matter: in ReportOutcomes, UpdateRun and RestoreRun it must not be more
+than 300 s ahead of Redis' clock. "Task" is an index from 0 to size - 1; where the dataset has ids, an id does wherever
+an index does. Unknown is absent, never a magic number, except NaN in packed columns.
 """
 
 import abc

@@ -6,7 +6,14 @@ import secrets
 import uuid
 from dataclasses import dataclass
 
-from bots_server.errors import RequestIdReused, RequestTooOld, RunReplaced, VersionMismatch, VersionNotFound
+from bots_server.errors import (
+    InvalidField,
+    RequestIdReused,
+    RequestTooOld,
+    RunReplaced,
+    VersionMismatch,
+    VersionNotFound,
+)
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys
 from bots_server.store.database import Database
@@ -14,6 +21,7 @@ from bots_server.store.database import Database
 _PAGE_EVENTS = 1024
 _PAGE_BYTES = 1 << 20
 _LIST_BYTES = 4 << 20
+_AHEAD_SECONDS = 300  # that the clock of who makes request ids may be ahead of Redis'
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class History:
 
         A selection sees every report acknowledged before it was asked (on the same Redis primary): it syncs first. A
         page ends with its 1,024th event, or with the one that makes it 1 MiB, or some few after that; where the server
-        is up to date, no event travels.
+        is up to date, no event travels. A replica, which may be behind, is StoreUnavailable.
         """
         key = keys.of_run(run)
         answer = self._database.run(
@@ -95,7 +103,8 @@ class History:
         of the content, at least 8 bytes, so that an id used for something else is seen. `state`: with a `restored`
         event alone, what it goes back to; it is kept under `event.restored.state_uid` as long as the event.
 
-        Raises RunReplaced, RequestIdReused, RequestTooOld, VersionMismatch, NotDurable.
+        Raises RunReplaced, RequestIdReused, RequestTooOld, InvalidField where the id's time is more than 300 s ahead,
+        VersionMismatch, NotDurable.
         """
         key = keys.of_run(run)
         status, *versions = self._database.store(
@@ -120,6 +129,7 @@ class History:
                 run.retention.request_memory,
                 "" if state is None else event.restored.state_uid,
                 b"" if state is None else state.SerializeToString(),
+                _AHEAD_SECONDS * 1000,
             ],
         )
         if status == b"gone":
@@ -129,6 +139,10 @@ class History:
             raise RequestIdReused(request_id)
         if status == b"old":
             raise RequestTooOld(request_id)
+        if status == b"ahead":
+            raise InvalidField(
+                "request_id", request_id, f"must not be more than {_AHEAD_SECONDS} s ahead of Redis' clock"
+            )
         if status == b"mismatch":
             raise VersionMismatch(expected_version or 0, version)
         if status == b"repeated":
@@ -163,25 +177,23 @@ class History:
         return bool(kept)
 
     def events(self, run: storage_pb2.RunRecord, after: int, limit: int) -> Page:
-        """Returns at most `limit` events above version `after`, oldest first; fewer where they are more than 4 MiB.
-        Raises RunReplaced."""
+        """Returns at most `limit` events above version `after`, oldest first; fewer where they are more than 4 MiB,
+        but one at least. Raises RunReplaced."""
         key = keys.of_run(run)
         events: list[StoredEvent] = []
         size = 0
-        version = self._database.command("HGET", key.run, "version")
-        if version is None:
-            raise RunReplaced(run.name, run.uid)
-        # Some at a time, because one event may be a megabyte; the history only grows at its end.
-        while len(events) < limit and size < _LIST_BYTES:
-            count = min(64, limit - len(events))
-            entries = self._database.command("XRANGE", key.events, f"{after + 1}-0", "+", "COUNT", count)
-            for entry_id, fields in entries:
+        while True:  # the history only grows at its end
+            count = min(_PAGE_EVENTS, limit - len(events))
+            answer = self._database.run("events", [key.run, key.events], [after, count, size, _LIST_BYTES])
+            if not answer:
+                raise RunReplaced(run.name, run.uid)
+            version, flat = answer
+            for entry_id, nonce, event in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
                 after = int(entry_id.partition(b"-")[0])
-                size += len(fields[b"e"])
-                events.append(StoredEvent(after, fields[b"n"], storage_pb2.Event.FromString(fields[b"e"])))
-            if len(entries) < count:
-                break
-        return Page(events, max(int(version), after))
+                size += len(event)
+                events.append(StoredEvent(after, nonce, storage_pb2.Event.FromString(event)))
+            if len(flat) < 3 * count or len(events) == limit:
+                return Page(events, max(version, after))
 
     def oldest(self, run: storage_pb2.RunRecord) -> int:
         """Returns the oldest version whose state can be rebuilt. Raises RunReplaced."""

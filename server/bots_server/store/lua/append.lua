@@ -11,15 +11,15 @@
   ARGV[3]  nonce                                ARGV[4]  event (Event)
   ARGV[5]  selection that it completes, or ""   ARGV[6]  version that the run must have, or ""
   ARGV[7]  request ids to remember              ARGV[8]  uid of the state that the event names, or ""
-  ARGV[9]  that state (Snapshot)
+  ARGV[9]  that state (Snapshot)                ARGV[10] milliseconds that the id may be ahead
 
   Returns {status, version, newest snapshot's version, leases released}: "appended", "repeated" (the version is that
   of the first time), "reused" (the id was used for other content), "old" (the id may be one that is forgotten),
-  "mismatch", or {"gone"}. Leases are counted where it is "appended".
+  "ahead" (the id's time is yet to come), "mismatch", or {"gone"}. Live leases are counted, where it is "appended".
 
   Safe to repeat by the request id: all of it is checked before anything is written. The ids sort by time; where ids
-  were forgotten, they were older than all that are kept. Redis compares them, because Lua's < goes by the server's
-  locale.
+  were forgotten, they were older than all that are kept; one from a clock that is far ahead would stay and make all
+  others old. Redis compares them, because Lua's < goes by the server's locale.
 ]]
 local run = redis.call("HMGET", KEYS[1], "version", "snapshot", "forgotten")
 if not run[1] then return {"gone"} end
@@ -29,6 +29,9 @@ if seen then
   local status = string.sub(seen, 17, 24) == ARGV[2] and "repeated" or "reused"
   return {status, struct.unpack(">I8", string.sub(seen, 25)), tonumber(run[2])}
 end
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if struct.unpack(">I6", ARGV[1]) > now + ARGV[10] then return {"ahead", tonumber(run[1]), tonumber(run[2])} end
 local older = redis.call("ZLEXCOUNT", KEYS[3], "-", "(" .. ARGV[1])
 if run[3] and older == 0 then return {"old", tonumber(run[1]), tonumber(run[2])} end
 if ARGV[6] ~= "" and ARGV[6] ~= run[1] then return {"mismatch", tonumber(run[1]), tonumber(run[2])} end
@@ -51,8 +54,9 @@ end
 local released = 0
 for task in string.gmatch(redis.call("HGET", KEYS[6], ARGV[5]) or "", "%d+") do
   if redis.call("HGET", KEYS[5], task) == ARGV[5] then
+    if tonumber(redis.call("ZSCORE", KEYS[4], task)) > now then released = released + 1 end
     redis.call("HDEL", KEYS[5], task)
-    released = released + redis.call("ZREM", KEYS[4], task)
+    redis.call("ZREM", KEYS[4], task)
   end
 end
 redis.call("HDEL", KEYS[6], ARGV[5])
