@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import threading
@@ -123,7 +124,11 @@ def test_cluster() -> None:
         ("unix+cluster:///x", "must be redis://"),
         ("redis+sentinel://u:secret@host", "must name the service"),
         ("redis+sentinel:///service", "must name a host"),
-        ("redis+cluster://host?password=secret", "knows no password in its query"),
+        ("redis+cluster://host?password=secret", "may have no more in its query than ssl_ca_certs"),
+        ("redis://host?passwort=secret", "its query names what redis-py does not know"),
+        ("redis://host?socket_timeout=secret", "percent-encode"),
+        ("redis://host/secret", "percent-encode"),
+        ("redis://", "must name a host"),
     ],
 )
 def test_other_urls(url: str, rule: str) -> None:
@@ -131,6 +136,18 @@ def test_other_urls(url: str, rule: str) -> None:
     with pytest.raises(ValueError, match=rule) as refusal:
         connect(url)
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix", "redis+sentinel", "rediss+cluster", "htp", ""])
+def test_no_part_of_a_password_is_shown(scheme: str) -> None:
+    """What is said of a URL whose password is not percent-encoded shows no part of it, and connects nowhere."""
+    ends = ("host:6379", "host:6379/0", "host:26379/service/0", "host,other", "/run/redis.sock")
+    passwords = ("12/QQ", "QQ/12", "12#QQ", "QQ#", "12?QQ", "QQ?WW=", "[QQ", "QQ]", "QQ[WW]", "QQ\u2100")
+    for user, password, end in itertools.product(("", "WW"), passwords, ends):
+        with pytest.raises(ValueError, match=r"^redis") as refusal:
+            connect(f"{scheme}://{user}:{password}@{end}" if scheme else f"{user}:{password}@{end}")
+        assert not [part for part in ("QQ", "WW", "12") if part in str(refusal.value)]
+        assert refusal.value.__suppress_context__ or refusal.value.__context__ is None
 
 
 def test_nobody_there() -> None:

@@ -15,7 +15,7 @@ themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -29,6 +29,16 @@ from bots_server.store.failures import failures
 
 Client = redis.Redis | redis.RedisCluster
 
+_SCHEMES = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+_ENCODE = "percent-encode / # ? @ : [ ] % in user and password, and @ elsewhere"
 _QUERY = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _SENTINEL_QUERY = {"sentinel_username": "username", "sentinel_password": "password"}
 
@@ -52,36 +62,63 @@ def connect(url: str, *, timeout_seconds: float = 3.0, on_retry: Callable[[], No
 
     `timeout_seconds` bounds connecting and each wait for an answer (a cluster may wait twice). A connection that turns
     out to be broken is made once more, at once, because it may have broken while it was idle; `on_retry` is told.
-    Raises ValueError where the URL is none of the forms above, StoreUnavailable where a cluster does not answer.
+    Raises ValueError, which shows no part of the URL but its scheme, where it is none of the forms above, and
+    StoreUnavailable where a cluster does not answer.
     """
-    parts = urlsplit(url)
-    scheme, _, kind = parts.scheme.partition("+")
     options = _options(timeout_seconds, on_retry)
-    if parts.scheme in ("redis", "rediss", "unix"):
-        return redis.Redis.from_url(url, **options)
-    if scheme not in ("redis", "rediss") or kind not in ("sentinel", "cluster"):
-        raise _wrong(parts, "must be redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    scheme = url.partition("://")[0].lower()
+    if scheme not in _SCHEMES:
+        raise ValueError(f"redis: must be {', '.join(f'{known}://' for known in _SCHEMES)}")
+    try:
+        parts = urlsplit(url)
+        if parts.fragment or "@" in parts.path + parts.query:
+            raise _Rule(_ENCODE)
+        if kind := scheme.partition("+")[2]:
+            make = _of_sentinel(parts, options) if kind == "sentinel" else _of_cluster(parts, options)
+        else:
+            make = _of_server(parts, url, options)
+    except _Rule as rule:
+        raise ValueError(f"redis = '{scheme}://…': {rule}") from None
+    except ValueError:  # its words show a part of the URL, and that part may be one of the password
+        raise ValueError(f"redis = '{scheme}://…': {_ENCODE}") from None
+    with failures():
+        return make()
 
-    query = dict(parse_qsl(parts.query))
-    unknown = query.keys() - {*_QUERY, *_SENTINEL_QUERY}
-    if unknown:
-        raise _wrong(parts, f"knows no {', '.join(sorted(unknown))} in its query")
-    options |= {key: query[key] for key in _QUERY if key in query}
-    if scheme == "rediss":
-        options["ssl"] = True
-    hosts = _hosts(parts, default_port=26379 if kind == "sentinel" else 6379)
-    own = options | _login(parts)
-    if kind == "cluster":
-        nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
-        with failures():
-            return redis.RedisCluster(startup_nodes=nodes, **own)
+
+class _Rule(Exception):
+    """What a URL breaks. Its text shows nothing of the URL, because any part of it may be one of the password."""
+
+
+def _of_server(parts: SplitResult, url: str, options: dict[str, Any]) -> Callable[[], Client]:
+    if parts.scheme != "unix":
+        _hosts(parts, default_port=6379)
+        int(parts.path.strip("/") or 0)
+    client = redis.Redis.from_url(url, **options)
+    try:
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)  # it connects later
+    except TypeError:
+        raise _Rule("its query names what redis-py does not know") from None
+    return lambda: client
+
+
+def _of_cluster(parts: SplitResult, options: dict[str, Any]) -> Callable[[], Client]:
+    _query(parts, _QUERY)
+    nodes = [ClusterNode(*host) for host in _hosts(parts, default_port=6379)]  # type: ignore[no-untyped-call]
+    own = options | _tls(parts) | _login(parts)
+    return lambda: redis.RedisCluster(startup_nodes=nodes, **own)
+
+
+def _of_sentinel(parts: SplitResult, options: dict[str, Any]) -> Callable[[], Client]:
+    query = _query(parts, (*_QUERY, *_SENTINEL_QUERY))
+    hosts = _hosts(parts, default_port=26379)
     service, _, db = parts.path.strip("/").partition("/")
     if not service:
-        raise _wrong(parts, "must name the service, as in redis+sentinel://host:26379/mymaster/0")
-    asked = options | {_SENTINEL_QUERY[key]: query[key] for key in _SENTINEL_QUERY if key in query}
-    sentinel = Sentinel(hosts, sentinel_kwargs=asked, **own)  # type: ignore[no-untyped-call]
+        raise _Rule("must name the service, as in redis+sentinel://host:26379/mymaster/0")
+    secured = options | _tls(parts)
+    asked = secured | {_SENTINEL_QUERY[key]: query[key] for key in _SENTINEL_QUERY if key in query}
+    sentinel = Sentinel(hosts, sentinel_kwargs=asked, **secured, **_login(parts))  # type: ignore[no-untyped-call]
     client: redis.Redis = sentinel.master_for(service, db=int(db or 0))  # type: ignore[no-untyped-call]
-    return client
+    return lambda: client
 
 
 def _options(timeout_seconds: float, on_retry: Callable[[], None]) -> dict[str, Any]:
@@ -101,18 +138,23 @@ def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
     for address in parts.netloc.rpartition("@")[2].split(","):
         one = urlsplit(f"//{address}")
         if not one.hostname:
-            raise _wrong(parts, "must name a host")
+            raise _Rule(f"must name a host; {_ENCODE}")
         hosts.append((one.hostname, one.port or default_port))
     return hosts
+
+
+def _query(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:
+    query = dict(parse_qsl(parts.query))
+    if query.keys() - set(known):
+        raise _Rule(f"may have no more in its query than {', '.join(known)}")
+    return query
+
+
+def _tls(parts: SplitResult) -> dict[str, Any]:
+    query = dict(parse_qsl(parts.query))
+    return {key: query[key] for key in _QUERY if key in query} | ({"ssl": True} if parts.scheme[:6] == "rediss" else {})
 
 
 def _login(parts: SplitResult) -> dict[str, str]:
     user, _, password = parts.netloc.rpartition("@")[0].partition(":")
     return {key: unquote(value) for key, value in (("username", user), ("password", password)) if value}
-
-
-def _wrong(parts: SplitResult, rule: str) -> ValueError:
-    """Returns the refusal of a URL, without its secrets."""
-    _, at, hosts = parts.netloc.rpartition("@")
-    shown = parts._replace(netloc=("***" if at else "") + at + hosts, query="").geturl()
-    return ValueError(f"redis = {shown!r}: {rule}")
