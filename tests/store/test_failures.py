@@ -10,7 +10,8 @@ import pytest
 
 from bots_server.errors import StoreFull, StoreUnavailable
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Part, Store, check_redis, connect
+from bots_server.store import Part, Store, check_redis, connect, keys
+from tests.faults.proxy import proxy
 from tests.store import records
 from tests.valkey import HOST, Valkey, free_port, valkey, wait_until
 
@@ -113,7 +114,7 @@ def test_full_memory(own: Valkey, hurt: Store) -> None:
 
 
 def test_full_disk(own: Valkey, hurt: Store) -> None:
-    """A Redis that cannot write to its disk refuses, and says so."""
+    """A Redis that cannot write to its disk refuses, and says so; reading goes on."""
     run = records.run(hurt)
     with own.client() as admin:
         (own.directory / "dump.rdb").mkdir()  # in the way of the file
@@ -124,28 +125,52 @@ def test_full_disk(own: Valkey, hurt: Store) -> None:
             records.append(hurt, run)
         assert any("last write to disk failed" in risk for risk in check_redis(admin))
         assert hurt.history.sync(run, 0, b"").version == 0
+        hurt.ping()
 
 
 def test_read_only(own: Valkey, hurt: Store) -> None:
-    """A replica is read, and not written to."""
+    """A replica is not written to, and no selection comes from it: it may not have every report."""
     run = records.run(hurt)
     with own.client() as admin:
         admin.replicaof(HOST, free_port())
-        with pytest.raises(StoreUnavailable, match="it is a replica"):
-            records.append(hurt, run)
-        assert hurt.history.sync(run, 0, b"").version == 0
+        for call in (lambda: records.append(hurt, run), lambda: hurt.history.sync(run, 0, b""), hurt.ping):
+            with pytest.raises(StoreUnavailable, match="it is a replica"):
+                call()
         assert any("is a replica" in risk for risk in check_redis(admin))
         admin.replicaof("NO", "ONE")
     assert records.append(hurt, run).version == 1
 
 
+def test_demoted(own: Valkey) -> None:
+    """Where a balancer leads to another primary, connections to the demoted one are left at its first refusal."""
+    with valkey(port=free_port()) as other, proxy(own.port) as balancer:
+        store = Store(connect(f"redis://{HOST}:{balancer.port}", timeout_seconds=1))
+        run = records.run(store)
+        records.append(store, run)
+        with own.client() as old, other.client() as new:
+            new.replicaof(HOST, own.port)
+            wait_until(lambda: new.info("replication").get("master_link_status") == "up", "the other follows")
+            wait_until(lambda: new.hget(keys.of_run(run).run, "version") == b"1", "and has all")
+            new.replicaof("NO", "ONE")
+            balancer.upstream = other.port
+            old.replicaof(HOST, other.port)
+        with pytest.raises(StoreUnavailable, match="it is a replica"):
+            store.ping()
+        store.ping()
+        assert store.history.sync(run, 0, b"").version == 1
+        assert records.append(store, run).version == 2
+        store.close()
+
+
 def test_busy(own: Valkey, hurt: Store) -> None:
-    """Where Redis wants replicas that it does not have, writes are refused as unavailable."""
+    """Where Redis wants replicas that it does not have, writes are refused as unavailable; reading goes on."""
     run = records.run(hurt)
     with own.client() as admin:
         admin.config_set("min-replicas-to-write", 1)
         with pytest.raises(StoreUnavailable, match="NOREPLICAS"):
             records.append(hurt, run)
+        assert hurt.history.sync(run, 0, b"").version == 0
+        hurt.ping()
         admin.config_set("min-replicas-to-write", 0)
     assert records.append(hurt, run).version == 1
 

@@ -16,7 +16,7 @@ from bots_server.errors import Failure, NotDurable
 from bots_server.store import keys
 from bots_server.store.connection import Client
 from bots_server.store.durability import Durability, Level
-from bots_server.store.failures import failures
+from bots_server.store.failures import ReadOnly, failures
 
 # Called after each script or command: its name, the seconds it took, whether it failed.
 Observe = Callable[[str, float, bool], None]
@@ -93,8 +93,10 @@ class Database:
         try:
             with failures():
                 yield
-        except Failure:
+        except Failure as failure:
             self._observe(name, time.perf_counter() - start, True)
+            if isinstance(failure, ReadOnly):
+                self._leave()
             raise
         self._observe(name, time.perf_counter() - start, False)
 
@@ -128,6 +130,11 @@ class Database:
         node = self.client.get_node_from_key(key)  # type: ignore[no-untyped-call]
         primary: redis.Redis = self.client.get_redis_connection(node)
         return primary
+
+    def _leave(self) -> None:
+        """Ends the connections to a primary that became a replica: the URL leads to the next one by now, or will."""
+        if isinstance(self.client, redis.Redis):
+            self.client.connection_pool.disconnect(inuse_connections=False)
 
     def _look_again(self) -> None:
         """Asks a cluster which of its servers has which slot."""

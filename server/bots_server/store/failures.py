@@ -10,6 +10,10 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from bots_server.errors import Failure, StoreFull, StoreUnavailable
 
 
+class ReadOnly(StoreUnavailable):
+    """What answered is a replica."""
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """Raises what redis-py raises as StoreUnavailable or StoreFull."""
@@ -29,5 +33,5 @@ def _refusal(error: ResponseError) -> Failure:
     if "MISCONF" in answer or "Errors writing to the AOF" in answer or "unable to persist" in answer:
         return StoreFull(f"it cannot write to its disk ({answer})")
     if "read only replica" in answer:
-        return StoreUnavailable("it is a replica, and read-only")
+        return ReadOnly("it is a replica, and read-only")
     return StoreUnavailable(answer)

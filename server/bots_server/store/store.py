@@ -37,8 +37,9 @@ class Store:
         self._database = database
 
     def ping(self) -> None:
-        """Returns where Redis answers; for the health service. Of a cluster: the server that has the index."""
-        self._database.command("EXISTS", keys.DATASETS)
+        """Returns where Redis answers and takes writes; for the health service. Of a cluster: the server that has the
+        index."""
+        self._database.run("ping", [keys.DATASETS], [])
 
     def close(self) -> None:
         """Ends the connections."""

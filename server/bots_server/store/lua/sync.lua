@@ -12,12 +12,16 @@
   ARGV[4]  bytes of events to stop at
 
   Returns {} where the run is deleted, else {diverged 0 | 1, version, newest snapshot's version, tasks under a live
-  lease, {nonce, event, nonce, event, ...} of the versions after the known one}.
+  lease, {nonce, event, nonce, event, ...} of the versions after the known one}; or the error of a replica, which may be
+  behind its primary.
 
   One history: where the known event is not in Redis (any more) or has another nonce, or the event after it is
   missing, it says diverged, whatever was appended meanwhile. The known event's content is compared here and never
   travels.
 ]]
+-- Deletes nothing, but a replica refuses it. A full disk does too, and is no matter here.
+local refused = redis.pcall("HDEL", KEYS[1], "")
+if type(refused) == "table" and string.find(refused.err, "READONLY", 1, true) then return refused end
 local run = redis.call("HMGET", KEYS[1], "version", "nonce", "snapshot")
 if not run[1] then return {} end
 local known, version, nonce = tonumber(ARGV[1]), tonumber(run[1]), ""
