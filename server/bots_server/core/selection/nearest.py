@@ -54,8 +54,10 @@ class Nearest:
 
         count = eligible.count()
         caught = self._parts.each(wish / np.maximum(self._left, 1), np.arange(len(count)))
-        pole = (alpha < 1) | (beta < 1)
-        large = count * (_OWN_COST - _CAUGHT_COST * caught) > _RANGE_COST * np.where(pole, _POLE_FACTOR, 1)
+        saved = count * (_OWN_COST - _CAUGHT_COST * caught)
+        large = saved > _RANGE_COST
+        if min(alpha.min(initial=1.0), beta.min(initial=1.0)) < 1:
+            large &= (saved > _RANGE_COST * _POLE_FACTOR) | ((alpha >= 1) & (beta >= 1))
         self._pool = Pool(self._parts)
         outright = np.flatnonzero(~large)
         self._draw(rng, outright, count.take(outright))
