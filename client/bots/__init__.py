@@ -33,24 +33,12 @@ from bots.errors import (
     UnimplementedError,
 )
 from bots.fallback import Fallback
+from bots.history import Checkpoint, Event, HyperparametersEvent, ReportEvent, RestoreEvent
 from bots.request_ids import new_request_id
-from bots.resources import (
-    Accuracy,
-    Checkpoint,
-    Dataset,
-    Event,
-    ForkPoint,
-    Hyperparameters,
-    HyperparametersEvent,
-    ReportEvent,
-    RestoreEvent,
-    Retention,
-    RunInfo,
-    Summary,
-    TagSummary,
-)
+from bots.resources import Dataset, ForkPoint, Hyperparameters, Retention, RunInfo
 from bots.resume import Resumed
 from bots.run import Run
+from bots.summary import Accuracy, Summary, TagSummary
 
 __all__ = [
     "TLS",

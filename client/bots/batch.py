@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from bots.records import utc
 from bots.v1 import task_selection_pb2 as pb
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ class Batch:
     @classmethod
     def of(cls, message: pb.SelectBatchResponse, run: Run, policy_step: int | None) -> Batch:
         """Returns what the message says."""
-        expire = message.lease_expire_time
         return cls(
             tasks=np.array(message.tasks, dtype=np.int64),
             ids=list(message.ids) or None,
@@ -55,7 +55,7 @@ class Batch:
             version=message.version,
             run_uid=message.run_uid,
             selection_id=message.selection_id,
-            lease_expire_time=expire.ToDatetime(tzinfo=timezone.utc) if message.HasField("lease_expire_time") else None,
+            lease_expire_time=utc(message.lease_expire_time) if message.HasField("lease_expire_time") else None,
             policy_step=policy_step,
             fallback=False,
             run=run,

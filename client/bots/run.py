@@ -16,9 +16,11 @@ from bots.channel import Channel, Request, Response
 from bots.columns import Tasks, indices_and_ids, rollouts_column, successes_column
 from bots.errors import BrokenError, DeadlineExceededError, FailedPreconditionError, RefusedError, TemporaryError
 from bots.fallback import Fallback, Wish, uniform_batch
+from bots.history import Checkpoint, Event
 from bots.outbox import Deadline, Outbox
 from bots.request_ids import new_request_id
-from bots.resources import Checkpoint, Event, RunInfo, Summary, hyperparameters_message
+from bots.resources import RunInfo, hyperparameters_message
+from bots.summary import Summary
 from bots.v1 import task_selection_pb2 as pb
 
 if TYPE_CHECKING:

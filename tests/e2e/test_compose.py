@@ -23,8 +23,8 @@ from docker.errors import APIError, DockerException
 from docker.models.containers import Container
 
 import bots
+from bots.history import ReportEvent
 from bots.request_ids import new_request_id
-from bots.resources import ReportEvent
 from tests.core.oracle import Oracle
 from tests.e2e import image, standin
 

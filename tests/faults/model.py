@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 import bots
-from bots.resources import HyperparametersEvent, ReportEvent, RestoreEvent
+from bots.history import HyperparametersEvent, ReportEvent, RestoreEvent
 from tests.core.oracle import Oracle
 
 Floats = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bots.cli.console import written
-from bots.resources import Summary
+from bots.summary import Summary
 
 BAR = 24
 # Shares below 0.1 and above 0.9 are out of reach of learning: the summary's `unsolvable` and `solved`.

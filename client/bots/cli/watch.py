@@ -16,7 +16,7 @@ import bots
 from bots.cli.connection import RunName, run_of
 from bots.cli.console import out
 from bots.cli.glance import glance
-from bots.resources import Summary
+from bots.summary import Summary
 
 RATE_SECONDS = 60.0
 
