@@ -278,6 +278,12 @@ class Run:
             beta[chunk.offset : end] = np.frombuffer(chunk.beta, dtype="<f8")
         return alpha, beta
 
+    def task_ids(self, *, timeout: float = 60.0) -> list[str]:
+        """Returns the ids of all tasks, in order; empty where the dataset has none. timeout: seconds."""
+        request = pb.GetPosteriorsRequest(dataset=self.dataset, run=self.name, with_ids=True)
+        chunks = self._channel.stream(self._channel.stub.GetPosteriors, request, timeout)
+        return [name for chunk in chunks for name in chunk.ids]
+
     def summary(self) -> Summary:
         """Returns the run at a glance: how hard the data is for the policy now, and how well the method predicts it."""
         request = pb.GetRunSummaryRequest(dataset=self.dataset, run=self.name)

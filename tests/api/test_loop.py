@@ -84,6 +84,7 @@ def test_ids_work_wherever_an_index_does(letters: Service) -> None:
     np.testing.assert_array_equal(alpha, by_index[0])
     np.testing.assert_array_equal(beta, by_index[1])
     assert alpha[0] + beta[0] > alpha[2] + beta[2]
+    assert run.task_ids() == [chr(ord("a") + task) for task in range(26)]
     others = [chr(ord("a") + i) for i in range(26) if i not in (2, 5)]
     assert sorted(run.select(2, exclude=others).ids or []) == ["c", "f"]
 

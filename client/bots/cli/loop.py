@@ -74,17 +74,21 @@ def report(
 def posteriors(
     context: typer.Context,
     run: RunName,
-    out: Annotated[Path, typer.Option(help="Where to: a .csv (task, alpha, beta, mean) or a .npz (alpha, beta).")],
+    out: Annotated[Path, typer.Option(help="Where to: a .csv (task, id, alpha, beta, mean) or a .npz (alpha, beta).")],
 ) -> None:
     """Writes the posterior of every task to a file."""
     if out.suffix not in (".csv", ".npz"):
         raise ValueError(f"out: {out}, must end in .csv or .npz")
     with err.status(f"reading {run}"):
         alpha, beta = run_of(context, run).posteriors()
+        ids = run_of(context, run).task_ids() if out.suffix == ".csv" else []
     if out.suffix == ".npz":
         np.savez(out, alpha=alpha, beta=beta)
     else:
-        columns = {"task": np.arange(len(alpha)), "alpha": alpha, "beta": beta, "mean": alpha / (alpha + beta)}
+        columns: dict[str, Any] = {"task": np.arange(len(alpha)), "id": ids}
+        columns |= {"alpha": alpha, "beta": beta, "mean": alpha / (alpha + beta)}
+        if not ids:
+            del columns["id"]
         pa.csv.write_csv(pa.table(columns), out)
     say(f"{out}: {len(alpha):,} tasks")
 

@@ -1098,8 +1098,11 @@ class GetPosteriorsRequest(google.protobuf.message.Message):
     RUN_FIELD_NUMBER: builtins.int
     TASKS_FIELD_NUMBER: builtins.int
     IDS_FIELD_NUMBER: builtins.int
+    WITH_IDS_FIELD_NUMBER: builtins.int
     dataset: builtins.str
     run: builtins.str
+    with_ids: builtins.bool
+    """Say the tasks' ids as well, where the dataset has them."""
     @property
     def tasks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """At most 1,000,000 tasks, in the order to answer in; both empty: all tasks."""
@@ -1113,8 +1116,9 @@ class GetPosteriorsRequest(google.protobuf.message.Message):
         run: builtins.str = ...,
         tasks: collections.abc.Iterable[builtins.int] | None = ...,
         ids: collections.abc.Iterable[builtins.str] | None = ...,
+        with_ids: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "ids", b"ids", "run", b"run", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "ids", b"ids", "run", b"run", "tasks", b"tasks", "with_ids", b"with_ids"]) -> None: ...
 
 global___GetPosteriorsRequest = GetPosteriorsRequest
 
@@ -1130,6 +1134,7 @@ class GetPosteriorsResponse(google.protobuf.message.Message):
     ALPHA_FIELD_NUMBER: builtins.int
     BETA_FIELD_NUMBER: builtins.int
     SIZE_FIELD_NUMBER: builtins.int
+    IDS_FIELD_NUMBER: builtins.int
     version: builtins.int
     run_uid: builtins.str
     offset: builtins.int
@@ -1138,6 +1143,10 @@ class GetPosteriorsResponse(google.protobuf.message.Message):
     beta: builtins.bytes
     size: builtins.int
     """Entries in the whole answer."""
+    @property
+    def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Where asked for."""
+
     def __init__(
         self,
         *,
@@ -1147,8 +1156,9 @@ class GetPosteriorsResponse(google.protobuf.message.Message):
         alpha: builtins.bytes = ...,
         beta: builtins.bytes = ...,
         size: builtins.int = ...,
+        ids: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["alpha", b"alpha", "beta", b"beta", "offset", b"offset", "run_uid", b"run_uid", "size", b"size", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alpha", b"alpha", "beta", b"beta", "ids", b"ids", "offset", b"offset", "run_uid", b"run_uid", "size", b"size", "version", b"version"]) -> None: ...
 
 global___GetPosteriorsResponse = GetPosteriorsResponse
 
