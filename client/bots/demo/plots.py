@@ -66,7 +66,7 @@ def _ratio(axes: Axes, traces: Traces, setting: Setting) -> None:
         mean = smooth(np.mean([each[arm].ratio for each in traces], axis=0))
         axes.plot(np.arange(setting.steps), mean, color=COLOURS[arm], lw=2.5)
         overall = np.mean([each[arm].ratio.mean() for each in traces])
-        ends[f"{arm}  {overall:.2f}"] = (float(mean[-1]), COLOURS[arm])
+        ends[f"{arm}, mean {overall:.2f}"] = (float(mean[-1]), COLOURS[arm])
     label_ends(axes, setting.steps, ends, spacing=0.07)
     title = f"Effective task ratio (mean over {SMOOTHED_STEPS} steps)"
     axes.set(title=title, xlabel="step", xlim=(0, setting.steps), ylim=(0, FULL))

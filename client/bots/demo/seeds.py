@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from queue import Empty
 
 from bots.client import Client
 from bots.demo.training import ARMS, Arm, Setting, Trace, prepare, start_run, train
+from bots.errors import BotsError
 
 LOOK_SECONDS = 1.0  # between two looks whether a process has died without a word
 
@@ -27,11 +27,10 @@ class Advance:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A seed is done: its traces, or why there are none."""
+    """A seed is done: its traces, or the service's error."""
 
     seed: int
-    traces: Mapping[Arm, Trace]
-    failure: str = ""
+    traces: Mapping[Arm, Trace] | BotsError
 
 
 def train_seeds(
@@ -40,7 +39,8 @@ def train_seeds(
     """Returns the traces of seeds 0, 1, ... with a dataset of that name each, which is created; in their order.
 
     advance      is told each step of an arm.
-    RuntimeError: a process failed; the message has its traceback. None is left running, however this ends.
+    Raises the service's error where there is one. RuntimeError: a process died; it has said why. None is left running,
+    however this ends.
     """
     context = multiprocessing.get_context("spawn")
     news: Queue[Advance | Done] = context.Queue()
@@ -59,12 +59,12 @@ def train_seeds(
             except Empty:
                 dead = [process for process in processes if process.exitcode]
                 if dead:
-                    raise RuntimeError(f"a training process ended with {dead[0].exitcode}") from None
+                    raise RuntimeError(f"a training process died with exit code {dead[0].exitcode}") from None
                 continue
             if isinstance(heard, Advance):
                 advance(heard.arm)
-            elif heard.failure:
-                raise RuntimeError(heard.failure)
+            elif isinstance(heard.traces, BotsError):
+                raise heard.traces
             else:
                 done[heard.seed] = heard.traces
     finally:
@@ -87,8 +87,8 @@ def _train_seed(address: str, dataset: str, setting: Setting, seed: int, news: Q
                 run = start_run(client, dataset, arm)
                 traces[arm] = train(problem, setting, run, seed, lambda arm=arm: news.put(Advance(arm)))  # type: ignore[misc]
         news.put(Done(seed, traces))
-    except Exception:
-        news.put(Done(seed, {}, traceback.format_exc()))
+    except BotsError as error:
+        news.put(Done(seed, error))
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def _ratio(axes: Axes, traces: Mapping[Arm, Sequence[Trace]], setting: Setting) 
             error = smoothed.std(axis=0, ddof=1) / np.sqrt(len(smoothed))
             axes.fill_between(steps, mean - error, mean + error, color=COLOURS[arm], alpha=0.18, lw=0)
         overall = np.mean([trace.ratio.mean() for trace in of_arm])
-        ends[f"{arm}  {overall:.2f}"] = (float(mean[-1]), COLOURS[arm])
+        ends[f"{arm}, mean {overall:.2f}"] = (float(mean[-1]), COLOURS[arm])
     label_ends(axes, steps[-1], ends, spacing=0.07)
     axes.set(
         title=f"Effective task ratio: share of the batch that teaches (mean over {SMOOTHED_STEPS} steps)",
