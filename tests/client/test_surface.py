@@ -49,7 +49,7 @@ def test_every_rpc_is_reached(recorder: Recorder, client: bots.Client, method: s
     CALLS[method](client, client.run("d", "r"))
     (call,) = recorder.of(method)
     assert call.seconds is not None
-    assert call.seconds <= 60
+    assert call.seconds <= 61  # 60, and what the clocks of both ends differ by
 
 
 @pytest.mark.parametrize("method", METHODS)

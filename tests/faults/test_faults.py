@@ -104,7 +104,10 @@ def test_a_lease_that_no_replica_has_is_not_granted(pair: Deployment) -> None:
         # The primary is lost, and with it what it alone knew.
         pair.fail_over()
         pair.wait_until_serving()
-        assert not set(kept.tasks) & set(run.select(200, lease_seconds=600).tasks)
+        # A late repeat of the selection that nobody was answered may hold a hundred there.
+        others = run.select(200, lease_seconds=600, allow_fewer=True)
+        assert len(others) >= 100
+        assert not set(kept.tasks) & set(others.tasks)
 
 
 @pytest.fixture(scope="module")
