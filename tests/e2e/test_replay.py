@@ -1,5 +1,6 @@
 """`bots replay`: the table is read exactly, and what is played through a real server is as good as theory says."""
 
+import importlib.util
 import math
 import os
 import re
@@ -317,11 +318,6 @@ with private_server() as address:
 
 def test_without_bots_server_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where bots-server is not installed, the message says what to do."""
-    monkeypatch.setattr(private_server.importlib.util, "find_spec", lambda name: None)
-    with (
-        pytest.raises(
-            ValueError, match="no --server is given, and bots-server, to start a private one, is not installed"
-        ),
-        private_server.private_server(),
-    ):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"bots-server.* is not installed here"), private_server():
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ def train_seeds(
 
 def _train_seed(address: str, dataset: str, setting: Setting, seed: int, news: Queue[Advance | Done]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which then ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         problem = prepare(setting, seed)
         traces = {}
@@ -89,6 +91,14 @@ def _train_seed(address: str, dataset: str, setting: Setting, seed: int, news: Q
         news.put(Done(seed, traces))
     except BotsError as error:
         news.put(Done(seed, error))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the command has ended without ending it: when that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager
