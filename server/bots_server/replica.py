@@ -13,8 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
+
 from bots_server import messages
+from bots_server.ahead import Ahead, Wish
 from bots_server.core.posterior import Posterior, fold_all, start
+from bots_server.core.selection import Draw
 from bots_server.datasets import Dataset, DatasetCache
 from bots_server.errors import Conflict, Failure, RunReplaced, VersionNotFound
 from bots_server.metrics import Metrics
@@ -55,6 +59,7 @@ class Replica:
         self._state: State | None = None
         self._leases = 0
         self._snapshot_version = 0
+        self.ahead = Ahead(self._draw)
 
     def view(self) -> View:
         """Returns the run as it is in Redis now. Raises RunReplaced where it is deleted.
@@ -100,6 +105,20 @@ class Replica:
         state = self._state
         assert state is not None, "view() comes first"
         return self._store.history.put_snapshot(self.run, messages.snapshot_message(state.posterior, state.nonce))
+
+    def _draw(self, posterior: Posterior, wish: Wish) -> Draw:
+        """Returns a selection from all tasks, with fresh randomness."""
+        run = posterior.hyperparameters
+        return Draw(
+            np.random.default_rng(),
+            posterior,
+            self.dataset.tasks,
+            batch_size=wish.batch_size,
+            target=run.target if wish.target is None else wish.target,
+            greedy=run.greedy if wish.greedy is None else wish.greedy,
+            temperature=run.temperature if wish.temperature is None else wish.temperature,
+            uniform_fraction=run.uniform_fraction,
+        )
 
     def _sync(self) -> Failure | None:
         """Brings the state up to what Redis has now; returns why not, where that failed."""
@@ -173,7 +192,7 @@ class StateTrimmed(Exception):
 
 
 class Replicas:
-    """The replicas of this process, and the one thread that stores their snapshots and drops the idle ones."""
+    """The replicas of this process, and the two threads that work for them while nobody waits."""
 
     def __init__(
         self,
@@ -192,6 +211,8 @@ class Replicas:
         self._due: set[str] = set()
         self._closed = False
         self._background = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._behind: set[str] = set()  # runs that have a report which is to be folded ahead
+        self._folding = ThreadPoolExecutor(1, thread_name_prefix="ahead")
 
     def get(self, run: storage.RunRecord) -> Replica:
         """Returns the replica of a run; a new one reads from Redis when it is first looked at."""
@@ -226,10 +247,19 @@ class Replicas:
             self._due.add(run.uid)
             self._background.submit(self._snapshot, run)
 
+    def fold_ahead(self, run: storage.RunRecord) -> None:
+        """Has what was just reported folded, and the next selection drawn, before somebody waits for it."""
+        with self._lock:
+            if run.uid in self._behind or run.uid not in self._held or self._closed:
+                return
+            self._behind.add(run.uid)
+            self._folding.submit(self._fold_ahead, self._held[run.uid][0])
+
     def close(self) -> None:
         """Waits for the snapshot that is being stored; drops the ones that wait."""
         with self._lock:
             self._closed = True
+        self._folding.shutdown(cancel_futures=True)
         self._background.shutdown(cancel_futures=True)
 
     def _used(self, run_uid: str) -> Replica | None:
@@ -250,6 +280,17 @@ class Replicas:
             while len(self._held) > self._capacity or self._idlest() < now - self._idle_seconds:
                 self._held.popitem(last=False)
             return replica
+
+    def _fold_ahead(self, replica: Replica) -> None:
+        with self._lock:
+            self._behind.discard(replica.run.uid)
+        try:
+            replica.ahead.prepare(replica.view().posterior)
+        except Failure as failure:
+            log.debug("run %s: nothing was folded ahead: %s", replica.run.name, failure)  # the next call says so
+        except Exception:
+            log.exception("run %s: nothing was folded ahead, by a bug", replica.run.name)
+            raise
 
     def _snapshot(self, run: storage.RunRecord) -> None:
         begin, outcome = time.perf_counter(), "failed"

@@ -140,10 +140,11 @@ def _group(
         empty()
         unit.step(rng)
     for turn in range(effort.rounds):
+        # In this order: while plain numpy works, the servers end what the last report left them to do.
+        group.unit.append(unit.step(rng)[0])
         begin = perf_counter()
         empty()
         group.empty.append(perf_counter() - begin)
-        group.unit.append(unit.step(rng)[0])
         for cell, those, every in zip(cells, sides, pace, strict=True):
             for name, side in those.items():
                 if name != "plain" or turn % every == 0:

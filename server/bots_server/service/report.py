@@ -55,6 +55,7 @@ class ReportHandlers:
                 complete=request.complete if request.HasField("complete") else True,
             )
             self._metrics.leases_ended("released", appended.released)
+            self._replicas.fold_ahead(run)
             self._replicas.snapshot_if_due(run, appended.version, appended.snapshot_version)
             return pb.ReportOutcomesResponse(version=appended.version, run_uid=run.uid)
 

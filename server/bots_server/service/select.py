@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server import messages
+from bots_server.ahead import Wish
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.selection import Candidates, Draw, draw_quotas, take
 from bots_server.datasets import Dataset
@@ -23,6 +24,9 @@ from bots_server.store import Claim, Part, Store
 
 MAX_ROUNDS = 16  # each offers four times as many spare candidates as the one before: enough for any dataset
 SPARE = 8
+
+# What makes a selection one of its own, not drawn ahead.
+NARROWING = ("excluded_tasks", "excluded_ids", "tags", "tag_quotas", "tag_weights")
 
 
 class SelectHandlers:
@@ -56,8 +60,7 @@ class SelectHandlers:
     def _select(self, request: pb.SelectBatchRequest, run: storage.RunRecord) -> pb.SelectBatchResponse:
         replica = self._replicas.get(run)
         view = replica.view()
-        rng = np.random.default_rng(request.seed if request.HasField("seed") else None)
-        draw = start_draw(rng, request, view.posterior, replica.dataset)
+        draw = start_draw(request, view.posterior, replica)
         if request.HasField("lease_seconds") or request.request_id or view.live_leases:
             return self._claimed(request, replica, view.posterior, draw)
         tasks, draws = take(draw.offer(spare=0))
@@ -139,10 +142,18 @@ def check_selection(request: pb.SelectBatchRequest) -> None:
             rules.require(getattr(request, name) >= 0, name, getattr(request, name), "must be >= 0")
 
 
-def start_draw(
-    rng: np.random.Generator, request: pb.SelectBatchRequest, posterior: Posterior, dataset: Dataset
-) -> Draw:
+def start_draw(request: pb.SelectBatchRequest, posterior: Posterior, replica: Replica) -> Draw:
     """Returns the draw that a request asks for. Raises InvalidField."""
+    wish = Wish(
+        batch_size=request.batch_size,
+        target=request.target if request.HasField("target") else None,
+        greedy=request.greedy if request.HasField("greedy") else None,
+        temperature=request.temperature if request.HasField("temperature") else None,
+    )
+    if not (request.HasField("seed") or any(getattr(request, name) for name in NARROWING)):
+        return replica.ahead.take(posterior, wish)
+    rng = np.random.default_rng(request.seed if request.HasField("seed") else None)
+    dataset = replica.dataset
     run, numbers = posterior.hyperparameters, tag_numbers(dataset)
     excluded = np.concatenate(
         [
@@ -161,9 +172,9 @@ def start_draw(
         posterior,
         dataset.tasks,
         batch_size=request.batch_size,
-        target=request.target if request.HasField("target") else run.target,
-        greedy=request.greedy if request.HasField("greedy") else run.greedy,
-        temperature=request.temperature if request.HasField("temperature") else run.temperature,
+        target=run.target if wish.target is None else wish.target,
+        greedy=run.greedy if wish.greedy is None else wish.greedy,
+        temperature=run.temperature if wish.temperature is None else wish.temperature,
         uniform_fraction=run.uniform_fraction,
         excluded=excluded,
         tags=[tag_number(numbers, "tags", tag) for tag in request.tags] or None,
