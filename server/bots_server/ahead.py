@@ -6,23 +6,54 @@ and dropped unseen where the posterior has moved on: the distribution is that of
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bots_server.core.posterior import Posterior
 from bots_server.core.selection import Draw
+from bots_server.core.tasks import Tasks
 
 PAUSE = 16  # selections without one drawn ahead, after one that was in vain: many jobs share the run
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a selection without seed, exclusions and tags asks for; None: the run's."""
+    """What a selection asks for besides a seed, exclusions and tags; None: the run's."""
 
     batch_size: int
     target: float | None
     greedy: bool | None
     temperature: float | None
+
+
+def draw_for(
+    rng: np.random.Generator,
+    posterior: Posterior,
+    tasks: Tasks,
+    wish: Wish,
+    *,
+    excluded: NDArray[np.int64] | None = None,
+    tags: Sequence[int] | None = None,
+    quotas: Mapping[int, int] | None = None,
+) -> Draw:
+    """Returns the draw for a wish, from all tasks or from what the rest leaves of them."""
+    run = posterior.hyperparameters
+    return Draw(
+        rng,
+        posterior,
+        tasks,
+        batch_size=wish.batch_size,
+        target=run.target if wish.target is None else wish.target,
+        greedy=run.greedy if wish.greedy is None else wish.greedy,
+        temperature=run.temperature if wish.temperature is None else wish.temperature,
+        uniform_fraction=run.uniform_fraction,
+        excluded=excluded,
+        tags=tags,
+        quotas=quotas,
+    )
 
 
 class Ahead:
@@ -54,7 +85,7 @@ class Ahead:
             wish, self._wish = self._wish, None
         if wish is None:
             return
-        draw = self._make(posterior, wish)
-        draw.offer(spare=0)
+        made = self._make(posterior, wish)
+        made.offer(spare=0)
         with self._lock:
-            self._ready = posterior, wish, draw
+            self._ready = posterior, wish, made

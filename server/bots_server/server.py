@@ -18,7 +18,7 @@ from bots_server.core.summary import Summary, summarise
 from bots_server.errors import Failure, RunReplaced
 from bots_server.interceptors import CallInterceptor
 from bots_server.metrics import Metrics
-from bots_server.replica import Replicas
+from bots_server.replicas import Replicas
 from bots_server.service.runs import current
 from bots_server.service.servicer import TaskSelectionService
 from bots_server.settings import Settings

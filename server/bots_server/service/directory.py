@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from bots_server.errors import DatasetNotFound, NotFound, RunReplaced
-from bots_server.replica import Replicas
+from bots_server.replicas import Replicas
 from bots_server.service import rules
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store

@@ -12,7 +12,8 @@ from bots_server import messages
 from bots_server.core.posterior import alpha_beta
 from bots_server.core.summary import summarise
 from bots_server.errors import TooManyStreams
-from bots_server.replica import Replica, Replicas, View
+from bots_server.replica import Replica, View
+from bots_server.replicas import Replicas
 from bots_server.service import rules
 from bots_server.service.directory import Directory
 from bots_server.service.runs import current

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server import messages
-from bots_server.ahead import Wish
+from bots_server.ahead import Wish, draw_for
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.selection import Candidates, Draw, draw_quotas, take
 from bots_server.datasets import Dataset
 from bots_server.errors import TooFewEligible
 from bots_server.metrics import Metrics
-from bots_server.replica import Replica, Replicas
+from bots_server.replica import Replica
+from bots_server.replicas import Replicas
 from bots_server.service import rules
 from bots_server.service.directory import Directory
 from bots_server.service.request_ids import content_digest
@@ -63,9 +64,9 @@ class SelectHandlers:
         draw = start_draw(request, view.posterior, replica)
         if request.HasField("lease_seconds") or request.request_id or view.live_leases:
             return self._claimed(request, replica, view.posterior, draw)
-        tasks, draws = take(draw.offer(spare=0))
+        offers = draw.offer(spare=0)
+        tasks, draws = take(offers)
         if len(tasks) < request.batch_size and not request.allow_fewer:
-            offers = draw.offer(spare=0)
             lacking = [part.need - min(part.need, len(part.tasks)) for part in offers]
             raise TooFewEligible(request.batch_size, shortage(replica.dataset, draw, offers, lacking, leased=0))
         return response(replica, view.posterior, tasks, draws, uuid4().hex)
@@ -78,7 +79,7 @@ class SelectHandlers:
         Where a part lacks tasks and has no further candidates, going on is of no use: the claim fails, or takes what
         there is where fewer will do.
         """
-        selection_id = uuid4().hex
+        selection_id, digest = uuid4().hex, content_digest(request)
         spare, fewer = SPARE, False
         for _ in range(MAX_ROUNDS):
             parts = draw.offer(spare=spare)
@@ -87,7 +88,7 @@ class SelectHandlers:
                 [Part(part.need, part.tasks.tolist()) for part in parts],
                 offer_message(posterior, replica.dataset, parts, selection_id),
                 request_id=request.request_id,
-                digest=content_digest(request),
+                digest=digest,
                 lease_seconds=request.lease_seconds if request.HasField("lease_seconds") else None,
                 allow_fewer=fewer,
             )
@@ -154,7 +155,7 @@ def start_draw(request: pb.SelectBatchRequest, posterior: Posterior, replica: Re
         return replica.ahead.take(posterior, wish)
     rng = np.random.default_rng(request.seed if request.HasField("seed") else None)
     dataset = replica.dataset
-    run, numbers = posterior.hyperparameters, tag_numbers(dataset)
+    numbers = tag_numbers(dataset)
     excluded = np.concatenate(
         [
             rules.tasks("excluded_tasks", request.excluded_tasks, len(dataset.tasks)),
@@ -167,19 +168,8 @@ def start_draw(request: pb.SelectBatchRequest, posterior: Posterior, replica: Re
     elif request.tag_weights:
         weights = {tag_number(numbers, "tag_weights", tag): weight for tag, weight in request.tag_weights.items()}
         quotas = draw_quotas(rng, request.batch_size, weights)
-    return Draw(
-        rng,
-        posterior,
-        dataset.tasks,
-        batch_size=request.batch_size,
-        target=run.target if wish.target is None else wish.target,
-        greedy=run.greedy if wish.greedy is None else wish.greedy,
-        temperature=run.temperature if wish.temperature is None else wish.temperature,
-        uniform_fraction=run.uniform_fraction,
-        excluded=excluded,
-        tags=[tag_number(numbers, "tags", tag) for tag in request.tags] or None,
-        quotas=quotas,
-    )
+    tags = [tag_number(numbers, "tags", tag) for tag in request.tags]
+    return draw_for(rng, posterior, dataset.tasks, wish, excluded=excluded, tags=tags or None, quotas=quotas)
 
 
 def offer_message(
