@@ -10,7 +10,8 @@ import hmac
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
@@ -24,10 +25,11 @@ access_log = logging.getLogger("bots_server.access")
 log = logging.getLogger(__name__)
 
 Behavior = Callable[[Any, grpc.ServicerContext], Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class CallInterceptor(grpc.ServerInterceptor):
-    """Turns failures into statuses, and says of each call how it ended.
+    """Turns failures into statuses, and says of each call how it ended: once its answer is on the way, not before.
 
     token: what callers must send as `authorization: Bearer TOKEN`; None: nothing
     """
@@ -35,34 +37,32 @@ class CallInterceptor(grpc.ServerInterceptor):
     def __init__(self, metrics: Metrics, token: str | None = None) -> None:
         self._metrics = metrics
         self._authorization = None if token is None else f"Bearer {token}"
+        self._guarded: dict[tuple[str, bool], Handler] = {}  # by method and whether the caller is allowed
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = continuation(handler_call_details)
+    ) -> Handler | None:
         method = handler_call_details.method
+        allowed = self._allowed(handler_call_details)
+        guarded = self._guarded.get((method, allowed))
+        if guarded is not None:
+            return guarded
+        handler = continuation(handler_call_details)
         if handler is None or method.startswith(OPEN_SERVICES):
             return handler
-        metadata = dict(handler_call_details.invocation_metadata or ())
-        allowed = self._authorization is None or hmac.compare_digest(
-            str(metadata.get("authorization", "")).encode(), self._authorization.encode()
-        )
-        guarded = self._guarded(method.rsplit("/", 1)[1], allowed)
-        if handler.unary_unary:
-            make, behavior = grpc.unary_unary_rpc_method_handler, guarded(handler.unary_unary)
-        elif handler.stream_unary:
-            make, behavior = grpc.stream_unary_rpc_method_handler, guarded(handler.stream_unary)
-        elif handler.unary_stream:
-            make, behavior = grpc.unary_stream_rpc_method_handler, guarded(handler.unary_stream, streaming=True)
-        else:
-            make, behavior = grpc.stream_stream_rpc_method_handler, guarded(handler.stream_stream, streaming=True)
-        return make(behavior, handler.request_deserializer, handler.response_serializer)
+        return self._guarded.setdefault((method, allowed), self._guard(handler, method.rsplit("/", 1)[1], allowed))
 
-    def _guarded(self, method: str, allowed: bool) -> Callable[..., Behavior]:
-        def guard(behavior: Behavior, streaming: bool = False) -> Behavior:
-            def unary(request: Any, context: grpc.ServicerContext) -> Any:
+    def _allowed(self, call: grpc.HandlerCallDetails) -> bool:
+        if self._authorization is None:
+            return True
+        given = dict(call.invocation_metadata or ()).get("authorization", "")
+        return hmac.compare_digest(str(given).encode(), self._authorization.encode())
+
+    def _guard(self, handler: Handler, method: str, allowed: bool) -> Handler:
+        def unary(behavior: Behavior) -> Behavior:
+            def answer(request: Any, context: grpc.ServicerContext) -> Any:
                 call = Call(self._metrics, method, request, context)
                 try:
                     if not allowed:
@@ -73,7 +73,10 @@ class CallInterceptor(grpc.ServerInterceptor):
                 call.end(grpc.StatusCode.OK, response)
                 return response
 
-            def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            return answer
+
+        def stream(behavior: Behavior) -> Behavior:
+            def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
                 call = Call(self._metrics, method, request, context)
                 response = None
                 try:
@@ -88,9 +91,18 @@ class CallInterceptor(grpc.ServerInterceptor):
                     call.fail(error)
                 call.end(grpc.StatusCode.OK, response)
 
-            return stream if streaming else unary
+            return answer
 
-        return guard
+        if handler.unary_unary:
+            make, behavior = grpc.unary_unary_rpc_method_handler, unary(handler.unary_unary)
+        elif handler.stream_unary:
+            make, behavior = grpc.stream_unary_rpc_method_handler, unary(handler.stream_unary)
+        elif handler.unary_stream:
+            make, behavior = grpc.unary_stream_rpc_method_handler, stream(handler.unary_stream)
+        else:
+            assert handler.stream_stream is not None
+            make, behavior = grpc.stream_stream_rpc_method_handler, stream(handler.stream_stream)
+        return make(behavior, handler.request_deserializer, handler.response_serializer)
 
 
 class Call:
@@ -114,8 +126,13 @@ class Call:
         self._abort(grpc.StatusCode.INTERNAL, "BUG", "this is a bug in the server; its log has the traceback")
 
     def end(self, code: grpc.StatusCode, response: Any = None, message: str = "") -> None:
-        """Writes the access line and counts it."""
+        """Has the call counted, and its access line written, when gRPC is through with it: nobody waits for that."""
         seconds = time.perf_counter() - self._start
+        account = partial(self._account, code, seconds, response, message)
+        if not self._context.add_callback(account):  # the caller went away
+            account()
+
+    def _account(self, code: grpc.StatusCode, seconds: float, response: Any, message: str) -> None:
         self._metrics.observe_rpc(self._method, code.name, seconds)
         if not access_log.isEnabledFor(logging.INFO):
             return
