@@ -3,18 +3,20 @@
 import numpy as np
 import scipy.stats
 
-from bots_server.ahead import PAUSE, Ahead, Wish
+from bots_server.ahead import PAUSE, Ahead
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import Posterior, Report, alpha_beta, fold, gather, start
-from bots_server.core.selection import Draw, take
 from bots_server.core.strata import StrataBuilder
 from bots_server.core.tasks import arrange
+from bots_server.datasets import Dataset
+from bots_server.selection import Selection, Wish
+from bots_server.storage.v1 import storage_pb2 as storage
 
 WISH = Wish(batch_size=1, target=None, greedy=None, temperature=None)
 
 
 class Maker:
-    """Makes draws of one of twelve tasks, and remembers for which posteriors."""
+    """Makes selections of one of twelve tasks, and remembers for which posteriors."""
 
     def __init__(self) -> None:
         builder = StrataBuilder(0.0)
@@ -23,9 +25,10 @@ class Maker:
         self.rng = np.random.default_rng(1)
         self.made: list[Posterior] = []
 
-    def __call__(self, posterior: Posterior, wish: Wish) -> Draw:
+    def __call__(self, posterior: Posterior, wish: Wish) -> Selection:
         self.made.append(posterior)
-        return Draw(self.rng, posterior, self.tasks, batch_size=wish.batch_size, target=0.5)
+        dataset = Dataset(storage.DatasetRecord(), self.tasks, ids=None)
+        return Selection(self.rng, storage.RunRecord(), dataset, posterior, wish)
 
     def posteriors(self) -> tuple[Posterior, Posterior]:
         """Returns a run at its start, and after a report."""
@@ -79,7 +82,7 @@ def test_draws_ahead_have_the_distribution_of_draws_when_asked() -> None:
     ahead.take(posterior, WISH)
     for _ in range(4000):
         ahead.prepare(posterior)
-        picks[take(ahead.take(posterior, WISH).offer(spare=0))[0]] += 1
+        picks[ahead.take(posterior, WISH).answer.tasks] += 1
     assert len(make.made) == 4001
     alpha, beta = alpha_beta(posterior, make.tasks, None)
     nearest = np.abs(np.random.default_rng(2).beta(alpha, beta, (400_000, 12)) - 0.5).argmin(axis=1)

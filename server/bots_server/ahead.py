@@ -6,68 +6,26 @@ and dropped unseen where the posterior has moved on: the distribution is that of
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable
 
 from bots_server.core.posterior import Posterior
-from bots_server.core.selection import Draw
-from bots_server.core.tasks import Tasks
+from bots_server.selection import Selection, Wish
 
 PAUSE = 16  # selections without one drawn ahead, after one that was in vain: many jobs share the run
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a selection asks for besides a seed, exclusions and tags; None: the run's."""
-
-    batch_size: int
-    target: float | None
-    greedy: bool | None
-    temperature: float | None
-
-
-def draw_for(
-    rng: np.random.Generator,
-    posterior: Posterior,
-    tasks: Tasks,
-    wish: Wish,
-    *,
-    excluded: NDArray[np.int64] | None = None,
-    tags: Sequence[int] | None = None,
-    quotas: Mapping[int, int] | None = None,
-) -> Draw:
-    """Returns the draw for a wish, from all tasks or from what the rest leaves of them."""
-    run = posterior.hyperparameters
-    return Draw(
-        rng,
-        posterior,
-        tasks,
-        batch_size=wish.batch_size,
-        target=run.target if wish.target is None else wish.target,
-        greedy=run.greedy if wish.greedy is None else wish.greedy,
-        temperature=run.temperature if wish.temperature is None else wish.temperature,
-        uniform_fraction=run.uniform_fraction,
-        excluded=excluded,
-        tags=tags,
-        quotas=quotas,
-    )
-
-
 class Ahead:
-    """At most one draw ahead for one run; safe to use from many threads. `make` makes a draw for a wish."""
+    """At most one selection ahead for one run; safe to use from many threads. `make` makes one for a wish."""
 
-    def __init__(self, make: Callable[[Posterior, Wish], Draw]) -> None:
+    def __init__(self, make: Callable[[Posterior, Wish], Selection]) -> None:
         self._make = make
         self._lock = threading.Lock()
         self._wish: Wish | None = None  # of the last selection, where it is worth to draw ahead of the next
-        self._ready: tuple[Posterior, Wish, Draw] | None = None
+        self._ready: tuple[Posterior, Wish, Selection] | None = None
         self._pause = 0
 
-    def take(self, posterior: Posterior, wish: Wish) -> Draw:
-        """Returns a draw for a wish: the one drawn ahead where it fits, else one made now."""
+    def take(self, posterior: Posterior, wish: Wish) -> Selection:
+        """Returns a selection for a wish: the one drawn ahead where it fits, else one made now."""
         with self._lock:
             ready, self._ready = self._ready, None
             fits = ready is not None and ready[0] is posterior and ready[1] == wish
@@ -86,6 +44,6 @@ class Ahead:
         if wish is None:
             return
         made = self._make(posterior, wish)
-        made.offer(spare=0)
+        _ = made.answer  # made here and kept in it, so that nothing of it is left to do
         with self._lock:
             self._ready = posterior, wish, made

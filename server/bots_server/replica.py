@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bots_server import messages
-from bots_server.ahead import Ahead, draw_for
+from bots_server.ahead import Ahead
 from bots_server.core.posterior import Posterior, fold_all, start
 from bots_server.datasets import Dataset
 from bots_server.errors import Conflict, Failure, RunReplaced, VersionNotFound
 from bots_server.metrics import Metrics
+from bots_server.selection import Selection, Wish
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store, Sync
 
@@ -55,7 +56,7 @@ class Replica:
         self._state: State | None = None
         self._leases = 0
         self._snapshot_version = 0
-        self.ahead = Ahead(lambda posterior, wish: draw_for(np.random.default_rng(), posterior, dataset.tasks, wish))
+        self.ahead = Ahead(self._selection)
 
     def view(self) -> View:
         """Returns the run as it is in Redis now. Raises RunReplaced where it is deleted.
@@ -101,6 +102,9 @@ class Replica:
         state = self._state
         assert state is not None, "view() comes first"
         return self._store.history.put_snapshot(self.run, messages.snapshot_message(state.posterior, state.nonce))
+
+    def _selection(self, posterior: Posterior, wish: Wish) -> Selection:
+        return Selection(np.random.default_rng(), self.run, self.dataset, posterior, wish)
 
     def _sync(self) -> Failure | None:
         """Brings the state up to what Redis has now; returns why not, where that failed."""

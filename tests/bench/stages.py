@@ -12,11 +12,10 @@ import bots
 from bots.v1 import task_selection_pb2 as pb
 from bots_server import messages
 from bots_server.core.posterior import fold_all
-from bots_server.core.selection import Draw, take
 from bots_server.datasets import DatasetCache
 from bots_server.metrics import Metrics
 from bots_server.replica import Replica
-from bots_server.service.select import response
+from bots_server.selection import Selection, Wish
 from bots_server.store import Store, connect
 from tests.bench.sides import ServiceSide
 from tests.bench.table import empty_call
@@ -77,12 +76,11 @@ def stages(address: str, redis_url: str, size: int, told: Callable[[str], object
             samples["fold"].append(perf_counter() - begin)
             replica.view()
             begin = perf_counter()
-            draw = Draw(np.random.default_rng(), posterior, dataset.tasks, batch_size=32, target=0.5)
-            chosen, drawn = take(draw.offer(spare=0))
+            selection = Selection(np.random.default_rng(), run, dataset, posterior, Wish(32, None, None, None))
+            _ = selection.parts
             samples["draw"].append(perf_counter() - begin)
             begin = perf_counter()
-            answer = response(replica, posterior, chosen, drawn, "0" * 32).SerializeToString()
-            pb.SelectBatchResponse.FromString(answer)
+            pb.SelectBatchResponse.FromString(selection.answer.SerializeToString())
             samples["answer"].append(perf_counter() - begin)
         client.delete_dataset(name, delete_runs=True)
     store.close()

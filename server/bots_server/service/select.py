@@ -1,21 +1,19 @@
 """SelectBatch and ReleaseSelection: which tasks to train on next."""
 
 from collections.abc import Sequence
-from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server import messages
-from bots_server.ahead import Wish, draw_for
-from bots_server.core.posterior import Posterior, alpha_beta
-from bots_server.core.selection import Candidates, Draw, draw_quotas, take
+from bots_server.core.posterior import Posterior
+from bots_server.core.selection import Candidates, Draw, draw_quotas
 from bots_server.datasets import Dataset
 from bots_server.errors import TooFewEligible
 from bots_server.metrics import Metrics
 from bots_server.replica import Replica
 from bots_server.replicas import Replicas
+from bots_server.selection import Selection, Wish
 from bots_server.service import rules
 from bots_server.service.directory import Directory
 from bots_server.service.request_ids import content_digest
@@ -61,32 +59,30 @@ class SelectHandlers:
     def _select(self, request: pb.SelectBatchRequest, run: storage.RunRecord) -> pb.SelectBatchResponse:
         replica = self._replicas.get(run)
         view = replica.view()
-        draw = start_draw(request, view.posterior, replica)
+        selection = start_selection(request, view.posterior, replica)
         if request.HasField("lease_seconds") or request.request_id or view.live_leases:
-            return self._claimed(request, replica, view.posterior, draw)
-        offers = draw.offer(spare=0)
-        tasks, draws = take(offers)
-        if len(tasks) < request.batch_size and not request.allow_fewer:
-            lacking = [part.need - min(part.need, len(part.tasks)) for part in offers]
-            raise TooFewEligible(request.batch_size, shortage(replica.dataset, draw, offers, lacking, leased=0))
-        return response(replica, view.posterior, tasks, draws, uuid4().hex)
+            return self._claimed(request, replica, selection)
+        if len(selection.answer.tasks) < request.batch_size and not request.allow_fewer:
+            lacking = [part.need - min(part.need, len(part.tasks)) for part in selection.parts]
+            raise shortage(request, replica.dataset, selection.draw, selection.parts, lacking, leased=0)
+        return selection.answer
 
     def _claimed(
-        self, request: pb.SelectBatchRequest, replica: Replica, posterior: Posterior, draw: Draw
+        self, request: pb.SelectBatchRequest, replica: Replica, selection: Selection
     ) -> pb.SelectBatchResponse:
         """Selects against the leases of others: offers candidates, the nearest first, until enough of them are free.
 
         Where a part lacks tasks and has no further candidates, going on is of no use: the claim fails, or takes what
         there is where fewer will do.
         """
-        selection_id, digest = uuid4().hex, content_digest(request)
+        digest = content_digest(request)
         spare, fewer = SPARE, False
         for _ in range(MAX_ROUNDS):
-            parts = draw.offer(spare=spare)
+            parts = selection.draw.offer(spare=spare)
             claim = self._store.leases.claim(
                 replica.run,
                 [Part(part.need, part.tasks.tolist()) for part in parts],
-                offer_message(posterior, replica.dataset, parts, selection_id),
+                selection.offer(parts),
                 request_id=request.request_id,
                 digest=digest,
                 lease_seconds=request.lease_seconds if request.HasField("lease_seconds") else None,
@@ -101,7 +97,7 @@ class SelectHandlers:
             fewer = all(part.exhausted for part in short)
             if not fewer:
                 spare *= 4
-        raise TooFewEligible(request.batch_size, shortage(replica.dataset, draw, parts, claim.short, claim.leased))
+        raise shortage(request, replica.dataset, selection.draw, parts, claim.short, claim.leased)
 
 
 def check_selection(request: pb.SelectBatchRequest) -> None:
@@ -143,8 +139,8 @@ def check_selection(request: pb.SelectBatchRequest) -> None:
             rules.require(getattr(request, name) >= 0, name, getattr(request, name), "must be >= 0")
 
 
-def start_draw(request: pb.SelectBatchRequest, posterior: Posterior, replica: Replica) -> Draw:
-    """Returns the draw that a request asks for. Raises InvalidField."""
+def start_selection(request: pb.SelectBatchRequest, posterior: Posterior, replica: Replica) -> Selection:
+    """Returns the selection that a request asks for. Raises InvalidField."""
     wish = Wish(
         batch_size=request.batch_size,
         target=request.target if request.HasField("target") else None,
@@ -169,24 +165,18 @@ def start_draw(request: pb.SelectBatchRequest, posterior: Posterior, replica: Re
         weights = {tag_number(numbers, "tag_weights", tag): weight for tag, weight in request.tag_weights.items()}
         quotas = draw_quotas(rng, request.batch_size, weights)
     tags = [tag_number(numbers, "tags", tag) for tag in request.tags]
-    return draw_for(rng, posterior, dataset.tasks, wish, excluded=excluded, tags=tags or None, quotas=quotas)
+    return Selection(rng, replica.run, dataset, posterior, wish, excluded=excluded, tags=tags or None, quotas=quotas)
 
 
-def offer_message(
-    posterior: Posterior, dataset: Dataset, parts: Sequence[Candidates], selection_id: str
-) -> storage.Offer:
-    tasks = np.concatenate([part.tasks for part in parts])
-    return storage.Offer(
-        selection_id=selection_id,
-        version=posterior.version,
-        tasks=tasks.tolist(),
-        means=means(posterior, dataset, tasks).tolist(),
-        draws=np.concatenate([part.draws for part in parts]).tolist(),
-    )
-
-
-def shortage(dataset: Dataset, draw: Draw, parts: Sequence[Candidates], lacking: Sequence[int], leased: int) -> str:
-    """Returns the counts behind too few eligible tasks, for the message: of the batch, and of a tag that is short."""
+def shortage(
+    request: pb.SelectBatchRequest,
+    dataset: Dataset,
+    draw: Draw,
+    parts: Sequence[Candidates],
+    lacking: Sequence[int],
+    leased: int,
+) -> TooFewEligible:
+    """Returns the error of too few eligible tasks, with the counts behind it: of the batch, and of a tag that lacks."""
     counts = draw.counts
     eligible = min(counts.eligible, sum(part.need for part in parts) - sum(lacking))
     message = (
@@ -196,7 +186,7 @@ def shortage(dataset: Dataset, draw: Draw, parts: Sequence[Candidates], lacking:
     for part, missing in zip(parts, lacking, strict=True):
         if missing and part.tag is not None:
             message += f"; tag {dataset.tasks.tags[part.tag]!r} lacks {missing:,} of {part.need:,}"
-    return message
+    return TooFewEligible(request.batch_size, message)
 
 
 def claimed_response(replica: Replica, claim: Claim) -> pb.SelectBatchResponse:
@@ -214,24 +204,3 @@ def claimed_response(replica: Replica, claim: Claim) -> pb.SelectBatchResponse:
         selection_id=offer.selection_id,
         lease_expire_time=messages.timestamp(claim.expire_time_ms or 0),
     )
-
-
-def response(
-    replica: Replica, posterior: Posterior, tasks: NDArray[np.int64], draws: NDArray[np.float64], selection_id: str
-) -> pb.SelectBatchResponse:
-    ids = replica.dataset.ids
-    return pb.SelectBatchResponse(
-        tasks=tasks.tolist(),
-        ids=ids.names(tasks) if ids else None,
-        means=means(posterior, replica.dataset, tasks).tolist(),
-        draws=draws.tolist(),
-        version=posterior.version,
-        run_uid=replica.run.uid,
-        selection_id=selection_id,
-    )
-
-
-def means(posterior: Posterior, dataset: Dataset, tasks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns the posterior means of tasks."""
-    alpha, beta = alpha_beta(posterior, dataset.tasks, tasks)
-    return alpha / (alpha + beta)

@@ -38,6 +38,7 @@ Times are milliseconds since 1970, by Redis' clock.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 from bots_server.storage.v1 import storage_pb2
 
@@ -92,5 +93,10 @@ class RunKeys:
 
 def of_run(record: storage_pb2.RunRecord) -> RunKeys:
     """Returns the keys of a run."""
-    prefix = f"bots:{{{record.dataset}}}:{record.dataset_uid}:run:{record.uid}"
+    return _of_run(record.dataset, record.dataset_uid, record.uid)
+
+
+@lru_cache(maxsize=1024)  # each call asks for them several times
+def _of_run(dataset: str, dataset_uid: str, uid: str) -> RunKeys:
+    prefix = f"bots:{{{dataset}}}:{dataset_uid}:run:{uid}"
     return RunKeys(prefix, *(f"{prefix}:{field.name}" for field in fields(RunKeys)[1:]))
