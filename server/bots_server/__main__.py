@@ -20,6 +20,7 @@ from bots_server.metrics import Metrics
 from bots_server.scrape import Workers, answer_scrapes, process_metrics, serve_metrics
 from bots_server.server import Server
 from bots_server.settings import Settings, settings
+from bots_server.signals import stop_on
 from bots_server.store import Client, Durability, Store, check_redis, choose_durability, connect
 from bots_server.workers import reserve_port, supervise, wait_until_listening
 
@@ -32,8 +33,7 @@ def main() -> None:
     chosen = settings(sys.argv[1:])
     start_logging(chosen.log_format, chosen.log_level)
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    stop_on((signal.SIGTERM, signal.SIGINT), stopping)
     try:
         with redis_url(chosen, stopping) as url:
             chosen = chosen.model_copy(update={"redis": SecretStr(url)})

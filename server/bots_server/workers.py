@@ -14,6 +14,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from bots_server.signals import stop_on
+
 RESTART_SECONDS = 2.0  # a worker that ends at once, because Redis is away, is not started in a circle
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ def _start(number: str, work: Work) -> tuple[SpawnProcess, Connection]:
 
 def _work(work: Work, connection: Connection) -> None:
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    stop_on((signal.SIGTERM,), stopping)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the parent too, which says when to end
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -91,6 +91,28 @@ def test_state_outlives_the_server_and_nothing_is_left_behind(tmp_path: Path, nu
     wait_until_gone(tmp_path)
 
 
+def test_a_signal_is_heard_whatever_the_main_thread_does() -> None:
+    """A signal sets the event also where the main thread does not run: as when it comes just before a wait begins."""
+    program = """
+import os, signal, sys, threading
+from bots_server.signals import stop_on
+stopping = threading.Event()
+stop_on((signal.SIGTERM,), stopping)
+threading.Thread(target=lambda: (stopping.wait(), os._exit(7))).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of the main thread: the others take it
+print("ready", flush=True)
+threading.Event().wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SECONDS) == 7
+        finally:
+            process.kill()
+
+
 def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) -> None:
     """A wrong value is refused before anything starts, with the variable, the flag and the rule."""
     finished = subprocess.run(
