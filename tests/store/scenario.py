@@ -56,7 +56,7 @@ def everything(store: Store, name: str = "guru-math") -> None:
     fork, _ = store.runs.create(records.run_record(of, "fork"), newest)
     assert store.history.snapshot(fork) == storage_pb2.Snapshot(version=0, updates=12)
     store.runs.delete(fork)
-    store._client.unlink(keys.DATASETS)
+    store._database.client.unlink(keys.DATASETS)
     assert store.datasets.list() == [of]
     store.datasets.delete(name, delete_runs=True)
     assert store.datasets.list() == []

@@ -22,7 +22,7 @@ def put(store: Store, run: storage_pb2.RunRecord, name: str, ttl_seconds: float 
 
 def now(store: Store) -> int:
     """Returns Redis' time in milliseconds."""
-    seconds, microseconds = store._client.time()
+    seconds, microseconds = store._database.client.time()
     return seconds * 1000 + microseconds // 1000
 
 
@@ -48,7 +48,7 @@ def test_delete(store: Store) -> None:
     store.checkpoints.put(run, checkpoint("a"), storage_pb2.Snapshot())
     store.checkpoints.delete(run, "a")
     assert store.checkpoints.list(run) == []
-    assert store._client.exists(keys.of_run(run).states) == 0
+    assert store._database.client.exists(keys.of_run(run).states) == 0
     with pytest.raises(CheckpointNotFound):
         store.checkpoints.delete(run, "a")
     with pytest.raises(CheckpointNotFound):
@@ -67,10 +67,10 @@ def test_expiry(store: Store) -> None:
     expiry = keys.of_run(run).checkpoint_expiry
     over = now(store) + 30
     for i in range(250):
-        store._client.zadd(expiry, {checkpoint(f"over-{i}").state_uid + f"over-{i}": over})
+        store._database.client.zadd(expiry, {checkpoint(f"over-{i}").state_uid + f"over-{i}": over})
     wait_until(lambda: len(store.checkpoints.list(run)) == 2, "250 are over")
     assert [one.name for one in store.checkpoints.list(run)] == ["ever", "later"]
-    assert store._client.hlen(keys.of_run(run).states) == 2
+    assert store._database.client.hlen(keys.of_run(run).states) == 2
 
 
 def test_lifetime(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_a_repeat_extends(store: Store) -> None:
     assert put(store, run, "a") == 0
     assert put(store, run, "a", 60) == 0
     assert store.checkpoints.list(run)[0].expire_time_ms == 0
-    assert store._client.zcard(keys.of_run(run).checkpoint_expiry) == 0
+    assert store._database.client.zcard(keys.of_run(run).checkpoint_expiry) == 0
 
 
 def test_deleted_run(store: Store) -> None:

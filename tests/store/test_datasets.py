@@ -14,7 +14,7 @@ from tests.store import records
 
 def everything(store: Store) -> set[bytes]:
     """Returns all keys, the index of names left out."""
-    return {key for key in store._client.scan_iter(count=1000) if key != b"bots:datasets"}
+    return {key for key in store._database.client.scan_iter(count=1000) if key != b"bots:datasets"}
 
 
 def test_what_is_created_is_read_back(store: Store) -> None:
@@ -25,7 +25,7 @@ def test_what_is_created_is_read_back(store: Store) -> None:
     assert store.datasets.get("guru-math") == record
     assert store.datasets.strata(record) == storage_pb2.StrataTable(weak=b"w" * 8)
     assert list(store.datasets.columns(record)) == [records.columns(0, 10), records.columns(1, 10)]
-    assert all(store._client.ttl(key) == -1 for key in everything(store))
+    assert all(store._database.client.ttl(key) == -1 for key in everything(store))
 
 
 def test_creating_it_again(store: Store) -> None:
@@ -59,8 +59,8 @@ def test_staged_chunks_expire(store: Store) -> None:
     with store.datasets.upload("guru-math") as upload:
         upload.put(0, records.columns(0, 10))
         (staged,) = everything(store)
-        assert 3500 < store._client.ttl(staged) <= 3600
-        store._client.delete(staged)
+        assert 3500 < store._database.client.ttl(staged) <= 3600
+        store._database.client.delete(staged)
         with pytest.raises(Conflict):
             upload.commit(storage_pb2.DatasetRecord(), storage_pb2.StrataTable())
     assert everything(store) == set()
@@ -99,10 +99,10 @@ def test_list(store: Store) -> None:
     """Datasets are listed by name; the index heals from stale names, and from its loss."""
     for name in ("c", "a", "b"):
         records.dataset(store, name)
-    store._client.sadd(keys.DATASETS, "never-committed")
+    store._database.client.sadd(keys.DATASETS, "never-committed")
     assert [record.name for record in store.datasets.list()] == ["a", "b", "c"]
-    assert store._client.smembers(keys.DATASETS) == {b"a", b"b", b"c"}
-    store._client.delete(keys.DATASETS)
+    assert store._database.client.smembers(keys.DATASETS) == {b"a", b"b", b"c"}
+    store._database.client.delete(keys.DATASETS)
     assert [record.name for record in store.datasets.list()] == ["a", "b", "c"]
 
 
@@ -146,7 +146,9 @@ def test_size_of_ten_million_tasks(store: Store) -> None:
         upload.put(0, storage_pb2.TaskColumns(size=size, stratum=bytes(4 * size)))
         upload.put(1, storage_pb2.TaskColumns(size=size, stratum=bytes(4 * size), tag=bytes(4 * size)))
         record, _ = upload.commit(storage_pb2.DatasetRecord(fingerprint=b"f"), storage_pb2.StrataTable())
-        plain, tagged = (store._client.memory_usage(keys.columns("large", record.uid, chunk)) for chunk in range(2))
+        plain, tagged = (
+            store._database.client.memory_usage(keys.columns("large", record.uid, chunk)) for chunk in range(2)
+        )
     assert plain is not None
     assert tagged is not None
     assert plain < 6 * size

@@ -114,9 +114,9 @@ def test_forgotten_scripts() -> None:
             with opened(server, durability) as store:
                 run = records.run(store, name=durability.level.value)
                 for version in (1, 2):
-                    store._client.script_flush()
+                    store._database.client.script_flush()
                     assert records.append(store, run).version == version
-                    store._client.script_flush()
+                    store._database.client.script_flush()
                     assert store.history.sync(run, 0, b"").version == version
 
 

@@ -55,7 +55,7 @@ def test_repeat_changes_nothing(store: Store) -> None:
     with pytest.raises(RequestTooOld, match=ids[1]):
         store.history.append(run, records.report(), request_id=ids[1], digest=b"contents")
     assert store.history.sync(run, 0, b"").version == 5
-    assert store._client.zcard(keys.of_run(run).requests) == 3
+    assert store._database.client.zcard(keys.of_run(run).requests) == 3
 
 
 def test_other_content_is_refused(store: Store) -> None:
@@ -88,11 +88,11 @@ def test_ids_from_a_clock_that_is_ahead(store: Store) -> None:
         one = records.request_id(now + ahead)
         with pytest.raises(InvalidField, match=f"request_id = '{one}': must not be more than 300 s ahead of Redis"):
             store.history.append(run, records.report(), request_id=one, digest=b"contents")
-    assert (store.history.sync(run, 0, b"").version, store._client.zcard(keys.of_run(run).requests)) == (0, 0)
+    assert (store.history.sync(run, 0, b"").version, store._database.client.zcard(keys.of_run(run).requests)) == (0, 0)
     one = records.request_id(now + 270_000)
     assert store.history.append(run, records.report(), request_id=one, digest=b"contents").version == 1
     kept = uuid.UUID(records.request_id(now + 600_000)).bytes  # by a server that had no such rule
-    store._client.zadd(keys.of_run(run).requests, {kept + b"contents" + (7).to_bytes(8, "big"): 0})
+    store._database.client.zadd(keys.of_run(run).requests, {kept + b"contents" + (7).to_bytes(8, "big"): 0})
     again = store.history.append(run, records.report(), request_id=str(uuid.UUID(bytes=kept)), digest=b"contents")
     assert (again.version, again.repeated) == (7, True)
 
@@ -150,7 +150,7 @@ def test_a_gap_is_seen(store: Store) -> None:
     run = records.run(store)
     for _ in range(3):
         records.append(store, run)
-    store._client.execute_command("XDEL", keys.of_run(run).events, "1-0", "2-0")  # type: ignore[no-untyped-call]
+    store._database.client.execute_command("XDEL", keys.of_run(run).events, "1-0", "2-0")  # type: ignore[no-untyped-call]
     assert store.history.sync(run, 0, b"").diverged
     assert store.history.sync(run, 1, b"anything").diverged
 
@@ -230,7 +230,7 @@ def test_events(store: Store) -> None:
 
 def _lose_last_event(store: Store, run: storage_pb2.RunRecord) -> None:
     """Takes the newest event back, as a failover to a lagging replica does."""
-    names, client = keys.of_run(run), store._client
+    names, client = keys.of_run(run), store._database.client
     entries = store.history.events(run, 0, 10_000).events
     client.delete(names.events)
     for event in entries[:-1]:

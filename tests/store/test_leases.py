@@ -46,7 +46,11 @@ def leases(store: Store, run: storage_pb2.RunRecord) -> int:
 def kept(store: Store, run: storage_pb2.RunRecord) -> list[int]:
     """Returns the sizes of the three keys that leases have."""
     names = keys.of_run(run)
-    return [store._client.zcard(names.leases), store._client.hlen(names.owners), store._client.hlen(names.selections)]
+    return [
+        store._database.client.zcard(names.leases),
+        store._database.client.hlen(names.owners),
+        store._database.client.hlen(names.selections),
+    ]
 
 
 def test_first_free_ones(store: Store) -> None:
@@ -74,7 +78,7 @@ def test_all_or_nothing(store: Store) -> None:
     one = records.request_id()
     short = claim(store, run, (1, [3]), (3, [1, 2, 4]), request_id=one)
     assert (short.taken, short.short, short.leased) == ([], [0, 2], 2)
-    assert (leases(store, run), store._client.exists(keys.of_run(run).answer(one))) == (2, 0)
+    assert (leases(store, run), store._database.client.exists(keys.of_run(run).answer(one))) == (2, 0)
     fewer = claim(store, run, (1, [3]), (3, [1, 2, 4]), request_id=one, allow_fewer=True)
     assert (fewer.taken, fewer.short, leases(store, run)) == ([0, 3], [0, 2], 4)
     none = claim(store, run, (1, [1]), allow_fewer=True)
@@ -90,7 +94,7 @@ def test_repeat_returns_the_first_answer(store: Store) -> None:
     assert (again.repeated, again.taken, again.short, again.expire_time_ms) == (True, [0, 1], [0], first.expire_time_ms)
     assert again.offer == storage_pb2.Offer(selection_id="first", tasks=[1, 2, 3])
     assert leases(store, run) == 2
-    assert 590_000 < store._client.pttl(keys.of_run(run).answer(one)) <= 600_000
+    assert 590_000 < store._database.client.pttl(keys.of_run(run).answer(one)) <= 600_000
     with pytest.raises(RequestIdReused, match=one):
         claim(store, run, (2, [4, 5, 6]), request_id=one, digest=b"another")
 
@@ -100,9 +104,9 @@ def test_a_call_that_is_sent_twice(store: Store) -> None:
     run = records.run(store)
     first, again = (claim(store, run, (2, [1, 2, 3]), selection="one") for _ in range(2))
     assert (again.taken, again.expire_time_ms, leases(store, run)) == (first.taken, first.expire_time_ms, 2)
-    before = store._client.dbsize()
+    before = store._database.client.dbsize()
     assert claim(store, run, (2, [1, 2, 3, 4]), lease_seconds=None, allow_fewer=True).taken == [2, 3]
-    assert store._client.dbsize() == before
+    assert store._database.client.dbsize() == before
 
 
 def test_without_a_lease(store: Store) -> None:
@@ -163,7 +167,7 @@ def test_only_live_leases_are_released(store: Store) -> None:
     run = records.run(store)
     claim(store, run, (2, [1, 2]), selection="one")
     claim(store, run, (2, [3, 4]), selection="two")
-    store._client.zadd(keys.of_run(run).leases, {"1": 1, "3": 1})  # their time is over
+    store._database.client.zadd(keys.of_run(run).leases, {"1": 1, "3": 1})  # their time is over
     assert store.leases.release(run, "one") == 1
     one = records.request_id()
     appended = store.history.append(run, records.report(), request_id=one, digest=b"contents", selection_id="two")

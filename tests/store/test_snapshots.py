@@ -58,7 +58,7 @@ def test_every_kept_version_can_be_rebuilt(store: Store, seed: int) -> None:
             if at > last and store.history.put_snapshot(run, records.snapshot(store, run, at)):
                 largest, last = max(largest, at - last), at
                 _check(store, run, version, history)
-                kept = store._client.zrange(keys.of_run(run).snapshot_versions, 0, -1)
+                kept = store._database.client.zrange(keys.of_run(run).snapshot_versions, 0, -1)
                 assert len(kept) <= (version - store.history.oldest(run)) // stride + 3
     assert store.history.oldest(run) >= last - max(history, stride) - stride - 3 * largest
 
@@ -86,11 +86,11 @@ def test_strides(store: Store) -> None:
         records.append(store, run)
         if version % 4 == 0:
             assert store.history.put_snapshot(run, records.snapshot(store, run, version))
-    kept = store._client.zrange(keys.of_run(run).snapshot_versions, 0, -1)
+    kept = store._database.client.zrange(keys.of_run(run).snapshot_versions, 0, -1)
     assert kept == [b"128", b"144", b"160", b"176", b"192", b"200"]
     assert store.history.oldest(run) == 128
-    assert store._client.hlen(keys.of_run(run).snapshots) == 6
-    assert store._client.xlen(keys.of_run(run).events) == 73
+    assert store._database.client.hlen(keys.of_run(run).snapshots) == 6
+    assert store._database.client.xlen(keys.of_run(run).events) == 73
 
 
 def test_nothing_is_trimmed_without_a_snapshot(store: Store) -> None:
@@ -100,7 +100,7 @@ def test_nothing_is_trimmed_without_a_snapshot(store: Store) -> None:
         records.append(store, run)
     store.history.put_snapshot(run, records.snapshot(store, run, 100))
     assert store.history.oldest(run) == 100
-    assert store._client.xlen(keys.of_run(run).events) == 201
+    assert store._database.client.xlen(keys.of_run(run).events) == 201
 
 
 def test_restored_states_live_as_long_as_their_event(store: Store) -> None:
@@ -121,4 +121,4 @@ def test_restored_states_live_as_long_as_their_event(store: Store) -> None:
             kept = store.history.oldest(run) <= 15
             assert store.checkpoints.state(run, "a" * 32) == (state if kept else None)
     assert store.history.oldest(run) > 15
-    assert store._client.exists(keys.of_run(run).restores, keys.of_run(run).states) == 0
+    assert store._database.client.exists(keys.of_run(run).restores, keys.of_run(run).states) == 0

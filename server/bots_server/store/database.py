@@ -9,19 +9,17 @@ from contextlib import contextmanager
 from importlib import resources
 from typing import Any
 
-import redis
-from redis.exceptions import MovedError, NoScriptError
+from redis.exceptions import NoScriptError
 
 from bots_server.errors import Failure, NotDurable
 from bots_server.store import keys
 from bots_server.store.connection import Client
 from bots_server.store.durability import Durability, Level
 from bots_server.store.failures import ReadOnly, failures
+from bots_server.store.links import Command, link_of
 
 # Called after each script or command: its name, the seconds it took, whether it failed.
 Observe = Callable[[str, float, bool], None]
-
-_ATTEMPTS = 3  # at a slot that moved
 
 
 class Database:
@@ -30,25 +28,21 @@ class Database:
     def __init__(self, client: Client, durability: Durability, observe: Observe) -> None:
         self.client = client
         self.durability = durability
+        self._link = link_of(client)
         self._observe = observe
         files = resources.files(__package__).joinpath("lua").iterdir()
         self._scripts = {file.name.removesuffix(".lua"): file.read_bytes() for file in files}
         self._digests = {name: hashlib.sha1(text).hexdigest() for name, text in self._scripts.items()}  # noqa: S324
 
     def command(self, *command: bytes | str | int) -> Any:
-        """Returns the answer of one command of Redis, as redis-py gives it."""
+        """Returns the answer of one command of Redis; its first argument is a key."""
         with self._watched(str(command[0]).lower()):
-            return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+            return _checked(self._link.ask(str(command[1]), command))[0]
 
     def run(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
         """Returns the answer of script `name`."""
-        command = self._call(name, keys, args)
         with self._watched(name):
-            try:
-                return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
-            except NoScriptError:
-                self._load(name, keys[0])
-                return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+            return self._answers(name, keys, args)[0]
 
     def store(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
         """Returns the answer of script `name`, once what it wrote is as durable as configured.
@@ -59,14 +53,8 @@ class Database:
         wait = self.durability.command()
         if wait is None:
             return self.run(name, keys, args)
-        command = self._call(name, keys, args)
         with self._watched(name):
-            answer, reached = self._together(keys[0], command, wait)
-            if isinstance(answer, NoScriptError):
-                self._load(name, keys[0])
-                answer, reached = self._together(keys[0], command, wait)
-            _raise_if_error(answer)
-            _raise_if_error(reached)
+            answer, reached = self._answers(name, keys, args, wait)
         self._judge(reached)
         return answer
 
@@ -81,10 +69,13 @@ class Database:
             return
         key = keys.touch(dataset)
         with self._watched("settle"):
-            answer, reached = self._together(key, ("SET", key, "", "PX", 1000), wait)
-            _raise_if_error(answer)
-            _raise_if_error(reached)
+            _, reached = _checked(self._link.ask(key, ("SET", key, "", "PX", 1000), wait))
         self._judge(reached)
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._link.leave()
+        self.client.close()
 
     @contextmanager
     def _watched(self, name: str) -> Iterator[None]:
@@ -96,50 +87,20 @@ class Database:
         except Failure as failure:
             self._observe(name, time.perf_counter() - start, True)
             if isinstance(failure, ReadOnly):
-                self._leave()
+                self._link.leave()
             raise
         self._observe(name, time.perf_counter() - start, False)
 
-    def _call(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> tuple[Any, ...]:
-        return ("EVALSHA", self._digests[name], len(keys), *keys, *args)
-
-    def _load(self, name: str, key: str) -> None:
-        """Gives a script to the server that has the key: it is new, or was restarted or promoted."""
-        self._primary(key).script_load(self._scripts[name])
-
-    def _together(self, key: str, command: tuple[Any, ...], wait: tuple[Any, ...]) -> list[Any]:
-        """Returns the answers of a command and of the wait for it, on one connection, in one round trip."""
-        for _ in range(_ATTEMPTS):
-            try:
-                with self._primary(key).pipeline(transaction=False) as pipeline:
-                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-                    pipeline.execute_command(*wait)  # type: ignore[no-untyped-call]
-                    answers: list[Any] = pipeline.execute(raise_on_error=False)
-            except (redis.ConnectionError, redis.TimeoutError):
-                self._look_again()  # for the next call
-                raise
-            if not isinstance(answers[0], MovedError):
-                break
-            self._look_again()
-        return answers
-
-    def _primary(self, key: str) -> redis.Redis:
-        """Returns the client of the one server that has the key."""
-        if isinstance(self.client, redis.Redis):
-            return self.client
-        node = self.client.get_node_from_key(key)  # type: ignore[no-untyped-call]
-        primary: redis.Redis = self.client.get_redis_connection(node)
-        return primary
-
-    def _leave(self) -> None:
-        """Ends the connections to a primary that became a replica: the URL leads to the next one by now, or will."""
-        if isinstance(self.client, redis.Redis):
-            self.client.connection_pool.disconnect(inuse_connections=False)
-
-    def _look_again(self) -> None:
-        """Asks a cluster which of its servers has which slot."""
-        if isinstance(self.client, redis.RedisCluster):
-            self.client.nodes_manager.initialize()
+    def _answers(
+        self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float], *after: Command
+    ) -> list[Any]:
+        """Returns the answers of a script and of the commands after it."""
+        commands = ("EVALSHA", self._digests[name], len(keys), *keys, *args), *after
+        answers = self._link.ask(keys[0], *commands)
+        if isinstance(answers[0], NoScriptError):
+            commands = ("EVAL", self._scripts[name], *commands[0][2:]), *after
+            answers = self._link.ask(keys[0], *commands)
+        return _checked(answers)
 
     def _judge(self, reached: Any) -> None:
         """Raises NotDurable where the answer of WAIT or WAITAOF is too low."""
@@ -150,6 +111,9 @@ class Database:
             raise NotDurable(f"on {reached} of {self.durability.replicas} replicas {within}")
 
 
-def _raise_if_error(answer: Any) -> None:
-    if isinstance(answer, Exception):
-        raise answer
+def _checked(answers: list[Any]) -> list[Any]:
+    """Returns answers none of which is an error; raises the first that is."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers

@@ -33,7 +33,6 @@ class Store:
         self.history = History(database)
         self.leases = Leases(database)
         self.checkpoints = Checkpoints(database)
-        self._client = client
         self._database = database
 
     def ping(self) -> None:
@@ -43,4 +42,4 @@ class Store:
 
     def close(self) -> None:
         """Ends the connections."""
-        self._client.close()
+        self._database.close()
