@@ -20,6 +20,8 @@ def indices_and_ids(tasks: Tasks) -> tuple[list[int], list[str]]:
     """
     if isinstance(tasks, str):
         return [], [tasks]
+    if isinstance(tasks, list | tuple) and not tasks:
+        return [], []
     column = np.atleast_1d(np.asarray(tasks))
     if column.ndim != 1:
         raise ValueError(f"tasks: shape {column.shape}, must have one dimension")

@@ -224,11 +224,12 @@ class Metrics:
         kinds = tuple(kinds)
         self._fold_lag.observe(len(kinds))
         self._fold_seconds.observe(seconds)
-        self._run_counts.add(
-            (dataset, run),
-            restores=kinds.count("restored"),
-            hyperparameter_changes=kinds.count("hyperparameters_changed"),
-        )
+        if kinds:
+            self._run_counts.add(
+                (dataset, run),
+                restores=kinds.count("restored"),
+                hyperparameter_changes=kinds.count("hyperparameters_changed"),
+            )
 
     def rebuilt(self) -> None:
         """A replica was dropped because Redis has another history."""
@@ -240,12 +241,14 @@ class Metrics:
 
     def observe_selection(self, dataset: str, run: str, tasks: int, leased: int) -> None:
         """A selection of so many tasks, so many of them leased, was answered."""
-        self._leases.labels("granted").inc(leased)
+        if leased:
+            self._leases.labels("granted").inc(leased)
         self._run_counts.add((dataset, run), selections=1, selected_tasks=tasks)
 
     def leases_ended(self, event: str, leases: int) -> None:
         """Leases ended. event: released or expired."""
-        self._leases.labels(event).inc(leases)
+        if leases:
+            self._leases.labels(event).inc(leases)
 
     def observe_snapshot(self, outcome: str, seconds: float) -> None:
         """A snapshot was made. outcome: stored, refused or failed."""

@@ -24,7 +24,7 @@ from bots_server.store import Claim, Part, Store
 MAX_ROUNDS = 16  # each offers four times as many spare candidates as the one before: enough for any dataset
 SPARE = 8
 
-# What makes a selection one of its own, not drawn ahead.
+# What leaves a part of the tasks to select from.
 NARROWING = ("excluded_tasks", "excluded_ids", "tags", "tag_quotas", "tag_weights")
 
 
@@ -105,6 +105,26 @@ def check_selection(request: pb.SelectBatchRequest) -> None:
     rules.within("batch_size", request.batch_size, 1, rules.MAX_BATCH)
     rules.job(request.job)
     rules.request_id(request.request_id)
+    if narrowed(request):
+        check_narrowing(request)
+    if request.HasField("lease_seconds"):
+        rules.positive("lease_seconds", request.lease_seconds, rules.MAX_LEASE_SECONDS)
+    if request.HasField("target"):
+        rules.within("target", request.target, 0.0, 1.0)
+    if request.HasField("temperature"):
+        rules.within("temperature", request.temperature, 0.0, 1e6)
+    for name in ("seed", "policy_step"):
+        if request.HasField(name):
+            rules.require(getattr(request, name) >= 0, name, getattr(request, name), "must be >= 0")
+
+
+def narrowed(request: pb.SelectBatchRequest) -> bool:
+    """Returns whether a selection is not from all tasks."""
+    return any(getattr(request, name) for name in NARROWING)
+
+
+def check_narrowing(request: pb.SelectBatchRequest) -> None:
+    """Raises InvalidField for exclusions, tags, quotas and weights that break a rule."""
     excluded = len(request.excluded_tasks) + len(request.excluded_ids)
     rules.require(
         excluded <= rules.MAX_EXCLUDED,
@@ -128,15 +148,6 @@ def check_selection(request: pb.SelectBatchRequest) -> None:
         )
     for tag, weight in request.tag_weights.items():
         rules.positive(f"tag_weights[{tag}]", weight, 1e300)
-    if request.HasField("lease_seconds"):
-        rules.positive("lease_seconds", request.lease_seconds, rules.MAX_LEASE_SECONDS)
-    if request.HasField("target"):
-        rules.within("target", request.target, 0.0, 1.0)
-    if request.HasField("temperature"):
-        rules.within("temperature", request.temperature, 0.0, 1e6)
-    for name in ("seed", "policy_step"):
-        if request.HasField(name):
-            rules.require(getattr(request, name) >= 0, name, getattr(request, name), "must be >= 0")
 
 
 def start_selection(request: pb.SelectBatchRequest, posterior: Posterior, replica: Replica) -> Selection:
@@ -147,7 +158,7 @@ def start_selection(request: pb.SelectBatchRequest, posterior: Posterior, replic
         greedy=request.greedy if request.HasField("greedy") else None,
         temperature=request.temperature if request.HasField("temperature") else None,
     )
-    if not (request.HasField("seed") or any(getattr(request, name) for name in NARROWING)):
+    if not (request.HasField("seed") or narrowed(request)):
         return replica.ahead.take(posterior, wish)
     rng = np.random.default_rng(request.seed if request.HasField("seed") else None)
     dataset = replica.dataset
