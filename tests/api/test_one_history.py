@@ -5,6 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import bots
+from bots_server.core.posterior import alpha_beta
 from bots_server.datasets import load
 from bots_server.metrics import Metrics
 from bots_server.replica import Replica
@@ -44,6 +45,24 @@ def test_a_server_ahead_of_redis_rebuilds(letters: Service, later: int) -> None:
         np.testing.assert_array_equal(here.posteriors()[0], expected[0])
         np.testing.assert_array_equal(here.posteriors()[1], expected[1])
         assert here.select(3).version == 10 + later
+
+
+def test_a_server_that_was_away_reads_the_newest_snapshot(letters: Service) -> None:
+    """A server that was away for 300 events folds those after the newest snapshot alone, equal to the last bit."""
+    run = letters.client.create_run("letters", "away", retention=bots.Retention(snapshot_interval=100))
+    store = Store(letters.redis)
+    record = store.runs.get(store.datasets.get("letters"), "away")
+    registry = CollectorRegistry()
+    replica = Replica(store, Metrics(registry), record, load(store, "letters", record.dataset_uid))
+    replica.view()
+    for step in range(310):
+        run.report([step % 26], [step % 5], [4])
+    snapshot = store.history.snapshot
+    letters.wait_until(lambda: (newest := snapshot(record)) is not None and newest.version >= 300)
+    posterior = replica.view().posterior
+    assert (posterior.version, posterior.updates) == (310, 310)
+    assert 0 < (registry.get_sample_value("bots_fold_lag_events_sum") or 0) <= 10
+    np.testing.assert_array_equal(alpha_beta(posterior, replica.dataset.tasks, None), run.posteriors())
 
 
 def test_a_snapshot_of_a_lost_history_is_refused(letters: Service) -> None:
