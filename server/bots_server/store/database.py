@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from bots_server.errors import Failure, NotDurable
+from bots_server.errors import NotDurable
 from bots_server.store import keys
 from bots_server.store.connection import Client
 from bots_server.store.durability import Durability, Level
-from bots_server.store.failures import ReadOnly, failures
+from bots_server.store.failures import REDIS_ERRORS, ReadOnly, failure_of
 from bots_server.store.links import Command, link_of
 
 # Called after each script or command: its name, the seconds it took, whether it failed.
@@ -36,13 +35,11 @@ class Database:
 
     def command(self, *command: bytes | str | int) -> Any:
         """Returns the answer of one command of Redis; its first argument is a key."""
-        with self._watched(str(command[0]).lower()):
-            return _checked(self._link.ask(str(command[1]), command))[0]
+        return self._ask(str(command[0]).lower(), str(command[1]), (command,))[0]
 
     def run(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
         """Returns the answer of script `name`."""
-        with self._watched(name):
-            return self._answers(name, keys, args)[0]
+        return self._ask(name, keys[0], (self._call(name, keys, args),), self._scripts[name])[0]
 
     def store(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
         """Returns the answer of script `name`, once what it wrote is as durable as configured.
@@ -53,8 +50,7 @@ class Database:
         wait = self.durability.command()
         if wait is None:
             return self.run(name, keys, args)
-        with self._watched(name):
-            answer, reached = self._answers(name, keys, args, wait)
+        answer, reached = self._ask(name, keys[0], (self._call(name, keys, args), wait), self._scripts[name])
         self._judge(reached)
         return answer
 
@@ -68,8 +64,7 @@ class Database:
         if wait is None:
             return
         key = keys.touch(dataset)
-        with self._watched("settle"):
-            _, reached = _checked(self._link.ask(key, ("SET", key, "", "PX", 1000), wait))
+        _, reached = self._ask("settle", key, (("SET", key, "", "PX", 1000), wait))
         self._judge(reached)
 
     def close(self) -> None:
@@ -77,30 +72,27 @@ class Database:
         self._link.leave()
         self.client.close()
 
-    @contextmanager
-    def _watched(self, name: str) -> Iterator[None]:
-        """Observes what runs under it, and raises what goes wrong as one of our errors."""
+    def _call(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Command:
+        return ("EVALSHA", self._digests[name], len(keys), *keys, *args)
+
+    def _ask(self, name: str, key: str, commands: Sequence[Command], script: bytes = b"") -> list[Any]:
+        """Returns the answers of commands, the first of which may call a script, or raises one of our errors."""
         start = time.perf_counter()
         try:
-            with failures():
-                yield
-        except Failure as failure:
+            answers = self._link.ask(key, *commands)
+            if isinstance(answers[0], NoScriptError):
+                answers = self._link.ask(key, ("EVAL", script, *commands[0][2:]), *commands[1:])
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        except REDIS_ERRORS as error:
             self._observe(name, time.perf_counter() - start, True)
+            failure = failure_of(error)
             if isinstance(failure, ReadOnly):
                 self._link.leave()
-            raise
+            raise failure from error
         self._observe(name, time.perf_counter() - start, False)
-
-    def _answers(
-        self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float], *after: Command
-    ) -> list[Any]:
-        """Returns the answers of a script and of the commands after it."""
-        commands = ("EVALSHA", self._digests[name], len(keys), *keys, *args), *after
-        answers = self._link.ask(keys[0], *commands)
-        if isinstance(answers[0], NoScriptError):
-            commands = ("EVAL", self._scripts[name], *commands[0][2:]), *after
-            answers = self._link.ask(keys[0], *commands)
-        return _checked(answers)
+        return answers
 
     def _judge(self, reached: Any) -> None:
         """Raises NotDurable where the answer of WAIT or WAITAOF is too low."""
@@ -109,11 +101,3 @@ class Database:
             raise NotDurable(f"not on disk {within}")
         if self.durability.level is Level.REPLICA and reached < self.durability.replicas:
             raise NotDurable(f"on {reached} of {self.durability.replicas} replicas {within}")
-
-
-def _checked(answers: list[Any]) -> list[Any]:
-    """Returns answers none of which is an error; raises the first that is."""
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers

@@ -14,15 +14,22 @@ class ReadOnly(StoreUnavailable):
     """What answered is a replica."""
 
 
+# What redis-py raises: connection, timeout, loading, no primary, slot not served, and what Redis refuses.
+REDIS_ERRORS = RedisError, RedisClusterException
+
+
+def failure_of(error: Exception) -> Failure:
+    """Returns one of REDIS_ERRORS as StoreUnavailable or StoreFull."""
+    return _refusal(error) if isinstance(error, ResponseError) else StoreUnavailable(str(error) or type(error).__name__)
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """Raises what redis-py raises as StoreUnavailable or StoreFull."""
     try:
         yield
-    except ResponseError as error:
-        raise _refusal(error) from error
-    except (RedisError, RedisClusterException) as error:  # connection, timeout, loading, no primary, slot not served
-        raise StoreUnavailable(str(error) or type(error).__name__) from error
+    except REDIS_ERRORS as error:
+        raise failure_of(error) from error
 
 
 def _refusal(error: ResponseError) -> Failure:
