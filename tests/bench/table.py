@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from tests.bench.workload import References, Workload, workload
 
 PAPER = 92_000  # tasks of the paper's dataset
 WARM_UP = 300  # updates before anything is measured: a task deviates for about 160
+ROLLOUT_SECONDS = 0.01  # before each step, for all sides: a trainer is busy for seconds, and the servers are idle then
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,15 @@ def _group(
         empty()
         unit.step(rng)
     for turn in range(effort.rounds):
-        # In this order: while plain numpy works, the servers end what the last report left them to do.
         group.unit.append(unit.step(rng)[0])
+        sleep(ROLLOUT_SECONDS)
         begin = perf_counter()
         empty()
         group.empty.append(perf_counter() - begin)
         for cell, those, every in zip(cells, sides, pace, strict=True):
             for name, side in those.items():
                 if name != "plain" or turn % every == 0:
+                    sleep(ROLLOUT_SECONDS)
                     selected, reported = side.step(rng)
                     cell.seconds[name, "select"].append(selected)
                     cell.seconds[name, "report"].append(reported)
