@@ -48,10 +48,10 @@ class Batch:
     def of(cls, message: pb.SelectBatchResponse, run: Run, policy_step: int | None) -> Batch:
         """Returns what the message says."""
         return cls(
-            tasks=np.array(message.tasks, dtype=np.int64),
+            tasks=np.fromiter(message.tasks, np.int64, len(message.tasks)),
             ids=list(message.ids) or None,
-            means=np.array(message.means, dtype=np.float64),
-            draws=np.array(message.draws, dtype=np.float64),
+            means=np.fromiter(message.means, np.float64, len(message.means)),
+            draws=np.fromiter(message.draws, np.float64, len(message.draws)),
             version=message.version,
             run_uid=message.run_uid,
             selection_id=message.selection_id,

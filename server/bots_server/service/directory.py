@@ -28,9 +28,6 @@ class Directory:
         not of a run that they mean. Where `act` raises RunReplaced or DatasetNotFound, the run or its dataset was
         deleted since it was looked up, and nothing was changed: it is called once more with what has the name now.
         """
-        rules.name("dataset", dataset)
-        rules.name("run", run)
-        rules.uid("run_uid", uid)
         record, fresh = self._find(dataset, run, uid)
         while True:
             try:
@@ -56,6 +53,11 @@ class Directory:
         """
         with self._lock:
             record = self._runs.get((dataset, run))
+        if record is not None and record.uid == uid:
+            return record, False
+        rules.name("dataset", dataset)
+        rules.name("run", run)
+        rules.uid("run_uid", uid)
         if record is not None:
             return record, False
         try:
