@@ -21,6 +21,7 @@ from bots_server.metrics import Metrics
 from bots_server.selection import Selection, Wish
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store, Sync
+from bots_server.turn import TURN
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +167,8 @@ class Replica:
                     events = [messages.core_event(entry.event, self._restored) for entry in entries]
                 except StateTrimmed:
                     return None, sync
-                state = State(fold_all(state.posterior, self.dataset.tasks, events), entries[-1].nonce)
+                with TURN:
+                    state = State(fold_all(state.posterior, self.dataset.tasks, events), entries[-1].nonce)
                 if kinds is not None:
                     kinds += [entry.event.WhichOneof("kind") or "" for entry in entries]
             if state.posterior.version >= (sync.version if until is None else min(until, sync.version)):

@@ -1,6 +1,7 @@
 """One selection: what is wished for, the draw for it, and what that comes to in the words of the API."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from uuid import uuid4
@@ -13,6 +14,7 @@ from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.selection import Candidates, Draw, take
 from bots_server.datasets import Dataset
 from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.turn import TURN
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +49,21 @@ class Selection:
         self.id = uuid4().hex
         self._run, self._dataset, self._posterior = run, dataset, posterior
         given = posterior.hyperparameters
-        self.draw = Draw(
-            rng,
-            posterior,
-            dataset.tasks,
-            batch_size=wish.batch_size,
-            target=given.target if wish.target is None else wish.target,
-            greedy=given.greedy if wish.greedy is None else wish.greedy,
-            temperature=given.temperature if wish.temperature is None else wish.temperature,
-            uniform_fraction=given.uniform_fraction,
-            excluded=excluded,
-            tags=tags,
-            quotas=quotas,
-        )
+        temperature = given.temperature if wish.temperature is None else wish.temperature
+        with nullcontext() if temperature else TURN:  # with a temperature, each of the N tasks is drawn
+            self.draw = Draw(
+                rng,
+                posterior,
+                dataset.tasks,
+                batch_size=wish.batch_size,
+                target=given.target if wish.target is None else wish.target,
+                greedy=given.greedy if wish.greedy is None else wish.greedy,
+                temperature=temperature,
+                uniform_fraction=given.uniform_fraction,
+                excluded=excluded,
+                tags=tags,
+                quotas=quotas,
+            )
 
     @cached_property
     def parts(self) -> list[Candidates]:
@@ -69,12 +73,14 @@ class Selection:
     @cached_property
     def answer(self) -> pb.SelectBatchResponse:
         """Returns the batch where no task is leased, with fewer tasks than wished for where fewer are eligible."""
-        tasks, draws = take(self.parts)
+        with TURN:
+            tasks, draws = take(self.parts)
+            means = self._means(tasks)
         ids = self._dataset.ids
         return pb.SelectBatchResponse(
             tasks=tasks.tolist(),
             ids=ids.names(tasks) if ids else None,
-            means=self._means(tasks),
+            means=means,
             draws=draws.tolist(),
             version=self._posterior.version,
             run_uid=self._run.uid,
