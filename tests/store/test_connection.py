@@ -125,6 +125,7 @@ def test_cluster() -> None:
         ("redis+sentinel://u:secret@host", "must name the service"),
         ("redis+sentinel:///service", "must name a host"),
         ("redis+cluster://host?password=secret", "may have no more in its query than ssl_ca_certs"),
+        ("redis://host?max_connections=5", "may not have max_connections"),
         ("redis://host?passwort=secret", "its query names what redis-py does not know"),
         ("redis://host?socket_timeout=secret", "percent-encode"),
         ("redis://host/secret", "percent-encode"),

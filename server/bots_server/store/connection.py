@@ -93,6 +93,8 @@ def _of_server(parts: SplitResult, url: str, options: dict[str, Any]) -> Callabl
     if parts.scheme != "unix":
         _hosts(parts, default_port=6379)
         int(parts.path.strip("/") or 0)
+    if "max_connections" in dict(parse_qsl(parts.query)):
+        raise _Rule("may not have max_connections: there is a connection for each call under way")
     client = redis.Redis.from_url(url, **options)
     try:
         client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)  # it connects later

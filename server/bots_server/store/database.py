@@ -22,7 +22,7 @@ Observe = Callable[[str, float, bool], None]
 
 
 class Database:
-    """One Redis, for the parts of the store. It forgets scripts when it restarts: they are then loaded again."""
+    """One Redis, for the parts of the store. It forgets scripts when it restarts: they are then sent whole."""
 
     def __init__(self, client: Client, durability: Durability, observe: Observe) -> None:
         self.client = client

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import redis
@@ -41,6 +42,9 @@ class ServerLink:
 
     redis-py's own way of a command, with its pool and its instruments, takes 0.15 ms more on a server that just woke:
     as long as Redis takes to answer.
+
+    Where a connection breaks, or does not answer in time, the others are given up as well: behind Sentinel the next one
+    may lead to another primary, and a server must not talk to both.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -48,26 +52,36 @@ class ServerLink:
         self._idle: deque[Any] = deque()  # redis-py's connections, whose methods have no types
 
     def ask(self, key: str, *commands: Command) -> list[Any]:
+        idle = self._idle
         try:
-            connection = self._idle.pop()
+            connection = idle.pop()
         except IndexError:
             connection = self._pool.connection_class(**self._pool.connection_kwargs)
+
+        def give_up(_: object) -> None:
+            nonlocal idle
+            connection.disconnect()
+            self.leave()
+            idle = self._idle
+
         try:
-            connection.connect()
+            connection.connect()  # apart, because redis-py tries a connection twice, and that is enough
             # It may have broken while it was idle: then once more, and at once, as `connection.connect` sets it.
-            answers: list[Any] = connection.retry.call_with_retry(
-                lambda: _exchange(connection, commands), lambda error: connection.disconnect()
-            )
-            return answers
-        except BaseException:
-            connection.disconnect()  # an answer may be on its way still, and is of no other command
+            answers: list[Any] = connection.retry.call_with_retry(lambda: _exchange(connection, commands), give_up)
+        except BaseException as error:  # an answer may be on its way still, and is of no other command
+            give_up(error)
             raise
-        finally:
-            self._idle.append(connection)
+        if idle is self._idle:
+            idle.append(connection)
+        else:  # given up meanwhile
+            connection.disconnect()
+        return answers
 
     def leave(self) -> None:
-        while self._idle:
-            self._idle.pop().disconnect()
+        idle, self._idle = self._idle, deque()
+        with suppress(IndexError):
+            while True:
+                idle.pop().disconnect()
 
 
 def _exchange(connection: Any, commands: Sequence[Command]) -> list[Any]:
