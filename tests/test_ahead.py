@@ -82,7 +82,7 @@ def test_draws_ahead_have_the_distribution_of_draws_when_asked() -> None:
     ahead.take(posterior, WISH)
     for _ in range(4000):
         ahead.prepare(posterior)
-        picks[ahead.take(posterior, WISH).answer.tasks] += 1
+        picks[ahead.take(posterior, WISH).answer().tasks] += 1
     assert len(make.made) == 4001
     alpha, beta = alpha_beta(posterior, make.tasks, None)
     nearest = np.abs(np.random.default_rng(2).beta(alpha, beta, (400_000, 12)) - 0.5).argmin(axis=1)

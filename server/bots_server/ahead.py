@@ -44,6 +44,6 @@ class Ahead:
         if wish is None:
             return
         made = self._make(posterior, wish)
-        _ = made.answer  # made here and kept in it, so that nothing of it is left to do
+        made.answer()  # it keeps it; where tasks are leased, the claim takes the candidates that this has drawn
         with self._lock:
             self._ready = posterior, wish, made

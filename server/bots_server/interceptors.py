@@ -126,7 +126,10 @@ class Call:
         self._abort(grpc.StatusCode.INTERNAL, "BUG", "this is a bug in the server; its log has the traceback")
 
     def end(self, code: grpc.StatusCode, response: Any = None, message: str = "") -> None:
-        """Has the call counted, and its access line written, when gRPC is through with it: nobody waits for that."""
+        """Has the call counted, and its access line written, when gRPC is through with it: its caller does not wait.
+
+        By gRPC's own thread, which takes all calls in: it stands still while a line cannot be written.
+        """
         seconds = time.perf_counter() - self._start
         account = partial(self._account, code, seconds, response, message)
         if not self._context.add_callback(account):  # the caller went away

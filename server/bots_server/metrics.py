@@ -33,8 +33,8 @@ LAG_EVENTS = (0, 1, 4, 16, 64, 256, 1024, 4096, 16384)
 COUNTED = {
     "selections": "Selections that this server answered.",
     "selected_tasks": "Tasks in them.",
-    "restores": "Restores that this server folded (every server that holds the run folds each: take the max).",
-    "hyperparameter_changes": "Changes of hyperparameters that this server folded (take the max).",
+    "restores": "Restores that this server folded, and did not read from a snapshot (take the max over servers).",
+    "hyperparameter_changes": "Changes of hyperparameters that this server folded, likewise (take the max).",
 }
 
 # What a run is now: help, and the value, from its summary; NaN (not known) is not exported.

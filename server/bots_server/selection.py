@@ -1,9 +1,8 @@
 """One selection: what is wished for, the draw for it, and what that comes to in the words of the API."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from uuid import uuid4
 
 import numpy as np
@@ -15,6 +14,8 @@ from bots_server.core.selection import Candidates, Draw, take
 from bots_server.datasets import Dataset
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.turn import TURN
+
+MANY_STRATA = 65_536  # from here on a draw takes some milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,13 @@ class Selection:
     ) -> None:
         self.id = uuid4().hex
         self._run, self._dataset, self._posterior = run, dataset, posterior
+        self._answer: pb.SelectBatchResponse | None = None
         given = posterior.hyperparameters
         temperature = given.temperature if wish.temperature is None else wish.temperature
-        with nullcontext() if temperature else TURN:  # with a temperature, each of the N tasks is drawn
+        # With a temperature, as many as all N tasks may be drawn.
+        long = temperature > 0 or len(posterior.baseline_alpha) > MANY_STRATA
+        self._turn: AbstractContextManager[object] = nullcontext() if long else TURN
+        with self._turn:
             self.draw = Draw(
                 rng,
                 posterior,
@@ -65,27 +70,29 @@ class Selection:
                 quotas=quotas,
             )
 
-    @cached_property
-    def parts(self) -> list[Candidates]:
-        """Returns the parts of the batch without spare candidates."""
-        return self.draw.offer(spare=0)
+    def parts(self, spare: int = 0) -> list[Candidates]:
+        """Returns the parts of the batch, each with `spare` candidates more than it needs."""
+        with self._turn:
+            return self.draw.offer(spare)
 
-    @cached_property
     def answer(self) -> pb.SelectBatchResponse:
-        """Returns the batch where no task is leased, with fewer tasks than wished for where fewer are eligible."""
-        with TURN:
-            tasks, draws = take(self.parts)
-            means = self._means(tasks)
-        ids = self._dataset.ids
-        return pb.SelectBatchResponse(
-            tasks=tasks.tolist(),
-            ids=ids.names(tasks) if ids else None,
-            means=means,
-            draws=draws.tolist(),
-            version=self._posterior.version,
-            run_uid=self._run.uid,
-            selection_id=self.id,
-        )
+        """Returns the batch where no task is leased, with fewer tasks than wished for where fewer are eligible.
+
+        It is made once; a selection is for one thread at a time.
+        """
+        if self._answer is None:
+            tasks, draws = take(self.parts())
+            ids = self._dataset.ids
+            self._answer = pb.SelectBatchResponse(
+                tasks=tasks.tolist(),
+                ids=ids.names(tasks) if ids else None,
+                means=self._means(tasks),
+                draws=draws.tolist(),
+                version=self._posterior.version,
+                run_uid=self._run.uid,
+                selection_id=self.id,
+            )
+        return self._answer
 
     def offer(self, parts: Sequence[Candidates]) -> storage.Offer:
         """Returns candidates, for the claim that takes those of them that are free."""
@@ -99,6 +106,7 @@ class Selection:
         )
 
     def _means(self, tasks: NDArray[np.int64]) -> list[float]:
-        alpha, beta = alpha_beta(self._posterior, self._dataset.tasks, tasks)
+        with self._turn:
+            alpha, beta = alpha_beta(self._posterior, self._dataset.tasks, tasks)
         means: list[float] = (alpha / (alpha + beta)).tolist()
         return means

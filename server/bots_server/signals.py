@@ -17,9 +17,14 @@ def stop_on(numbers: Iterable[signal.Signals], stopping: threading.Event) -> Non
     signal.set_wakeup_fd(writing.fileno())
     for number in numbers:
         signal.signal(number, lambda *_: None)  # the byte is all
-    threading.Thread(target=_follow, args=(reading, writing, stopping), name="signals", daemon=True).start()
+    threading.Thread(
+        target=_follow, args=(reading, writing, set(numbers), stopping), name="signals", daemon=True
+    ).start()
 
 
-def _follow(reading: socket.socket, writing: socket.socket, stopping: threading.Event) -> None:
-    while reading.recv(1):  # for ever: `writing` is open as long as it is held here
-        stopping.set()
+def _follow(
+    reading: socket.socket, writing: socket.socket, numbers: set[signal.Signals], stopping: threading.Event
+) -> None:
+    while byte := reading.recv(1):  # for ever: `writing` is open as long as it is held here
+        if byte[0] in numbers:
+            stopping.set()

@@ -14,6 +14,7 @@ from tests.bench.workload import workload
 from tests.valkey import Valkey
 
 STARTS = 3  # cold servers, of which the median is told
+AWAY_EVENTS = 2_000
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Life:
     create_seconds:     from arrays in the client's memory to the answer
     plain_draw_seconds: plain numpy's selection
     cold_seconds:       a started server's first selection of the run: dataset, snapshot, events, draw
+    away_seconds:       a selection from a server that held the run and was not asked for 2,000 reports to another one
     server_bytes:       memory that the server holds more after that selection, a task
     peak_bytes:         and the most that it held more meanwhile
     creation_bytes:     the most that the server held more while the dataset was created, a task
@@ -36,6 +38,7 @@ class Life:
     create_seconds: float
     plain_draw_seconds: float
     cold_seconds: float
+    away_seconds: float
     server_bytes: float
     peak_bytes: float
     creation_bytes: float
@@ -68,6 +71,21 @@ def life(valkey: Valkey, size: int, told: Callable[[str], object]) -> Life:
             core.step(rng)
         plain = core.plain()
         draws = [plain.step(rng)[0] for _ in range(3)]
+        told(f"{AWAY_EVENTS:,} reports to another server")
+        with (
+            server(valkey.url) as process,
+            bots.Client(process.address, timeout=60) as client,
+            server(valkey.url) as other,
+            bots.Client(other.address, timeout=60) as elsewhere,
+        ):
+            away = client.create_run("life", "away", fork_from="run")
+            away.select(32)
+            side = ServiceSide(work, 32, elsewhere.run("life", "away"))
+            for _ in range(AWAY_EVENTS):
+                side.step(rng)
+            begin = perf_counter()
+            away.select(32)
+            away_seconds = perf_counter() - begin
         told("cold starts")
         cold, held, peak = [], 0.0, 0.0
         for _ in range(STARTS):
@@ -85,6 +103,7 @@ def life(valkey: Valkey, size: int, told: Callable[[str], object]) -> Life:
             created,
             float(np.median(draws)),
             float(np.median(cold)),
+            away_seconds,
             held,
             peak,
             creation_bytes,

@@ -41,11 +41,12 @@ def _line(group: Group, cell: Cell) -> str:
 def life_lines(lives: list[Life]) -> list[str]:
     """Returns what datasets cost, a line each."""
     return [
-        "        N | create s | cold first select s (plain selections) |"
+        "        N | create s | cold first select s (plain selections) | after 2,000 events away s |"
         " bytes a task: server, peak, peak at creation, Redis | snapshot KB | bytes an event, request id"
     ] + [
         f"{life.size:9,} | {life.create_seconds:8.1f} |"
         f" {life.cold_seconds:19.2f} ({life.cold_seconds / life.plain_draw_seconds:5.1f}) |"
+        f" {life.away_seconds:25.3f} |"
         f" {life.server_bytes:13.1f} {life.peak_bytes:6.1f} {life.creation_bytes:6.1f} {life.redis_bytes:6.2f} |"
         f" {life.snapshot_bytes / 1e3:11.1f} | {life.event_bytes:6.0f} {life.request_bytes:6.0f}"
         for life in lives
@@ -64,19 +65,16 @@ def load_lines(loads: list[Load]) -> list[str]:
 
 
 def stage_lines(of: Stages) -> list[str]:
-    """Returns where the time of a selection goes, a line a stage."""
-    in_server = sum(seconds for stage, seconds in of.parts.items() if not stage.startswith("PING"))
-    grpc = of.empty - of.parts["PING, as in E"]
-    rest = of.whole - in_server - grpc
-    lines = [f"one selection of {of.size:,} after a report, {of.own:,} tasks deviate: {of.whole * 1e3:.2f} ms"]
-    rows = {
-        "gRPC, threads, access line (E less its PING)": grpc,
-        **of.parts,
-        "checks, names, client, caches gone cold": rest,
-    }
-    for stage, seconds in rows.items():
-        if not stage.startswith("PING"):
-            lines.append(f"  {stage:45} {seconds * 1e3:6.2f} ms {seconds / of.whole:6.1%}")
+    """Returns where the time of a selection goes, a line a stage: of one drawn ahead, and of one drawn when asked."""
+    stages = {"gRPC, threads (E less its PING)": of.empty - of.ping, "sync with Redis": of.sync}
+    ways = {"drawn ahead": (of.ahead, stages), "drawn when asked": (of.asked, {**stages, **of.drawing})}
+    lines = [
+        f"one selection of {of.size:,}, {of.own:,} tasks deviate; the report was folded ahead: {of.fold * 1e3:.2f} ms"
+    ]
+    for way, (whole, parts) in ways.items():
+        lines.append(f"  {way:40} {whole * 1e3:6.2f} ms")
+        for stage, seconds in {**parts, "checks, names, client": whole - sum(parts.values())}.items():
+            lines.append(f"    {stage:38} {seconds * 1e3:6.2f} ms {seconds / whole:6.1%}")
     return lines
 
 

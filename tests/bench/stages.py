@@ -1,9 +1,10 @@
 """Where the time of one selection goes."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -18,7 +19,7 @@ from bots_server.replica import Replica
 from bots_server.selection import Selection, Wish
 from bots_server.store import Store, connect
 from tests.bench.sides import ServiceSide
-from tests.bench.table import empty_call
+from tests.bench.table import ROLLOUT_SECONDS, empty_call
 from tests.bench.workload import workload
 
 ROUNDS = 150
@@ -26,18 +27,26 @@ ROUNDS = 150
 
 @dataclass(frozen=True)
 class Stages:
-    """Medians in seconds of a selection after a report, at batch 32 with references in sixteenths.
+    """Medians in seconds at batch 32 with references in sixteenths; each is timed after a rest, as in the table.
 
-    whole: through client, gRPC and server
-    empty: E, the empty call with its PING
-    parts: of the server's work, by name, in order; made in this process, one after the other
-    own:   posteriors that differ from their stratum's, each with a draw of its own
+    ahead:   a selection that the server has drawn ahead, through client, gRPC and server
+    asked:   one that it draws when asked, because it has a seed
+    empty:   E, the empty call with its PING
+    ping:    the PING, and the server's other work, here in this process:
+    sync:    reading what is new of the history: nothing
+    fold:    of the report, done ahead for both selections
+    drawing: the draw and its answer
+    own:     posteriors that differ from their stratum's, each with a draw of its own
     """
 
     size: int
-    whole: float
+    ahead: float
+    asked: float
     empty: float
-    parts: dict[str, float]
+    ping: float
+    sync: float
+    fold: float
+    drawing: dict[str, float]
     own: int
 
 
@@ -47,42 +56,54 @@ def stages(address: str, redis_url: str, size: int, told: Callable[[str], object
     work, rng, name = workload(size, "16ths"), np.random.default_rng(4), f"stages-{size}"
     store = Store(connect(redis_url))
     samples: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        sleep(ROLLOUT_SECONDS)
+        begin = perf_counter()
+        yield
+        samples[stage].append(perf_counter() - begin)
+
     with bots.Client(address, timeout=60) as client:
         client.create_dataset(name, size=size, weak=work.weak, strong=work.strong)
-        side = ServiceSide(work, 32, client.create_run(name, "run"))
-        empty = empty_call(client)
+        side = ServiceSide(work, 32, client.create_run(name, "ahead"))
         for _ in range(300):
             side.step(rng)
-        run = store.runs.get(store.datasets.get(name), "run")
+        seeded = client.create_run(name, "seeded", fork_from="ahead")
+        empty = empty_call(client)
+        run = store.runs.get(store.datasets.get(name), "ahead")
         dataset = DatasetCache(store).get(name, run.dataset_uid)
         replica = Replica(store, Metrics(CollectorRegistry()), run, dataset)
         replica.view()
-        for _ in range(ROUNDS):
-            begin = perf_counter()
-            empty()
-            samples["empty"].append(perf_counter() - begin)
-            samples["whole"].append(side.step(rng)[0])
-            begin = perf_counter()
-            store.ping()
-            samples["PING, as in E"].append(perf_counter() - begin)
-            state = replica._state
-            assert state is not None
-            begin = perf_counter()
-            sync = store.history.sync(run, state.posterior.version, state.nonce)
-            samples["sync with Redis"].append(perf_counter() - begin)
-            begin = perf_counter()
+        for seed in range(ROUNDS):
+            with timed("empty"):
+                empty()
+            with timed("ahead"):
+                batch = side.run.select(32)
+            batch.report(work.outcomes(rng, batch.tasks), 16)
+            with timed("asked"):
+                batch = seeded.select(32, seed=seed)
+            batch.report(work.outcomes(rng, batch.tasks), 16)
+            with timed("ping"):
+                store.ping()
+            before = replica._state
+            assert before is not None
+            sync = store.history.sync(run, before.posterior.version, before.nonce)
             events = [messages.core_event(entry.event, replica._restored) for entry in sync.events]
-            posterior = fold_all(state.posterior, dataset.tasks, events)
-            samples["fold"].append(perf_counter() - begin)
+            with timed("fold"):
+                posterior = fold_all(before.posterior, dataset.tasks, events)
             replica.view()
-            begin = perf_counter()
-            selection = Selection(np.random.default_rng(), run, dataset, posterior, Wish(32, None, None, None))
-            _ = selection.parts
-            samples["draw"].append(perf_counter() - begin)
-            begin = perf_counter()
-            pb.SelectBatchResponse.FromString(selection.answer.SerializeToString())
-            samples["answer"].append(perf_counter() - begin)
+            now = replica._state
+            assert now is not None
+            with timed("sync"):
+                store.history.sync(run, now.posterior.version, now.nonce)
+            with timed("draw"):
+                selection = Selection(np.random.default_rng(), run, dataset, posterior, Wish(32, None, None, None))
+                selection.parts()
+            with timed("answer"):
+                pb.SelectBatchResponse.FromString(selection.answer().SerializeToString())
         client.delete_dataset(name, delete_runs=True)
     store.close()
     medians = {stage: float(np.median(seconds)) for stage, seconds in samples.items()}
-    return Stages(size, medians.pop("whole"), medians.pop("empty"), medians, len(posterior.deviations))
+    drawing = {stage: medians.pop(stage) for stage in ("draw", "answer")}
+    return Stages(size, **medians, drawing=drawing, own=len(posterior.deviations))

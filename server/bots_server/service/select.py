@@ -62,10 +62,12 @@ class SelectHandlers:
         selection = start_selection(request, view.posterior, replica)
         if request.HasField("lease_seconds") or request.request_id or view.live_leases:
             return self._claimed(request, replica, selection)
-        if len(selection.answer.tasks) < request.batch_size and not request.allow_fewer:
-            lacking = [part.need - min(part.need, len(part.tasks)) for part in selection.parts]
-            raise shortage(request, replica.dataset, selection.draw, selection.parts, lacking, leased=0)
-        return selection.answer
+        answer = selection.answer()
+        if len(answer.tasks) < request.batch_size and not request.allow_fewer:
+            parts = selection.parts()
+            lacking = [part.need - min(part.need, len(part.tasks)) for part in parts]
+            raise shortage(request, replica.dataset, selection.draw, parts, lacking, leased=0)
+        return answer
 
     def _claimed(
         self, request: pb.SelectBatchRequest, replica: Replica, selection: Selection
@@ -78,7 +80,7 @@ class SelectHandlers:
         digest = content_digest(request)
         spare, fewer = SPARE, False
         for _ in range(MAX_ROUNDS):
-            parts = selection.draw.offer(spare=spare)
+            parts = selection.parts(spare)
             claim = self._store.leases.claim(
                 replica.run,
                 [Part(part.need, part.tasks.tolist()) for part in parts],
