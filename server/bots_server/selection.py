@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -18,8 +18,7 @@ from bots_server.turn import TURN
 MANY_STRATA = 65_536  # from here on a draw takes some milliseconds
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What a selection asks for besides a seed, exclusions and tags; None: the run's."""
 
     batch_size: int

@@ -44,6 +44,9 @@ while not diverged and last < version and last - known < tonumber(ARGV[3]) and b
     bytes = bytes + #entry[2][4]
   end
 end
-local time = redis.call("TIME")
-local leases = redis.call("ZCOUNT", KEYS[3], "(" .. time[1] * 1000 + math.floor(time[2] / 1000), "+inf")
+local leases = 0
+if redis.call("EXISTS", KEYS[3]) == 1 then
+  local time = redis.call("TIME")
+  leases = redis.call("ZCOUNT", KEYS[3], "(" .. time[1] * 1000 + math.floor(time[2] / 1000), "+inf")
+end
 return {diverged and 1 or 0, version, tonumber(run[3]), leases, diverged and {} or events}
