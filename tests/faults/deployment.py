@@ -118,6 +118,8 @@ class Deployment:
         self.run = f"run-{time.time_ns()}"
         with bots.Client(self.addresses, timeout=20) as client:
             client.create_run(DATASET, self.run, retention=retention or RETENTION)
+        if self.replication is not None:  # at durability memory nothing waits for the replica, not even the dataset
+            wait_until(lambda: in_step(self.primary, 1), "the replica has the run")
         return self.run
 
     @contextmanager
