@@ -20,8 +20,6 @@ def indices_and_ids(tasks: Tasks) -> tuple[list[int], list[str]]:
     """
     if isinstance(tasks, str):
         return [], [tasks]
-    if isinstance(tasks, list | tuple) and not tasks:  # as in most selections: without a call of numpy
-        return [], []
     column = np.atleast_1d(np.asarray(tasks))
     if column.ndim != 1:
         raise ValueError(f"tasks: shape {column.shape}, must have one dimension")

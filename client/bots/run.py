@@ -100,9 +100,8 @@ class Run:
         policy_step    the policy's training step, >= 0; `Batch.report` passes it on.
         request_id     a UUIDv7, to repeat a call of yours; a selection that leases gets one by itself.
         """
-        wish = None
+        wish = Wish(batch_size, exclude, tags, tag_quotas or {}, tag_weights or {})
         if self.fallback is not None:
-            wish = Wish(batch_size, exclude, tags, tag_quotas or {}, tag_weights or {})
             wish.check(self.fallback)
         excluded_tasks, excluded_ids = indices_and_ids(exclude)
         request = pb.SelectBatchRequest(
@@ -128,7 +127,6 @@ class Run:
         answer = self._bridged(lambda timeout: self._call(self._channel.stub.SelectBatch, request, timeout))
         if answer is None:
             assert self.fallback is not None
-            assert wish is not None
             return uniform_batch(self, self.fallback, wish, allow_fewer=allow_fewer, seed=seed, policy_step=policy_step)
         self._saw(answer.run_uid, answer.version)
         return Batch.of(answer, self, policy_step)

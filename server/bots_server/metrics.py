@@ -152,7 +152,6 @@ class Metrics:
         self._redis_errors = Counter(
             "bots_redis_errors", "Transitions that Redis did not do.", ("command",), registry=registry
         )
-        self._of_command: dict[str, tuple[Histogram, Counter]] = {}
         self._redis_retries = Counter("bots_redis_retries", "Commands that were sent again.", registry=registry)
         self._fold_lag = Histogram(
             "bots_fold_lag_events",
@@ -213,13 +212,8 @@ class Metrics:
 
     def observe_redis(self, command: str, seconds: float, failed: bool) -> None:
         """A transition of the store ended. command: its name, one of a fixed set; never a key."""
-        series = self._of_command.get(command)
-        if series is None:  # found once: each call of the service comes by here
-            series = self._redis_seconds.labels(command), self._redis_errors.labels(command)
-            self._of_command[command] = series
-        series[0].observe(seconds)
-        if failed:
-            series[1].inc()
+        self._redis_seconds.labels(command).observe(seconds)
+        self._redis_errors.labels(command).inc(failed)
 
     def redis_retry(self) -> None:
         """A command is sent to Redis again."""
