@@ -21,6 +21,7 @@ PYTHONS = ["python3.11", "python3.12", "python3.10"]
 # Each proto's package is its directory, and so is its Python package; where that lies:
 DESTINATIONS = {
     "bots/v1/task_selection.proto": ROOT / "client",
+    "bots/v1/error_details.proto": ROOT / "client",
     "bots_server/storage/v1/storage.proto": ROOT / "server",
 }
 SERVICES = {"bots/v1/task_selection.proto"}

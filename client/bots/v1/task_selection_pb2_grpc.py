@@ -74,6 +74,11 @@ class TaskSelectionServiceStub(object):
                 request_serializer=bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionRequest.SerializeToString,
                 response_deserializer=bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionResponse.FromString,
                 )
+        self.RetireTasks = channel.unary_unary(
+                '/bots.v1.TaskSelectionService/RetireTasks',
+                request_serializer=bots_dot_v1_dot_task__selection__pb2.RetireTasksRequest.SerializeToString,
+                response_deserializer=bots_dot_v1_dot_task__selection__pb2.RetireTasksResponse.FromString,
+                )
         self.GetPosteriors = channel.unary_stream(
                 '/bots.v1.TaskSelectionService/GetPosteriors',
                 request_serializer=bots_dot_v1_dot_task__selection__pb2.GetPosteriorsRequest.SerializeToString,
@@ -120,10 +125,10 @@ class TaskSelectionServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def CreateDataset(self, request_iterator, context):
-        """Stores a dataset. The first message is the header, each further one a chunk of columns, in task order, all chunks
-        with the same columns. The dataset appears whole or not at all: when the stream breaks, nothing is left.
-        Creating what exists with equal content returns it with `created` false; other content under the name is
-        ALREADY_EXISTS.
+        """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
+        chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
+        returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
+        is taken by other content; the message says what differs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,23 +142,23 @@ class TaskSelectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDatasets(self, request, context):
-        """All datasets, by name.
+        """Lists datasets by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDataset(self, request, context):
-        """Deletes a dataset. One that has runs is FAILED_PRECONDITION unless `delete_runs` says to take them along.
+        """Deletes a dataset. FAILED_PRECONDITION (DATASET_HAS_RUNS): it has runs and `delete_runs` is false.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateRun(self, request, context):
-        """Starts a run at the prior, or at the posterior of another run's version. Creating what exists with equal content
-        returns it with `created` false, so that every rank of a job, and a restarted job, may call it; other content under
-        the name is ALREADY_EXISTS.
+        """Starts a run at the prior, or at the posterior of another run. If the name's run was created with an equal request,
+        returns it with `created` false, so that every rank and every restart of a job may call it. ALREADY_EXISTS: the run
+        of this name was asked for differently.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,93 +172,100 @@ class TaskSelectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """The runs of one dataset, by name.
+        """Lists the runs of one dataset by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRun(self, request, context):
-        """Changes hyperparameters. It is an event of the run's history: every server changes at the same version.
+        """Changes hyperparameters. The change is an event of the history: it takes effect at the same version on every server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRun(self, request, context):
-        """Deletes a run with its history, snapshots and checkpoints. A report for it is FAILED_PRECONDITION from then on,
-        also when a run of the same name is created again.
+        """Deletes a run with its history, snapshots and checkpoints.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SelectBatch(self, request, context):
-        """Picks the tasks to train on next. A selection sees every report acknowledged before it was asked (on the same Redis
-        primary). Selection has exactly the distribution of drawing every task.
+        """Selects the tasks to train on next (guarantees 2 and 4).
 
-        Each eligible task i gets a draw p_i ~ Beta(alpha_i, beta_i); the batch_size tasks of smallest |p_i - target| are
-        taken, ties broken uniformly at random. Eligible: of the asked tags, not excluded, not leased, not evaluated in the
-        run's last `cooldown` updates. Same seed, version and eligible set: same batch.
+        Each eligible task i gets a draw p_i ~ Beta(alpha_i, beta_i). The batch_size tasks of smallest |p_i - target| are
+        taken, ties broken uniformly at random. A task is eligible if it has one of the asked tags and is not excluded, not
+        retired, not leased and not resting. If too few are eligible, resting tasks come back, those that have rested
+        longest first. Same seed, version and eligible set: same batch.
 
-        FAILED_PRECONDITION (TOO_FEW_ELIGIBLE): fewer eligible tasks than asked; the message has the counts.
-        A repeat of its request_id within ten minutes returns the first answer.
+        FAILED_PRECONDITION (TOO_FEW_ELIGIBLE): fewer tasks than batch_size, resting ones included; the message has the
+        counts. A repeat of its request_id within an hour returns the first answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportOutcomes(self, request, context):
-        """Adds the outcomes of rollouts. An acknowledged report is stored at the configured durability and applied exactly
-        once, in an order all servers agree on; a repeat of its request_id changes nothing and returns the first answer, or is
-        refused when too old to know.
+        """Adds outcomes of rollouts (guarantee 1), and ends the leases that its selection has on the tasks reported.
 
-        FAILED_PRECONDITION: run_uid is of a deleted run (RUN_REPLACED), or request_id is older than the oldest that is
-        remembered (REQUEST_TOO_OLD).
+        Outcomes of one selection may arrive in any number of reports: together they are one update (guarantee 3), as long
+        as fewer than 16 other selections of the run have been reported for the first time in between.
+
+        FAILED_PRECONDITION: RUN_REPLACED or REQUEST_TOO_OLD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseSelection(self, request, context):
-        """Gives back the leases of a selection that will not be reported. One that is not known (any more) is no error.
+        """Ends leases of a selection whose outcomes will not be reported. An unknown selection is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireTasks(self, request, context):
+        """Retires tasks, because of a broken verifier or a duplicate, or takes retired tasks back. No selection contains a
+        retired task. It is an event of the history.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPosteriors(self, request, context):
-        """The posterior of all or of given tasks at one version, in chunks in task order (or in the order asked).
+        """The posterior of all tasks or of the given ones at one version, in chunks in the order asked for.
+        RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRunSummary(self, request, context):
-        """A run at a glance: how hard the data is for the policy now, and how well the method predicts it.
+        """How hard the tasks are for the policy now, and how well the model predicts it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """The summary now, then again whenever the version has changed, at most once in `interval_seconds`.
-        RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the server has as many watchers as it serves at once.
+        """The summary now and after each change of the version, at most once in `interval_seconds`.
+        RESOURCE_EXHAUSTED (TOO_MANY_CALLS): as for GetPosteriors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateCheckpoint(self, request, context):
-        """Keeps a version, so that it outlives the history. A name that is taken is ALREADY_EXISTS unless it holds the same
-        version.
+        """Keeps the state of a version beyond the history. ALREADY_EXISTS: the name holds another version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCheckpoints(self, request, context):
-        """The checkpoints of a run, by name.
+        """Lists the checkpoints of a run by name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,14 +279,15 @@ class TaskSelectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RestoreRun(self, request, context):
-        """Goes back to a checkpoint or to a version of the history. It is an event: the version goes up, nothing is rewritten.
+        """Goes back to a checkpoint or to a version of the history. It is an event: the version increases, nothing is
+        rewritten. A repeat of its request_id returns the first answer, whatever was deleted since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """The history of a run, oldest first, as far back as events are kept.
+        """Lists the history of a run, oldest first, as far back as events are kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -342,6 +355,11 @@ def add_TaskSelectionServiceServicer_to_server(servicer, server):
                     servicer.ReleaseSelection,
                     request_deserializer=bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionRequest.FromString,
                     response_serializer=bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionResponse.SerializeToString,
+            ),
+            'RetireTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireTasks,
+                    request_deserializer=bots_dot_v1_dot_task__selection__pb2.RetireTasksRequest.FromString,
+                    response_serializer=bots_dot_v1_dot_task__selection__pb2.RetireTasksResponse.SerializeToString,
             ),
             'GetPosteriors': grpc.unary_stream_rpc_method_handler(
                     servicer.GetPosteriors,
@@ -594,6 +612,23 @@ class TaskSelectionService(object):
         return grpc.experimental.unary_unary(request, target, '/bots.v1.TaskSelectionService/ReleaseSelection',
             bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionRequest.SerializeToString,
             bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RetireTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bots.v1.TaskSelectionService/RetireTasks',
+            bots_dot_v1_dot_task__selection__pb2.RetireTasksRequest.SerializeToString,
+            bots_dot_v1_dot_task__selection__pb2.RetireTasksResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
