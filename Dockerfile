@@ -10,8 +10,8 @@ ENV PIP_NO_CACHE_DIR=1 \
 ARG PIP_INDEX_URL
 ARG PIP_TRUSTED_HOST
 RUN python3 -m venv /venv
-COPY deploy/requirements.txt /src/
-RUN /venv/bin/pip install setuptools==80.9.0 -r /src/requirements.txt
+COPY requirements/image.txt /src/
+RUN /venv/bin/pip install --no-deps --require-hashes --requirement /src/image.txt
 COPY client /src/client
 COPY server /src/server
 # The packages' own tests are a fifth of their size.

@@ -1,50 +1,83 @@
-# `make demo` shows it, `make test` proves it. Each makes .venv on first use and installs what it needs by name.
+# `make demo` shows it, `make test` proves it. Each installs what it needs into .venv on first use, from requirements/.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(PYTHON) requirements/install.py
+UV := .venv-uv/bin/uv
 
-.PHONY: help demo test check format stubs bench soak e2e clean
+.PHONY: help demo test check format stubs bench soak e2e upgrade compat clean
 
 help: ## say what can be made
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
-.venv/installed: client/pyproject.toml server/pyproject.toml pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable 'client[cli]' --editable 'server[embedded]' --group dev
-	touch $@
+# One environment: what the demo needs is a part of what development needs, in the same versions.
+.venv/demo: requirements/demo.txt client/pyproject.toml server/pyproject.toml
+	@$(INSTALL) .venv demo client server
+	@touch $@
 
-demo: .venv/installed ## train a small policy with uniform and with selected tasks, through a real server
+.venv/dev: requirements/dev.txt client/pyproject.toml server/pyproject.toml
+	@$(INSTALL) .venv dev client server
+	@touch .venv/demo $@
+
+demo: .venv/demo ## train a small policy with uniform and with selected tasks, through a real server
 	$(BIN)/bots demo
 
-e2e: .venv/installed ## the image and the compose file with a real Docker engine (skipped, and says so, without one)
+e2e: .venv/dev ## the image and the compose file with a real Docker engine (skipped, and says so, without one)
 	BOTS_E2E=1 $(BIN)/python -m pytest tests/e2e -rs -s
 
-test: check ## everything but what is slow or needs root
-	$(BIN)/python -m pytest
+WORKERS ?= auto
+PROFILE ?= quick
+test: check ## everything but what needs root; PROFILE=nightly: 100 times the examples, WORKERS=1: one process
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal --hypothesis-profile=$(PROFILE)
 
-check: .venv/installed ## lint, types, freshness of what is generated
+check: .venv/dev ## lint, types, freshness of what is generated
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy client/bots server/bots_server tests proto deploy/grafana
+	$(BIN)/mypy client/bots server/bots_server tests proto deploy/grafana requirements
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/buf lint proto
 	$(BIN)/buf format --diff --exit-code proto
 
-format: .venv/installed ## format and mend what can be mended by a tool
+format: .venv/dev ## format and mend what can be mended by a tool
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/buf format --write proto
 
-bench: .venv/installed ## measure against plain numpy and say which targets are met (15 minutes, 6 GB)
+bench: .venv/dev ## measure against plain numpy and say which targets are met (15 minutes, 6 GB)
 	$(BIN)/python -m tests.bench
 
-stubs: .venv/installed ## generate the stubs after a change of proto
+stubs: .venv/dev ## generate the stubs after a change of proto
 	$(BIN)/python proto/generate.py
 
 SECONDS ?= 600
-soak: .venv/installed ## strike every fault in random order and load the service for SECONDS=600, and print the figures
+soak: .venv/dev ## strike every fault in random order and load the service for SECONDS=600, and print the figures
 	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS)
 
+$(UV):
+	@$(PYTHON) -m venv .venv-uv
+	@.venv-uv/bin/python -m pip install -qq uv
+
+# dev.txt is resolved; the smaller locks are parts of it. No index address, no path of this machine.
+COMPILE = $(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-annotate \
+	--custom-compile-command 'make upgrade' --no-emit-package bots-client
+SERVER := server/pyproject.toml --extra embedded --group build
+DEMO := client/pyproject.toml --extra cli $(SERVER)
+upgrade: $(UV) ## lock the newest versions that pyproject.toml and the two distributions allow
+	$(COMPILE) --python-version 3.11 $(DEMO) --extra features --group dev --output-file requirements/dev.txt
+	$(COMPILE) --python-version 3.11 $(DEMO) --constraint requirements/dev.txt --output-file requirements/demo.txt
+	$(COMPILE) --python-version 3.11 $(SERVER) --constraint requirements/dev.txt --output-file requirements/image.txt
+	$(COMPILE) --python-version 3.10 --group stubs --output-file requirements/stubs.txt
+
+compat: $(UV) ## run the client's and the store's tests on the lowest and on the newest versions that are allowed
+	@status=0; for versions in lowest-direct highest; do \
+	  environment=.venv-compat/$$versions; \
+	  $(UV) venv --quiet --clear --seed --python $(PYTHON) $$environment && \
+	  $(UV) pip install --quiet --python $$environment --resolution $$versions \
+	    --editable 'client[cli,features]' --editable 'server[embedded]' && \
+	  $(UV) pip install --quiet --python $$environment --group test && \
+	  echo "== $$versions" && $(UV) pip list --quiet --python $$environment | grep -E '^(grpcio|protobuf|numpy|scipy|redis) ' && \
+	  $$environment/bin/python -m pytest tests/client tests/store --quiet --numprocesses=$(WORKERS) --dist=worksteal || status=1; \
+	done; exit $$status
+
 clean: ## remove what can be made again
-	rm -rf .venv .venv-proto .mypy_cache .ruff_cache .pytest_cache .hypothesis out
+	rm -rf .venv .venv-uv .venv-compat .venv-proto .mypy_cache .ruff_cache .pytest_cache .hypothesis out

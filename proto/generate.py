@@ -15,7 +15,7 @@ from pathlib import Path
 PROTO = Path(__file__).resolve().parent
 ROOT = PROTO.parent
 VENV = ROOT / ".venv-proto"
-GENERATOR = ["grpcio-tools==1.62.3", "setuptools<80", "mypy-protobuf==3.6.0"]
+LOCK = ROOT / "requirements" / "stubs.txt"
 PYTHONS = ["python3.11", "python3.12", "python3.10"]
 
 # Each proto's package is its directory, and so is its Python package; where that lies:
@@ -31,10 +31,10 @@ def generator() -> Path:
     """Returns the Python that has the pinned generator, made on first use."""
     python = VENV / "bin" / "python"
     installed = VENV / "installed"
-    if not installed.exists() or installed.read_text() != "\n".join(GENERATOR):
-        subprocess.run([base_python(), "-m", "venv", "--clear", VENV], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *GENERATOR], check=True)
-        installed.write_text("\n".join(GENERATOR))
+    if not installed.exists() or installed.read_text() != LOCK.read_text():
+        shutil.rmtree(VENV, ignore_errors=True)
+        subprocess.run([base_python(), LOCK.parent / "install.py", VENV, LOCK.stem], check=True)
+        installed.write_text(LOCK.read_text())
     return python
 
 
@@ -50,10 +50,10 @@ def base_python() -> str:
 
 def generate(proto: str, out: Path) -> list[Path]:
     """Writes the stubs of `proto` below `out` and returns their paths, relative to it."""
-    outputs = [f"--python_out={out}", f"--mypy_out={out}"]
+    outputs = [f"--python_out={out}", f"--mypy_out=quiet:{out}"]
     suffixes = ["_pb2.py", "_pb2.pyi"]
     if proto in SERVICES:
-        outputs += [f"--grpc_python_out={out}", f"--mypy_grpc_out={out}"]
+        outputs += [f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}"]
         suffixes += ["_pb2_grpc.py", "_pb2_grpc.pyi"]
     python = generator()
     subprocess.run(

@@ -6,17 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bots_server.core.strata import StrataBuilder
 from bots_server.core.tasks import Tasks, arrange
-
-
-def examples(count: int) -> settings:
-    """Returns settings for `count` examples, however long one takes: a busy machine breaks no law."""
-    return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ path of another redis-server or valkey-server the tests run on that one.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,12 +50,18 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0
 
 
 def free_port() -> int:
-    """Returns a port that nobody listens on now, with room for the cluster's bus 10,000 above it."""
+    """Returns a port that is free now, as is the port of the cluster's bus 10,000 above it.
+
+    Each process of pytest-xdist draws from numbers of its own. All are below those that the kernel gives to outgoing
+    connections.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port: int = probe.getsockname()[1]
-        if port < 55_000:
+        port = random.SystemRandom().randrange(12_000 + worker, 22_000, workers)
+        with socket.socket() as probe, socket.socket() as bus, suppress(OSError):
+            probe.bind((HOST, port))
+            bus.bind((HOST, port + 10_000))
             return port
 
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bots_server.core.distinct import REGISTERS, add, estimate, zeros
-from tests.strategies import examples
 
 task_lists = st.lists(st.integers(0, 10**8 - 1), max_size=50)
 
@@ -21,7 +20,6 @@ def test_nothing_is_0() -> None:
     assert estimate(zeros()) == 0.0
 
 
-@examples(100)
 @given(task_lists, task_lists)
 def test_order_and_repetition_change_nothing(first: list[int], second: list[int]) -> None:
     """Tasks may come in any groups, in any order and many times; registers given are never written to."""

@@ -28,7 +28,7 @@ from bots_server.core.posterior import (
 )
 from bots_server.core.tasks import Tasks
 from tests.core.oracle import Oracle
-from tests.strategies import Change, Columns, Outcomes, Step, cuts, examples, outcomes, runs
+from tests.strategies import Change, Columns, Outcomes, Step, cuts, outcomes, runs
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -73,7 +73,6 @@ def play_oracle(columns: Columns, begin: dict[str, Any], history: Iterable[Step]
     return states
 
 
-@examples(300)
 @given(runs())
 def test_equals_the_equations_with_tolerance_0(run: tuple[Columns, dict[str, Any], list[Step]]) -> None:
     """With tolerance 0 alpha, beta, the capability and what cools are the oracle's after every event of any history."""
@@ -93,7 +92,6 @@ def test_equals_the_equations_with_tolerance_0(run: tuple[Columns, dict[str, Any
         assert set(own.tasks[own.cooling].tolist()) == set(np.flatnonzero(oracle.cooling).tolist())
 
 
-@examples(300)
 @given(runs(max_steps=30))
 def test_equals_the_equations_with_the_default_tolerance(run: tuple[Columns, dict[str, Any], list[Step]]) -> None:
     """The posterior equals the equations of the method to within 1e-4 in alpha and beta, for any history and any split
@@ -140,7 +138,6 @@ def split_steps(draw: st.DrawFn) -> tuple[Columns, dict[str, Any], list[Outcomes
     return columns, begin, whole, parts
 
 
-@examples(100)
 @given(split_steps())
 def test_a_split_step_is_the_step(case: tuple[Columns, dict[str, Any], list[Outcomes], list[Outcomes]]) -> None:
     """However a step's outcomes are split into reports and ordered, with its rollouts as R it is one update."""
@@ -198,7 +195,6 @@ def stored(state: Posterior) -> Posterior:
     )
 
 
-@examples(150)
 @given(runs(), st.data())
 def test_same_bits_however_events_are_grouped(
     run: tuple[Columns, dict[str, Any], list[Step]], data: st.DataObject
@@ -215,7 +211,6 @@ def test_same_bits_however_events_are_grouped(
     assert bits(grouped) == bits(states[-1])
 
 
-@examples(100)
 @given(runs())
 def test_never_changes_its_input(run: tuple[Columns, dict[str, Any], list[Step]]) -> None:
     """Folding on from a state leaves every bit of it as it was, so that a reader may hold it meanwhile."""
@@ -228,7 +223,6 @@ def test_never_changes_its_input(run: tuple[Columns, dict[str, Any], list[Step]]
     assert [bits(state) for state in states] == before
 
 
-@examples(100)
 @given(runs(), st.data())
 def test_some_tasks_are_read_as_all_are(run: tuple[Columns, dict[str, Any], list[Step]], data: st.DataObject) -> None:
     """alpha_beta of any tasks in any order, and individuals, are to the last bit what alpha_beta of all tasks says."""

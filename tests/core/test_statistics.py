@@ -15,7 +15,7 @@ from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import Report, fold, gather, start
 from bots_server.core.statistics import Accuracy, accuracy, observe, zeros
 from tests.core.oracle import Oracle
-from tests.strategies import Columns, Outcomes, examples, outcomes, runs
+from tests.strategies import Columns, Outcomes, outcomes, runs
 
 
 def expected(
@@ -85,7 +85,6 @@ def reported(draw: st.DrawFn) -> tuple[Columns, dict[str, Any], list[tuple[Outco
     return dataset, begin, draw(st.lists(st.tuples(outcomes(dataset.size), lag), max_size=10))
 
 
-@examples(150)
 @given(reported())
 def test_figures_are_those_of_the_outcomes(
     case: tuple[Columns, dict[str, Any], list[tuple[Outcomes, int | None]]],

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bots_server.core.strata import MAX_STRATA, Strata, StrataBuilder, TooManyStrata
-from tests.strategies import Columns, columns, cuts, examples
+from tests.strategies import Columns, columns, cuts
 
 
 def f32(*values: float) -> NDArray[np.float32]:
@@ -24,7 +24,6 @@ def rows(strata: Strata) -> list[tuple[bytes, ...]]:
     return [tuple(column[g].tobytes() for column in table) for g in range(len(strata))]
 
 
-@examples(150)
 @given(columns(), st.data())
 def test_strata_are_the_distinct_rows_in_order_of_first_appearance(dataset: Columns, data: st.DataObject) -> None:
     """A stratum is one (prior, references), whole and exact; cutting the dataset into chunks changes no number."""

@@ -15,10 +15,9 @@ from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import alpha_beta, start
 from bots_server.core.summary import MOST_TAGS, summarise
 from tests.core.test_posterior import play
-from tests.strategies import Columns, Outcomes, Step, examples, runs
+from tests.strategies import Columns, Outcomes, Step, runs
 
 
-@examples(150)
 @given(runs())
 def test_equals_a_pass_over_all_tasks(run: tuple[Columns, dict[str, Any], list[Step]]) -> None:
     """Bins, means, shares, evidence and tags are those of alpha and beta of all N tasks."""

@@ -4,13 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
-from importlib.metadata import distribution, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -33,32 +32,6 @@ def compose() -> dict[str, Any]:
 def test_dockerfile_is_clean() -> None:
     """hadolint has nothing to say."""
     assert told(str(BIN / "hadolint"), "Dockerfile") == ""
-
-
-def test_image_has_what_the_server_requires() -> None:
-    """Every package that the server needs, its private Valkey among them, is pinned to a version that it allows."""
-    lines = (ROOT / "deploy/requirements.txt").read_text().splitlines()
-    required = [Requirement(line) for line in lines if not line.startswith("#")]
-    pinned = {
-        requirement.name: str(requirement.specifier).removeprefix("==")
-        for requirement in required
-        if requirement.marker is None or requirement.marker.evaluate()
-    }
-    left, seen = [Requirement("bots-server[embedded]")], set[str]()
-    while left:
-        requirement = left.pop()
-        name = requirement.name.lower().replace("_", "-")
-        if not name.startswith("bots-"):
-            assert requirement.specifier.contains(pinned[name]), f"{requirement} against {pinned[name]}"
-        if name in seen:
-            continue
-        seen.add(name)
-        for text in distribution(name).requires or ():
-            needed = Requirement(text)
-            extras = requirement.extras or {""}
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
-                left.append(needed)
-    assert seen - {"bots-server", "bots-client"} == set(pinned)
 
 
 def test_image_is_of_the_version_that_is_built(compose: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import docker
 
+from tests.deploy.locks import locked
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,10 +36,14 @@ def build(client: docker.DockerClient, tag: str, base: str, scratch: Path | None
 @contextlib.contextmanager
 def package_index(folder: Path) -> Iterator[str]:
     """Serves what the image needs as an index of packages (PEP 503) on the loopback; yields its URL."""
-    # All of them, whatever Python they are for: the stand-in's is a few patches behind this one.
-    lines = (ROOT / "deploy/requirements.txt").read_text().splitlines()
-    pinned = [line.split(";")[0] for line in lines if not line.startswith("#")]
-    pinned += re.findall(r"pip install (setuptools==\S+)", (ROOT / "Dockerfile").read_text())
+    # What any patch version of this Python needs: the stand-in's is a few behind.
+    patches = ["{}.{}.{}".format(*sys.version_info), "{}.{}.0".format(*sys.version_info)]
+    pinned = {
+        f"{requirement.name}{requirement.specifier}"
+        for requirement in locked(ROOT / "requirements/image.txt")
+        for patch in patches
+        if requirement.marker is None or requirement.marker.evaluate({"python_full_version": patch})
+    }
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder / "wheels")]
     subprocess.run([*command, *pinned], check=True, stderr=subprocess.DEVNULL)
     for wheel in (folder / "wheels").iterdir():

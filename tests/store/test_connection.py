@@ -77,6 +77,7 @@ def test_tls() -> None:
             store.ping()
 
 
+@pytest.mark.slow
 def test_sentinel() -> None:
     """Behind Sentinel the store goes to the primary, and after a failover to the next, with what the replica had."""
     with sentinels(1, "--appendonly", "yes") as group:
@@ -94,6 +95,7 @@ def test_sentinel() -> None:
             assert [event.version for event in events] == list(range(1, len(events) + 1))
 
 
+@pytest.mark.slow
 def test_cluster() -> None:
     """In a cluster each dataset and its runs lie in one slot; all works on each node, and after a failover."""
     with cluster(3, 1) as nodes:
