@@ -10,7 +10,7 @@ ENV PIP_NO_CACHE_DIR=1 \
 ARG PIP_INDEX_URL
 ARG PIP_TRUSTED_HOST
 RUN python3 -m venv /venv
-COPY requirements/image.txt /src/
+COPY deploy/requirements/image.txt /src/
 RUN /venv/bin/pip install --no-deps --require-hashes --requirement /src/image.txt
 COPY client /src/client
 COPY server /src/server

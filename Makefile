@@ -1,7 +1,7 @@
-# `make demo` shows it, `make test` proves it. Each installs what it needs into .venv on first use, from requirements/.
+# `make demo` shows it, `make test` proves it. Each installs what it needs into .venv on first use, from deploy/requirements/.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(PYTHON) requirements/install.py
+INSTALL := $(PYTHON) deploy/requirements/install.py
 UV := .venv-uv/bin/uv
 
 .PHONY: help demo test check format stubs bench soak e2e upgrade compat clean
@@ -10,11 +10,11 @@ help: ## say what can be made
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 # One environment: what the demo needs is a part of what development needs, in the same versions.
-.venv/demo: requirements/demo.txt client/pyproject.toml server/pyproject.toml
+.venv/demo: deploy/requirements/demo.txt client/pyproject.toml server/pyproject.toml
 	@$(INSTALL) .venv demo client server
 	@touch $@
 
-.venv/dev: requirements/dev.txt client/pyproject.toml server/pyproject.toml
+.venv/dev: deploy/requirements/dev.txt client/pyproject.toml server/pyproject.toml
 	@$(INSTALL) .venv dev client server
 	@touch .venv/demo $@
 
@@ -32,7 +32,7 @@ test: check ## everything but what needs root; PROFILE=nightly: 100 times the ex
 check: .venv/dev ## lint, types, freshness of what is generated
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy client/bots server/bots_server tests proto deploy/grafana requirements
+	$(BIN)/mypy client/bots server/bots_server tests proto deploy/grafana deploy/requirements
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/buf lint proto
@@ -61,12 +61,12 @@ $(UV):
 COMPILE = $(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-annotate \
 	--custom-compile-command 'make upgrade' --no-emit-package bots-client
 SERVER := server/pyproject.toml --extra embedded --group build
-DEMO := client/pyproject.toml --extra cli $(SERVER)
+DEMO := client/pyproject.toml --extra cli --extra features $(SERVER)
 upgrade: $(UV) ## lock the newest versions that pyproject.toml and the two distributions allow
-	$(COMPILE) --python-version 3.11 $(DEMO) --extra features --group dev --output-file requirements/dev.txt
-	$(COMPILE) --python-version 3.11 $(DEMO) --constraint requirements/dev.txt --output-file requirements/demo.txt
-	$(COMPILE) --python-version 3.11 $(SERVER) --constraint requirements/dev.txt --output-file requirements/image.txt
-	$(COMPILE) --python-version 3.10 --group stubs --output-file requirements/stubs.txt
+	$(COMPILE) --python-version 3.11 $(DEMO) --group dev --output-file deploy/requirements/dev.txt
+	$(COMPILE) --python-version 3.11 $(DEMO) --constraint deploy/requirements/dev.txt --output-file deploy/requirements/demo.txt
+	$(COMPILE) --python-version 3.11 $(SERVER) --constraint deploy/requirements/dev.txt --output-file deploy/requirements/image.txt
+	$(COMPILE) --python-version 3.10 --group stubs --output-file deploy/requirements/stubs.txt
 
 compat: $(UV) ## run the client's and the store's tests on the lowest and on the newest versions that are allowed
 	@status=0; for versions in lowest-direct highest; do \

@@ -15,7 +15,7 @@ from pathlib import Path
 PROTO = Path(__file__).resolve().parent
 ROOT = PROTO.parent
 VENV = ROOT / ".venv-proto"
-LOCK = ROOT / "requirements" / "stubs.txt"
+LOCK = ROOT / "deploy" / "requirements" / "stubs.txt"
 PYTHONS = ["python3.11", "python3.12", "python3.10"]
 
 # Each proto's package is its directory, and so is its Python package; where that lies:

@@ -1,4 +1,4 @@
-"""Reads the locks in requirements/."""
+"""Reads the locks in deploy/requirements/."""
 
 import re
 from pathlib import Path

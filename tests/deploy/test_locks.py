@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from tests.deploy.locks import locked
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ROOT / "requirements"
+LOCKS = ROOT / "deploy" / "requirements"
 NAMES = ("image", "demo", "dev")
 # Each minor version of Python that the server supports, and the first of them, for which a backport is needed.
 PYTHONS = ("3.11.0", "3.11.9", "3.12.9", "3.13.9", "3.14.0")
@@ -94,5 +94,5 @@ def test_image_installs_from_the_lock_alone() -> None:
     installs = re.findall(r"pip install (.*)", dockerfile)
     assert installs[0].split() == ["--no-deps", "--require-hashes", "--requirement", "/src/image.txt"]
     assert all({"--no-deps", "--no-build-isolation"} <= set(install.split()) for install in installs[1:])
-    assert "COPY requirements/image.txt /src/\n" in dockerfile
-    assert "!requirements/image.txt" in (ROOT / ".dockerignore").read_text().splitlines()
+    assert "COPY deploy/requirements/image.txt /src/\n" in dockerfile
+    assert "!deploy/requirements/image.txt" in (ROOT / ".dockerignore").read_text().splitlines()

@@ -40,7 +40,7 @@ def package_index(folder: Path) -> Iterator[str]:
     patches = ["{}.{}.{}".format(*sys.version_info), "{}.{}.0".format(*sys.version_info)]
     pinned = {
         f"{requirement.name}{requirement.specifier}"
-        for requirement in locked(ROOT / "requirements/image.txt")
+        for requirement in locked(ROOT / "deploy/requirements/image.txt")
         for patch in patches
         if requirement.marker is None or requirement.marker.evaluate({"python_full_version": patch})
     }

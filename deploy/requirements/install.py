@@ -1,6 +1,6 @@
 """Installs one lock of this folder, and the distributions that it is for, into a virtual environment.
 
-    python requirements/install.py ENVIRONMENT LOCK [DISTRIBUTION ...]
+    python deploy/requirements/install.py ENVIRONMENT LOCK [DISTRIBUTION ...]
 
 Creates the environment if it does not exist. Everything that is fetched is in the lock with its hashes; pip uses the
 index that the machine is set up for. The distributions, folders of this repository, are installed editable. Prints one
@@ -21,13 +21,13 @@ def main(environment: Path, lock: str, *distributions: str) -> int:
     """Returns the exit status: that of the first pip that fails, or 0."""
     locked = LOCKS / f"{lock}.txt"
     total = len(re.findall(r"^\S+==", locked.read_text(), re.MULTILINE))
-    print(f"Installing requirements/{lock}.txt into {environment.name}", flush=True)
+    print(f"Installing deploy/requirements/{lock}.txt into {environment.name}", flush=True)
     python = environment / "bin" / "python"
     if not python.exists():
         venv.create(environment, with_pip=True)
     status = pip(python, total, "--require-hashes", "--no-deps", "--requirement", str(locked))
     if status == 0 and distributions:
-        folders = [f"--editable={LOCKS.parent / name}" for name in distributions]
+        folders = [f"--editable={LOCKS.parents[1] / name}" for name in distributions]
         status = pip(python, total, "--no-deps", "--no-build-isolation", *folders)
     return status
 
