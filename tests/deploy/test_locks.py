@@ -43,8 +43,8 @@ def declared(folder: str, *extras: str) -> Iterator[str]:
 
 IMAGE = [*declared("client"), *declared("server", "embedded"), *pyproject("client")["build-system"]["requires"]]
 IMAGE += pyproject("server")["build-system"]["requires"]
-DEMO = [*IMAGE, *declared("client", "cli")]
-REQUIRED = {"image": IMAGE, "demo": DEMO, "dev": [*DEMO, *declared("client", "features"), *group("dev")]}
+DEMO = [*IMAGE, *declared("client", "cli", "features")]
+REQUIRED = {"image": IMAGE, "demo": DEMO, "dev": [*DEMO, *group("dev")]}
 
 
 def installed(lock: str, python: str) -> dict[str, str]:
