@@ -65,7 +65,9 @@ def shown(value: Any) -> str:
 
 
 def missing_column(path: str | os.PathLike[str], column: str, names: Sequence[str]) -> DataError:
-    """Returns the error for a column that a file does not have; it lists those that the file has."""
+    """Returns the error for a column that a file does not have once; it lists those that the file has."""
+    if column in names:
+        return DataError(path, "must be a name that one column has, not several", kind="column", column=column)
     by_ending = [
         name for name in names if name.lower().endswith("." + column.lower()) or name.lower() == column.lower()
     ]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from bots.files import values
+from bots.files.chunks import Reader
 from bots.files.errors import BadValue
 from bots.files.reading import MOST_ID_BYTES, MOST_TAG_BYTES, opened
 from bots.files.sources import COMPRESSED_ENDINGS, find
@@ -87,22 +87,32 @@ def inspect(paths: Iterable[str | os.PathLike[str]]) -> Inspection:
     for source in sources:
         with opened(source) as reader:
             size = reader.size()
-            rows = None if rows is None or size is None else rows + size
             if source is sources[0]:
-                names, types = reader.names(), reader.types()
-                chunk = next(iter(reader.chunks(names, SAMPLE_ROWS)), None)
-                cells = {} if chunk is None else chunk.columns
-                columns = tuple(_column(name, types.get(name, ""), cells.get(name, [])) for name in names)
-                if size is None and chunk is not None and len(chunk.rows) < SAMPLE_ROWS:
-                    rows = len(chunk.rows)
+                types = reader.types()
+                cells, sampled = _sample(reader)
+                columns = tuple(_column(name, types.get(name, ""), sample) for name, sample in cells.items())
+                size = sampled if size is None else size
+            rows = None if rows is None or size is None else rows + size
     return Inspection(len(sources), rows, columns, tuple(_command(named, columns)))
 
 
-def _column(name: str, kind: str, cells: Any) -> Column:
-    listed = cells.to_pylist() if isinstance(cells, pa.Array) else list(cells)
-    known = [value for value in listed if value not in (None, "")]
+def _sample(reader: Reader) -> tuple[dict[str, list[Any]], int | None]:
+    """Returns (the first cells of each column, the number of rows if these are all)."""
+    cells: dict[str, list[Any]] = {name: [] for name in reader.names()}
+    rows = 0
+    for chunk in reader.chunks(list(cells), SAMPLE_ROWS):
+        if rows >= SAMPLE_ROWS:
+            return cells, None
+        rows += len(chunk.rows)
+        for name, column in chunk.columns.items():
+            cells[name] += values.listed(column)
+    return cells, rows
+
+
+def _column(name: str, kind: str, cells: list[Any]) -> Column:
+    known = [value for value in cells if value not in (None, "")]
     kind = kind or _sort(known)
-    examples = tuple(str(value) if getattr(value, "is_number", False) else value for value in listed[:EXAMPLES])
+    examples = tuple(str(value) if getattr(value, "is_number", False) else value for value in cells[:EXAMPLES])
     if not known:
         return Column(name, kind, examples, "")
     rates = _rates(cells)

@@ -123,16 +123,16 @@ def explained(path: Path) -> Iterator[None]:
     """Turns what opening, decompressing and decoding a file raise into a DataError."""
     try:
         yield
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DataError(path, f"must be a whole file, is damaged or truncated ({_line(error)})", kind="file") from error
-    except pa.ArrowException as error:
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException) as error:
         raise DataError(path, f"must be a whole file, is damaged or truncated ({_line(error)})", kind="file") from error
     except FileNotFoundError as error:
-        raise DataError(path, "must exist: no such file or folder", kind="file") from error
+        raise DataError(path, "must exist (no such file or folder)", kind="file") from error
     except PermissionError as error:
-        raise DataError(path, "must be readable: permission denied", kind="file") from error
+        raise DataError(path, "must be readable (permission denied)", kind="file") from error
     except OSError as error:
-        raise DataError(path, f"must be readable: {error.strerror or _line(error)}", kind="file") from error
+        # The operating system's errors have a number, those of pyarrow have none.
+        rule = "must be a whole file, is damaged or truncated" if error.errno is None else "must be readable"
+        raise DataError(path, f"{rule} ({error.strerror or _line(error)})", kind="file") from error
 
 
 def _named(path: Path) -> list[Source]:

@@ -109,7 +109,7 @@ def _path(source: Source, schema: Any, name: str) -> list[str]:
     for top, rest in splits(name):
         indices = schema.get_all_field_indices(top)
         if len(indices) > 1:
-            raise missing_column(source.path, name, [f"{top} (twice)"])
+            raise missing_column(source.path, name, [name])
         if indices:
             inside = _inside(schema.field(indices[0]).type, rest)
             if inside is not None:

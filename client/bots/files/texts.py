@@ -100,9 +100,7 @@ class CsvReader:
             raise DataError(self._source.path, f"must be CSV ({error})", row=1, unit=self.unit) from error
 
     def _cell(self, header: list[str], name: str) -> int:
-        if header.count(name) > 1:
-            raise missing_column(self._source.path, name, [f"{name} ({header.count(name)} times)"])
-        if name not in header:
+        if header.count(name) != 1:
             raise missing_column(self._source.path, name, header)
         return header.index(name)
 
@@ -144,7 +142,7 @@ class JsonReader:
         return None
 
     def chunks(self, wanted: Sequence[str], chunk_rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
-        """Yields the file. A column counts as missing if no row has it."""
+        """Yields the file. A column is missing if no row has it."""
         unseen = set(wanted)
         with _text(self._source) as (text, file):
             columns: list[list[Any]] = [[] for _ in wanted]
@@ -160,12 +158,23 @@ class JsonReader:
                     if unseen and value is not _ABSENT:
                         unseen.discard(name)
                 if len(rows) == chunk_rows:
+                    if unseen:
+                        unseen = self._require(unseen)
                     yield Chunk(rows, dict(zip(wanted, columns, strict=True)), file.tell())
                     columns, rows = [[] for _ in wanted], []
+            if unseen and rows:
+                self._require(unseen)
             yield Chunk(rows, dict(zip(wanted, columns, strict=True)), file.tell())
-        for name in wanted:
-            if name in unseen:
-                raise missing_column(self._source.path, name, self.names())
+
+    def _require(self, names: set[str]) -> set[str]:
+        """Returns the empty set. DataError: no row of the whole file has one of the columns."""
+        unseen = set(names)
+        with _text(self._source) as (text, _):
+            for _, row in self._rows(text):
+                unseen = {name for name in unseen if _inside(row, name) is _ABSENT}
+                if not unseen:
+                    return unseen
+        raise missing_column(self._source.path, min(unseen), self.names())
 
     def _rows(self, text: io.TextIOWrapper) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, row in enumerate(self._elements(text), 1) if self._is_array else self._lines(text):

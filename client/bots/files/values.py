@@ -12,6 +12,7 @@ import datetime
 import re
 import uuid
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,18 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 EXACT_FLOATS = 2.0**53
 
 
+def listed(column: Any) -> list[Any]:
+    """Returns the cells of a column as a list; dates as ISO 8601."""
+    if not isinstance(column, pa.Array):
+        return list(column)
+    if pa.types.is_temporal(column.type):
+        column = column.cast(pa.string())
+    return column.to_pylist()  # type: ignore[no-any-return]
+
+
 def texts(column: Any) -> list[str | None]:
     """Returns the texts of a column; None if a cell has none. BadValue: a cell is a list or an object."""
-    values = _listed(column)
+    values = listed(column)
     return [value if type(value) is str else _text(index, value) for index, value in enumerate(values)]
 
 
@@ -41,7 +51,7 @@ def numbers(column: Any, percent: bool = False) -> npt.NDArray[np.float64]:
         if pa.types.is_decimal(column.type) or pa.types.is_boolean(column.type):
             column = column.cast(pa.float64())
         return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
-    values = _listed(column)
+    values = listed(column)
     found = (_number(index, value, percent) for index, value in enumerate(values))
     return np.fromiter(found, dtype=np.float64, count=len(values))
 
@@ -51,15 +61,7 @@ def prose(column: Any) -> list[str]:
 
     A missing text is empty. BadValue: a cell is something else.
     """
-    return [value if type(value) is str else _prose(index, value) for index, value in enumerate(_listed(column))]
-
-
-def _listed(column: Any) -> list[Any]:
-    if not isinstance(column, pa.Array):
-        return list(column)
-    if pa.types.is_temporal(column.type):
-        column = column.cast(pa.string())
-    return column.to_pylist()  # type: ignore[no-any-return]
+    return [value if type(value) is str else _prose(index, value) for index, value in enumerate(listed(column))]
 
 
 def _is_number(kind: Any) -> bool:
@@ -102,7 +104,7 @@ def _number(index: int, value: Any, percent: bool) -> float:
     match value:
         case None:
             return np.nan
-        case bool() | int() | float():
+        case bool() | int() | float() | Decimal():
             return float(value)
         case bytes() | str():
             text = value.decode(errors="replace") if isinstance(value, bytes) else value.strip()
