@@ -233,8 +233,7 @@ def test_the_first_of_equal_ids_is_kept(tmp_path: Path) -> None:
         assert columns.tags == [f"t{row}" for row in range(7)]
         assert columns.texts == [f"p{row}" for row in range(7)]
         assert columns.references["weak"].tolist() == [row / 100 for row in range(7)]
-        assert columns.features is not None
-        assert columns.features.shape == (7, 1)
+        assert columns.features["w"].shape == (7,)
 
 
 def test_too_many_tags_are_refused_at_the_first_too_many(tmp_path: Path) -> None:

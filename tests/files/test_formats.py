@@ -32,9 +32,8 @@ def test_every_format_reads_as_the_same_columns(tmp_path: Path, name: str, compr
     assert columns.texts == ['one,\n"two"', "é🙂", " three "]
     np.testing.assert_array_equal(columns.references["weak"], [0.25, np.nan, 0.5])
     np.testing.assert_array_equal(columns.references["strong"], [0.5, np.nan, 1.0])
-    assert columns.features is not None
-    assert columns.features.dtype == np.float32
-    assert columns.features.tolist() == [[3], [4], [5]]
+    assert columns.features["size"].dtype == np.float32
+    assert columns.features["size"].tolist() == [3, 4, 5]
     assert read([file], id="x.index").ids == ["5", "6", "7"]
     assert read([file]).size == 3
 

@@ -9,6 +9,7 @@ zstd, bzip2 or xz. Depends on numpy and pyarrow; knows nothing of the service.
 
 from bots.files.errors import DataError
 from bots.files.inspection import Column, Inspection, inspect
-from bots.files.reading import Columns, read
+from bots.files.reading import read
+from bots.files.tasks import Columns
 
 __all__ = ["Column", "Columns", "DataError", "Inspection", "inspect", "read"]

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 # Rows of a chunk: of several MB each, some of them fit in memory; of a few bytes, the cost of a chunk is small.
 CHUNK_ROWS = 8192
 
@@ -22,6 +24,11 @@ class Chunk:
     rows: Sequence[int]
     columns: Mapping[str, Any]
     done: int
+
+    def take(self, indices: Sequence[int]) -> Chunk:
+        """Returns some of the rows."""
+        rows = [self.rows[index] for index in indices]
+        return Chunk(rows, {name: _taken(column, indices) for name, column in self.columns.items()}, self.done)
 
 
 class Reader(Protocol):
@@ -41,6 +48,12 @@ class Reader(Protocol):
 
     def chunks(self, wanted: Sequence[str], chunk_rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
         """Yields the file with the columns wanted. DataError: it lacks one of them, or is damaged."""
+
+
+def _taken(column: Any, indices: Sequence[int]) -> Any:
+    if isinstance(column, pa.Array):
+        return column.take(pa.array(indices, pa.int64()))
+    return [column[index] for index in indices]
 
 
 def splits(name: str) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,7 @@ class DataError(ValueError):
             place += f", {unit} {row}"
         if column is not None:
             place += f", column {column}"
-        super().__init__(f"{place}: {'' if value is None else f'got {shown(value)}, '}{rule}")
+        super().__init__(printable(f"{place}: {'' if value is None else f'got {shown(value)}, '}{rule}"))
 
 
 class BadValue(Exception):
@@ -55,6 +55,11 @@ class BadValue(Exception):
     def __init__(self, index: int, value: Any, rule: str) -> None:
         super().__init__(rule)
         self.index, self.value, self.rule = index, value, rule
+
+
+def printable(text: str) -> str:
+    """Returns a text on one line, with escapes for what a terminal would take as a command or cannot show."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def shown(value: Any) -> str:

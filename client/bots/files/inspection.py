@@ -15,8 +15,9 @@ import numpy as np
 from bots.files import values
 from bots.files.chunks import Reader
 from bots.files.errors import BadValue
-from bots.files.reading import MOST_ID_BYTES, MOST_TAG_BYTES, opened
+from bots.files.reading import opened
 from bots.files.sources import COMPRESSED_ENDINGS, find
+from bots.files.tasks import MOST_ID_BYTES, MOST_TAG_BYTES
 
 SAMPLE_ROWS = 500
 EXAMPLES = 3
