@@ -42,7 +42,7 @@ CELLS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "below 0": (-1.0, {"references": {"weak": "c"}},
                 "got -1.0, must be between 0 and 1; leave the cell empty if the task was not measured"),
     "above the scale": (101.0, {"references": {"weak": "c"}, "scale": 100}, "got 101.0, must be between 0 and 100"),
-    "no id": (None, {"id": "c"}, "got '', must be text of 1 to 256 bytes"),
+    "no id": (None, {"id": "c"}, "is missing, must be text of 1 to 256 bytes"),
     "a fraction as id": (0.25, {"id": "c"}, "got 0.25, must be text or a whole number"),
     "infinite": (float("inf"), {"features": ["c"]}, "got inf, must be a finite 32-bit number"),
 }  # fmt: skip
@@ -68,6 +68,7 @@ TEXTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "underscore": ("1_0", {"features": ["c"]}, "must be a number"),
     "long id": ("é" * 129, {"id": "c"}, "must be text of 1 to 256 bytes, has 258"),
     "long tag": ("x" * 65, {"tag": "c"}, "must be text of 1 to 64 bytes, has 65"),
+    "empty id": ("", {"id": "c"}, "must be text of 1 to 256 bytes, has 0"),
     "line break": ("a\nb", {"id": "c"}, "must be without control characters such as line breaks and tabs"),
 }
 

@@ -82,7 +82,7 @@ def test_create_stores_every_sort_of_column(tmp_path: Path, service: Service, ca
     options = ("--id", "x.index", "--tag", "tag", "--weak", "weak", "--reference", "mid=strong", "--feature", "size")
     done = call("create", "letters", file, *options, "--prior-alpha", 2, "--grid", 0.25)
     assert (done.code, done.err) == (0, "")
-    assert done.out == "letters: 3 tasks, 2 with weak, 2 with mid, 2 tags, 1 features\n"
+    assert done.out == "letters: 3 tasks, 2 with weak, 2 with mid, 2 tags, 1 feature\n"
     assert service.given["ids"] == ["5", "6", "7"]
     assert service.given["tags"] == ["2024-05-01", "math", "2024-05-01"]
     np.testing.assert_array_equal(service.given["references"]["weak"], [0.25, np.nan, 0.5])
@@ -136,7 +136,7 @@ def test_warnings_say_what_to_do_and_rows_left_out_are_counted(tmp_path: Path, c
     [
         (("--id", "nothing"), 64, "column nothing: must be a column of the file: id, tag, weak"),
         (("--id", "tag"), 65, "line 5, column tag: got '2024-05-01', must be distinct"),
-        (("--weak", "size"), 65, "line 2, column size: got 3.0, must be between 0 and 1"),
+        (("--weak", "size"), 65, "line 2, column size: got '3', must be between 0 and 1"),
         (("--reference", "weak"), 1, "reference: got 'weak', must be NAME=COL"),
         (("--reference", "weak=size", "--weak", "weak"), 1, "reference: got weak, weak, must be distinct names"),
         (("--distinct", "first"), 1, "distinct: got 'first' without ids"),

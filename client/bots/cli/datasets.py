@@ -243,9 +243,9 @@ def _text_features(columns: Columns) -> dict[str, Any]:
 def _counts(dataset: Dataset) -> str:
     parts = [f"{dataset.size:,} tasks", *(f"{tasks:,} with {name}" for name, tasks in dataset.references.items())]
     if dataset.tags:
-        parts.append(f"{len(dataset.tags):,} tags")
+        parts.append(f"{len(dataset.tags):,} tag{'s'[: len(dataset.tags) > 1]}")
     if dataset.features:
-        parts.append(f"{len(dataset.features)} features")
+        parts.append(f"{len(dataset.features)} feature{'s'[: len(dataset.features) > 1]}")
     return ", ".join(parts) + ("" if dataset.created is not False else "; it existed with equal content")
 
 

@@ -26,7 +26,7 @@ TEXT_CHARACTERS = 40
 Role = Literal["id", "tag", "pass rate", "text", ""]
 
 IDS = re.compile(
-    r"(^|[._])(id|uid|uuid|index|idx|key|hash)$|(^|[._])(task|problem|question|prompt|instance)_?(id|uid)$", re.I
+    r"(^|[._])(id|uid|uuid|task|index|idx|key|hash)$|(^|[._])(task|problem|question|prompt|instance)_?(id|uid)$", re.I
 )
 TAGS = re.compile(r"tag|source|domain|category|subject|topic|platform|ability|dataset|type|level", re.I)
 RATES = re.compile(r"rate|acc|solve|pass|correct|success|difficult|score|avg|mean", re.I)
@@ -112,11 +112,11 @@ def _sample(reader: Reader) -> tuple[dict[str, list[Any]], int | None]:
 
 def _column(name: str, kind: str, cells: list[Any]) -> Column:
     known = [value for value in cells if value not in (None, "")]
-    kind = kind or _sort(known)
     examples = tuple(str(value) if getattr(value, "is_number", False) else value for value in cells[:EXAMPLES])
+    rates = _rates(cells)
+    kind = kind or ("number" if rates is not None else _sort(known))
     if not known:
         return Column(name, kind, examples, "")
-    rates = _rates(cells)
     if rates is not None and _looks_like_rates(name, rates):
         scale = 100 if rates.max() > 1 else 1
         return Column(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bots.files.errors import BadValue
-from bots.files.values import numbers
+from bots.files.values import listed, numbers
 
 # A rate beyond its bound by rounding is at its bound.
 ROUNDING = 1e-6
@@ -29,7 +29,7 @@ def pass_rates(column: Any, scale: float, reverse: bool) -> Rates:
     bad = np.flatnonzero((rates < -ROUNDING) | (rates > 1 + ROUNDING))
     if bad.size:
         index = int(bad[0])
-        raise BadValue(index, float(given[index]), _rule(float(given[index]), scale))
+        raise BadValue(index, listed(column)[index], _rule(float(given[index]), scale))
     rates = np.clip(rates, 0.0, 1.0)
     return 1.0 - rates if reverse else rates
 

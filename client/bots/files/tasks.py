@@ -175,13 +175,13 @@ def _ids(column: Any) -> list[str]:
 
 def _name(index: int, value: str | None, most: int) -> str:
     """Returns an id or a tag. BadValue: it is not 1 to `most` bytes of UTF-8 without control characters."""
-    if not value:
-        raise BadValue(index, value or "", f"must be text of 1 to {most} bytes")
+    if value is None:
+        raise BadValue(index, None, f"is missing, must be text of 1 to {most} bytes")
     try:
         length = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
         raise BadValue(index, value, "must be UTF-8: convert the file") from None
-    if length > most:
+    if not 1 <= length <= most:
         raise BadValue(index, value, f"must be text of 1 to {most} bytes, has {length}")
     if CONTROL.search(value):
         raise BadValue(index, value, "must be without control characters such as line breaks and tabs")
@@ -192,5 +192,5 @@ def _features(column: Any) -> npt.NDArray[np.float32]:
     numbers = values.numbers(column)
     bad = np.flatnonzero(np.abs(numbers) > np.finfo(np.float32).max)
     if bad.size:
-        raise BadValue(int(bad[0]), float(numbers[bad[0]]), "must be a finite 32-bit number")
+        raise BadValue(int(bad[0]), values.listed(column)[bad[0]], "must be a finite 32-bit number")
     return numbers.astype(np.float32)
