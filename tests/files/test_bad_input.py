@@ -95,6 +95,8 @@ def test_cells_that_are_lists_or_objects_are_refused(tmp_path: Path) -> None:
 
 
 FILES: dict[str, tuple[str, bytes, str]] = {
+    "half a UTF-16 letter": ("a.csv", "id\na".encode("utf-16")[:-1], "must be UTF-8 or UTF-16 ("),
+    "nested without end": ("a.jsonl", b'{"id":' * 100_000, "line 1: must be one JSON object a line"),
     "empty": ("a.csv", b"", "must not be empty"),
     "a header alone": ("a.csv", b"id\n", "must have at least one row"),
     "an empty array": ("a.json", b"[]", "must have at least one row"),
@@ -184,6 +186,10 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: [write(folder, name, ROWS) for name in ("rows.csv", "rows.jsonl")],
         "must hold one format, has .csv, .jsonl: name the files, such as {folder}/*.csv",
     ),
+    "a saved dataset without description": (
+        lambda folder: (folder / "state.json").write_text("[]"),
+        "must be one JSON object ('list' object has no attribute 'get')",
+    ),
     "splits of a saved dataset": (
         lambda folder: (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}'),
         "must be one split of the dataset: {folder}/train, {folder}/test",
@@ -200,6 +206,7 @@ def test_a_folder_that_is_not_one_table_is_refused(tmp_path: Path, kind: str) ->
     make, rule = FOLDERS[kind]
     make(tmp_path)
     error = refused(tmp_path)
+    assert error.path.startswith(str(tmp_path))
     assert (error.kind, error.rule) == ("file", rule.format(folder=tmp_path))
 
 
@@ -266,3 +273,15 @@ def test_inspecting_bad_files_raises_the_same_errors(tmp_path: Path) -> None:
     for path in (file, tmp_path / "none"):
         with pytest.raises(DataError):
             inspect([path])
+
+
+def test_text_that_is_not_utf8_names_its_row(tmp_path: Path) -> None:
+    latin = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", "é".encode("latin-1")]).buffers())
+    file = tmp_path / "a.parquet"
+    pa.parquet.write_table(pa.table({"id": latin, "w": [0.5, 1.0]}), file)
+    error = refused(file, id="id")
+    assert (error.row, error.rule) == (2, "must be UTF-8 text, or 16 bytes of a UUID")
+    assert refused(file, text="id").row == 2
+    assert read([file], references={"weak": "w"}).size == 2
+    (tmp_path / "a.csv").write_bytes("id\na\né\n".encode("latin-1"))
+    assert refused(tmp_path / "a.csv", text="id").row == 3

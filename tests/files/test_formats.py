@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import sys
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,15 @@ def test_standard_input_is_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys, "stdin", Input)
     assert read(["-"], id="id").ids == ["007", "1e3", "c"]
+
+
+def test_a_named_pipe_is_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(parquet(ROWS)))
+    writer.start()
+    assert read([pipe], id="id").ids == ["007", "1e3", "c"]
+    writer.join()
 
 
 @pytest.mark.parametrize("count", [3, 20_000])

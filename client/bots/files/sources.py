@@ -42,7 +42,7 @@ FORMAT_OF_ENDING = {
 }
 COMPRESSION_OF_START = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
 COMPRESSED_ENDINGS = (".gz", ".zst", ".zstd", ".bz2", ".xz")
-PARTS = re.compile(r"(?P<split>.+)-(?P<part>\d{5,})-of-(?P<parts>\d{5,})$")
+PARTS = re.compile(r"(?P<split>.+)-(?P<part>\d{5,})-of-(?P<parts>\d{5,})(-[0-9a-f]+)?$")
 FORMATS = "Parquet, Arrow, CSV, TSV, JSON lines or a JSON array"
 
 
@@ -54,7 +54,7 @@ class Source:
     compression  "gzip", "zstd", "bz2", "xz" or "".
     version      (size, modification time) when the file was found.
     folder       the folder that was named, if it was one.
-    spool        the content if it was standard input, else None.
+    spool        the content if it came from a pipe, else None.
     """
 
     path: Path
@@ -106,7 +106,7 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
     """
     found: list[Source] = []
     for path in paths:
-        found += _standard_input() if os.fspath(path) == "-" else _named(Path(path))
+        found += _spooled(Path("-"), sys.stdin.buffer) if os.fspath(path) == "-" else _named(Path(path))
     seen: set[Path] = set()
     for source in found:
         real = source.path.resolve()
@@ -120,11 +120,13 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns what opening, decompressing and decoding a file raise into a DataError."""
+    """Turns the errors of opening, decompressing and decoding a file into a DataError."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException) as error:
         raise DataError(path, f"must be a whole file, is damaged or truncated ({_line(error)})", kind="file") from error
+    except UnicodeError as error:
+        raise DataError(path, f"must be UTF-8 or UTF-16 ({_line(error)})", kind="file") from error
     except FileNotFoundError as error:
         raise DataError(path, "must exist (no such file or folder)", kind="file") from error
     except PermissionError as error:
@@ -144,28 +146,39 @@ def _named(path: Path) -> list[Source]:
             if not matches:
                 raise DataError(path, "must match at least one file", kind="file")
             return [source for match in matches for source in _named(match)]
+        if path.is_fifo():
+            with path.open("rb") as stream:
+                return _spooled(path, stream)
         return [_source(path)]
 
 
 def _folder(folder: Path) -> list[Source]:
     if (folder / "dataset_dict.json").exists():
-        splits = json.loads((folder / "dataset_dict.json").read_text())["splits"]
+        splits = _description(folder / "dataset_dict.json", "splits")
         if len(splits) != 1:
             rule = f"must be one split of the dataset: {', '.join(str(folder / split) for split in splits)}"
             raise DataError(folder, rule, kind="file")
         folder = folder / splits[0]
     if (folder / "state.json").exists():
-        state = json.loads((folder / "state.json").read_text())
-        if state.get("_indices_data_files"):
+        if _description(folder / "state.json", "_indices_data_files"):
             rule = "must be saved without an index: call flatten_indices() before save_to_disk"
             raise DataError(folder, rule, kind="file")
-        return [_source(folder / file["filename"]) for file in state["_data_files"]]
+        return [_source(folder / file["filename"]) for file in _description(folder / "state.json", "_data_files")]
     files = [path for path in sorted(folder.rglob("*")) if _is_data(path.relative_to(folder)) and path.is_file()]
     if not files:
         raise DataError(folder, f"must hold files whose names end in {', '.join(FORMAT_OF_ENDING)}", kind="file")
     sources = [replace(_source(path), folder=folder) for path in files]
     _check_alike(folder, sources)
     return sources
+
+
+def _description(file: Path, name: str) -> list[Any]:
+    """Returns a list that a description of a dataset holds; empty if it has none."""
+    try:
+        held = json.loads(file.read_text(encoding="utf-8")).get(name)
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise DataError(file, f"must be one JSON object ({_line(error)})", kind="file") from error
+    return held or []
 
 
 def _is_data(path: Path) -> bool:
@@ -194,10 +207,11 @@ def _check_alike(folder: Path, sources: Sequence[Source]) -> None:
         raise DataError(folder, rule, kind="file")
 
 
-def _standard_input() -> list[Source]:
+def _spooled(path: Path, stream: BinaryIO) -> list[Source]:
+    """Returns what can be read only once as a source that can be read again."""
     spool = tempfile.TemporaryFile()  # noqa: SIM115  (closed with its source)
-    shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
-    source = _source(Path("-"), spool)
+    shutil.copyfileobj(stream, spool, 1 << 20)
+    source = _source(path, spool)
     weakref.finalize(source, spool.close)
     return [source]
 

@@ -33,7 +33,11 @@ def listed(column: Any) -> list[Any]:
         return list(column)
     if pa.types.is_temporal(column.type):
         column = column.cast(pa.string())
-    return column.to_pylist()  # type: ignore[no-any-return]
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        # A column of text that is not UTF-8: as bytes, so that the cell can be named.
+        return column.cast(pa.large_binary()).to_pylist()  # type: ignore[no-any-return]
 
 
 def texts(column: Any) -> list[str | None]:
@@ -61,7 +65,7 @@ def prose(column: Any) -> list[str]:
 
     A missing text is empty. BadValue: a cell is something else.
     """
-    return [value if type(value) is str else _prose(index, value) for index, value in enumerate(listed(column))]
+    return [_encodable(index, _prose(index, value)) for index, value in enumerate(listed(column))]
 
 
 def _is_number(kind: Any) -> bool:
@@ -88,10 +92,7 @@ def _text(index: int, value: Any) -> str | None:
         case bytes() if len(value) == 16:
             return str(uuid.UUID(bytes=value))
         case bytes():
-            try:
-                return value.decode()
-            except UnicodeDecodeError:
-                raise BadValue(index, value, "must be UTF-8 text, or 16 bytes of a UUID") from None
+            return _decoded(index, value, "must be UTF-8 text, or 16 bytes of a UUID")
         case list() | dict():
             raise BadValue(index, value, f"must be text or a number, not {_sort(value)}")
         case datetime.date() | datetime.time():
@@ -130,10 +131,28 @@ def _prose(index: int, value: Any) -> str:
             return ""
         case str():
             return str(value)
+        case bytes():
+            return _decoded(index, value, "must be UTF-8 text")
         case list() if all(isinstance(message, dict) and "content" in message for message in value):
             return "\n".join(_content(index, value, message["content"]) for message in value)
         case _:
             raise BadValue(index, value, "must be text, or a list of messages that have `content`")
+
+
+def _decoded(index: int, value: bytes, rule: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise BadValue(index, value, rule) from None
+
+
+def _encodable(index: int, text: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BadValue(index, text, "must be UTF-8: convert the file") from None
+    return text
 
 
 def _content(index: int, value: Any, content: Any) -> str:
