@@ -1,4 +1,4 @@
-"""What inspect says of files."""
+"""inspect describes columns and suggests a command."""
 
 from __future__ import annotations
 

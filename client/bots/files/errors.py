@@ -47,7 +47,7 @@ class DataError(ValueError):
 
 
 class BadValue(Exception):
-    """A value breaks a rule; who knows the file makes a DataError of it.
+    """A value breaks a rule. The caller, which knows the file and the row, raises a DataError instead.
 
     index  position of the value in its column.
     """

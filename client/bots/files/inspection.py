@@ -1,4 +1,4 @@
-"""Tells what a file holds, and which of its columns a dataset may use."""
+"""Describes the columns of files, and which of them a dataset may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files from what people name: files, folders, globs, and folders of Hugging Face datasets."""
+"""Finds and opens the files that a path names: a file, a folder, a glob, or a folder of a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def _check_alike(folder: Path, sources: Sequence[Source]) -> None:
 
 
 def _spooled(path: Path, stream: BinaryIO) -> list[Source]:
-    """Returns what can be read only once as a source that can be read again."""
+    """Returns a stream, which can be read once, as a source that can be read again."""
     spool = tempfile.TemporaryFile()  # noqa: SIM115  (closed with its source)
     shutil.copyfileobj(stream, spool, 1 << 20)
     source = _source(path, spool)
@@ -229,7 +229,7 @@ def _source(path: Path, spool: Any = None) -> Source:
 
 
 def _format(path: Path, head: bytes) -> str:
-    """Returns the format by content; names only tell CSV from what is no format at all."""
+    """Returns the format by content; the name decides only if text is CSV or not data."""
     if head.startswith(b"PAR1"):
         return "parquet"
     if head.startswith(b"ARROW1"):

