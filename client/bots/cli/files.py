@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from bots.files import values
 from bots.files.errors import BadValue, DataError
+from bots.files.finding import find
 from bots.files.reading import opened
-from bots.files.sources import find
 
 
 class Table:

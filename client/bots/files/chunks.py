@@ -10,6 +10,8 @@ import pyarrow as pa
 
 # Rows of a chunk: of several MB each, some of them fit in memory; of a few bytes, the cost of a chunk is small.
 CHUNK_ROWS = 8192
+# A cell or a line beyond this is a quote or a line that does not end.
+LONGEST_CELL = 1 << 28
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import numpy as np
 from bots.files import values
 from bots.files.chunks import Reader
 from bots.files.errors import BadValue
+from bots.files.finding import find
 from bots.files.reading import opened
-from bots.files.sources import COMPRESSED_ENDINGS, find
+from bots.files.sources import COMPRESSED_ENDINGS
 from bots.files.tasks import MOST_ID_BYTES, MOST_TAG_BYTES
 
 SAMPLE_ROWS = 500

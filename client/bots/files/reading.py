@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from bots.files.chunks import Reader
+from bots.files.csv_reader import CsvReader
 from bots.files.errors import DataError
-from bots.files.sources import Progress, Source, find
+from bots.files.finding import find
+from bots.files.json_reader import JsonReader
+from bots.files.sources import Source
 from bots.files.tables import open_table
 from bots.files.tasks import Columns, Tasks
-from bots.files.texts import open_text
 
 MOST_REFERENCES = 8
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -22,7 +24,13 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 def opened(source: Source) -> AbstractContextManager[Reader]:
     """Returns a reader of a file, as a context manager."""
-    return open_text(source) if source.format in ("csv", "json") else open_table(source)
+    match source.format:
+        case "csv":
+            return nullcontext(CsvReader(source))
+        case "json":
+            return nullcontext(JsonReader(source))
+        case _:
+            return open_table(source)
 
 
 def read(
@@ -36,7 +44,7 @@ def read(
     scale: float = 1.0,
     reverse: bool = False,
     distinct: Literal["first"] | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Columns:
     """Returns the columns of a dataset; of the files, no other column is kept.
 

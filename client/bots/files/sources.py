@@ -1,31 +1,27 @@
-"""Finds and opens the files that a path names: a file, a folder, a glob, or a folder of a Hugging Face dataset."""
+"""A file: its format, its compression, and its content as bytes or text."""
 
 from __future__ import annotations
 
 import bz2
-import glob
 import gzip
 import io
-import json
 import lzma
 import os
-import re
 import shutil
-import sys
 import tempfile
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
 from bots.files.errors import DataError
 
-Progress = Callable[[int, int], object]
+BLOCK = 1 << 20
 
 FORMAT_OF_ENDING = {
     ".parquet": "parquet",
@@ -42,7 +38,6 @@ FORMAT_OF_ENDING = {
 }
 COMPRESSION_OF_START = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
 COMPRESSED_ENDINGS = (".gz", ".zst", ".zstd", ".bz2", ".xz")
-PARTS = re.compile(r"(?P<split>.+)-(?P<part>\d{5,})-of-(?P<parts>\d{5,})(-[0-9a-f]+)?$")
 FORMATS = "Parquet, Arrow, CSV, TSV, JSON lines or a JSON array"
 
 
@@ -72,7 +67,7 @@ class Source:
     @property
     def ending(self) -> str:
         """The ending of the name without that of the compression, in lower case."""
-        return _ending(self.path)
+        return ending_of(self.path)
 
     @contextmanager
     def open(self) -> Iterator[tuple[BinaryIO, BinaryIO]]:
@@ -94,28 +89,17 @@ class Source:
                 yield content, file
                 return
             with tempfile.TemporaryFile() as plain:
-                shutil.copyfileobj(content, plain, 1 << 20)
+                shutil.copyfileobj(content, plain, BLOCK)
                 plain.seek(0)
                 yield plain, file
 
-
-def find(paths: Iterable[str | os.PathLike[str]]) -> list[Source]:
-    """Returns the files that are named: in the order given, those of a folder or a glob by name.
-
-    A path is a file, a folder, a glob, or "-" for the standard input. DataError: a path names no data.
-    """
-    found: list[Source] = []
-    for path in paths:
-        found += _spooled(Path("-"), sys.stdin.buffer) if os.fspath(path) == "-" else _named(Path(path))
-    seen: set[Path] = set()
-    for source in found:
-        real = source.path.resolve()
-        if real in seen and source.spool is None:
-            raise DataError(source.path, "must be named only once", kind="file")
-        seen.add(real)
-    if not found:
-        raise ValueError("files: got none, must be at least one")
-    return found
+    @contextmanager
+    def text(self) -> Iterator[tuple[io.TextIOWrapper, BinaryIO]]:
+        """Yields (text, file). Bytes that are not UTF-8 become surrogates, which only a column that is read refuses."""
+        with self.open() as (content, file):
+            buffered = io.BufferedReader(cast(io.RawIOBase, content), BLOCK)
+            wide = buffered.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
+            yield io.TextIOWrapper(buffered, "utf-16" if wide else "utf-8-sig", "surrogateescape", newline=""), file
 
 
 @contextmanager
@@ -124,9 +108,11 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, pa.ArrowException) as error:
-        raise DataError(path, f"must be a whole file, is damaged or truncated ({_line(error)})", kind="file") from error
+        raise DataError(
+            path, f"must be a whole file, is damaged or truncated ({line_of(error)})", kind="file"
+        ) from error
     except UnicodeError as error:
-        raise DataError(path, f"must be UTF-8 or UTF-16 ({_line(error)})", kind="file") from error
+        raise DataError(path, f"must be UTF-8 or UTF-16 ({line_of(error)})", kind="file") from error
     except FileNotFoundError as error:
         raise DataError(path, "must exist (no such file or folder)", kind="file") from error
     except PermissionError as error:
@@ -134,89 +120,20 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         # The operating system's errors have a number, those of pyarrow have none.
         rule = "must be a whole file, is damaged or truncated" if error.errno is None else "must be readable"
-        raise DataError(path, f"{rule} ({error.strerror or _line(error)})", kind="file") from error
+        raise DataError(path, f"{rule} ({error.strerror or line_of(error)})", kind="file") from error
 
 
-def _named(path: Path) -> list[Source]:
-    with explained(path):
-        if path.is_dir():
-            return _folder(path)
-        if not path.exists() and glob.has_magic(str(path)):
-            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
-            if not matches:
-                raise DataError(path, "must match at least one file", kind="file")
-            return [source for match in matches for source in _named(match)]
-        if path.is_fifo():
-            with path.open("rb") as stream:
-                return _spooled(path, stream)
-        return [_source(path)]
-
-
-def _folder(folder: Path) -> list[Source]:
-    if (folder / "dataset_dict.json").exists():
-        splits = _description(folder / "dataset_dict.json", "splits")
-        if len(splits) != 1:
-            rule = f"must be one split of the dataset: {', '.join(str(folder / split) for split in splits)}"
-            raise DataError(folder, rule, kind="file")
-        folder = folder / splits[0]
-    if (folder / "state.json").exists():
-        if _description(folder / "state.json", "_indices_data_files"):
-            rule = "must be saved without an index: call flatten_indices() before save_to_disk"
-            raise DataError(folder, rule, kind="file")
-        return [_source(folder / file["filename"]) for file in _description(folder / "state.json", "_data_files")]
-    files = [path for path in sorted(folder.rglob("*")) if _is_data(path.relative_to(folder)) and path.is_file()]
-    if not files:
-        raise DataError(folder, f"must hold files whose names end in {', '.join(FORMAT_OF_ENDING)}", kind="file")
-    sources = [replace(_source(path), folder=folder) for path in files]
-    _check_alike(folder, sources)
-    return sources
-
-
-def _description(file: Path, name: str) -> list[Any]:
-    """Returns a list that a description of a dataset holds; empty if it has none."""
-    try:
-        held = json.loads(file.read_text(encoding="utf-8")).get(name)
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise DataError(file, f"must be one JSON object ({_line(error)})", kind="file") from error
-    return held or []
-
-
-def _is_data(path: Path) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in path.parts)
-    about = path.name in ("dataset_info.json", "dataset_infos.json")
-    return not hidden and not about and _ending(path) in FORMAT_OF_ENDING
-
-
-def _check_alike(folder: Path, sources: Sequence[Source]) -> None:
-    """Raises DataError if the files are in several formats or splits, or if parts are missing."""
-    formats = {source.ending for source in sources}
-    if len({FORMAT_OF_ENDING[ending] for ending in formats}) > 1:
-        rule = (
-            f"must hold one format, has {', '.join(sorted(formats))}: name the files, such as {folder}/*{min(formats)}"
-        )
-        raise DataError(folder, rule, kind="file")
-    parts = [match for source in sources if (match := PARTS.match(source.path.name.split(".")[0]))]
-    splits = sorted({match["split"] for match in parts})
-    if len(splits) > 1:
-        rule = f"must hold one split, has {', '.join(splits)}: name the files, such as '{folder}/**/{splits[-1]}-*'"
-        raise DataError(folder, rule, kind="file")
-    if parts and len(parts) != int(parts[0]["parts"]):
-        rule = (
-            f"must hold all {int(parts[0]['parts'])} parts of {splits[0]!r}, has {len(parts)}: name the files instead"
-        )
-        raise DataError(folder, rule, kind="file")
-
-
-def _spooled(path: Path, stream: BinaryIO) -> list[Source]:
+def spooled(path: Path, stream: BinaryIO) -> Source:
     """Returns a stream, which can be read once, as a source that can be read again."""
     spool = tempfile.TemporaryFile()  # noqa: SIM115  (closed with its source)
-    shutil.copyfileobj(stream, spool, 1 << 20)
-    source = _source(path, spool)
+    shutil.copyfileobj(stream, spool, BLOCK)
+    source = source_of(path, spool)
     weakref.finalize(source, spool.close)
-    return [source]
+    return source
 
 
-def _source(path: Path, spool: Any = None) -> Source:
+def source_of(path: Path, spool: Any = None) -> Source:
+    """Returns a file with its format and compression. DataError: it cannot be opened, or is none of the formats."""
     with explained(path), _raw(path, spool) as file:
         start = file.read(8)
         compression = next((name for mark, name in COMPRESSION_OF_START.items() if start.startswith(mark)), "")
@@ -236,7 +153,7 @@ def _format(path: Path, head: bytes) -> str:
         return "arrow"
     if head.startswith(b"\xff\xff\xff\xff"):
         return "stream"
-    named = FORMAT_OF_ENDING.get(_ending(path), "")
+    named = FORMAT_OF_ENDING.get(ending_of(path), "")
     text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace").lstrip()
     if text.startswith(("{", "[")) and named in ("json", ""):
         return "json"
@@ -266,11 +183,12 @@ def _decompressed(file: BinaryIO, compression: str) -> Any:
     if compression == "xz":
         return lzma.open(file)
     if compression == "zstd":
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"), 1 << 20)
+        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"), BLOCK)
     return file
 
 
-def _ending(path: Path) -> str:
+def ending_of(path: Path) -> str:
+    """Returns the ending of a name without that of the compression, in lower case."""
     name = path.name.lower()
     for ending in COMPRESSED_ENDINGS:
         name = name.removesuffix(ending)
@@ -282,5 +200,6 @@ def _version(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
+    """Returns the message of an error as one line."""
     return " ".join(str(error).split())[:200]
