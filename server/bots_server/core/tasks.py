@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bots_server.core import inputs as columns
+from bots_server.core.inputs import Floats, Inputs, Rows
 from bots_server.core.strata import Strata
 
 MAX_FEATURES = 64
@@ -78,6 +81,29 @@ class Tasks:
             stratum *= len(self.tags)
             stratum += self.tag.take(which)
         return self.cell_key.searchsorted(stratum)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The inputs of the item_response model."""
+        return columns.arrange(
+            stratum_tasks=np.diff(self.stratum_start),
+            references=self.strata.references,
+            reference_names=self.reference_names,
+            prior_alpha=self.strata.prior_alpha,
+            prior_beta=self.strata.prior_beta,
+            tag_tasks=np.bincount(self.cell_tag, np.diff(self.cell_start), len(self.tags))[: len(self.tags)],
+            tags=self.tags,
+            feature_names=self.feature_names,
+        )
+
+    @cached_property
+    def input_moments(self) -> tuple[Floats, Floats]:
+        """`[d]` mean and `[d, d]` covariance of the inputs over the tasks."""
+        if self.features is None:
+            cells = Rows(self.cell_stratum, None if self.tag is None else self.cell_tag, None)
+            return columns.moments(self.inputs, cells, np.diff(self.cell_start))
+        every = Rows(self.stratum, self.tag, self.features)
+        return columns.moments(self.inputs, every, np.ones(len(self), np.int64))
 
 
 def arrange(
