@@ -63,9 +63,9 @@ def test_acl_user() -> None:
         with opened(f"redis://bots:change-me@{HOST}:{server.port}") as store:
             scenario.everything(store)
             with pytest.raises(redis.exceptions.NoPermissionError):
-                store._database.client.set("elsewhere", "1")
+                records.redis_of(store).set("elsewhere", "1")
             with pytest.raises(redis.exceptions.NoPermissionError):
-                store._database.client.flushall()
+                records.redis_of(store).flushall()
 
 
 def test_tls() -> None:
@@ -105,7 +105,7 @@ def test_cluster() -> None:
         with opened(url, Durability(level=Level.REPLICA), timeout_seconds=3) as store:
             run = records.run(store)
             assert records.append(store, run).version == 1
-            client = store._database.client
+            client = records.redis_of(store)
             assert isinstance(client, redis.RedisCluster)
             port = client.get_node_from_key(f"{{{run.dataset}}}").port  # type: ignore[no-untyped-call]
             next(node for node in nodes if node.port == port).kill()
