@@ -15,6 +15,8 @@ from weakref import WeakSet
 import redis
 from redis.exceptions import MovedError, ResponseError
 
+from bots_server.store.deadline import remaining
+
 Command = tuple[Any, ...]
 
 _ATTEMPTS = 3  # at a slot that moves
@@ -69,6 +71,7 @@ class ServerClient:
             self._on_retry()
             self._give_up(generation)
             generation = self._generation
+            remaining()
         except redis.TimeoutError:
             self._give_up(generation)
             raise
@@ -123,6 +126,7 @@ class ClusterClient:
             except ResponseError as error:
                 return [error]
         for _ in range(_ATTEMPTS):
+            remaining()
             if self._lost:
                 self._follow(key)
             try:
