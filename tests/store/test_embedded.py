@@ -51,7 +51,8 @@ def test_configuration(tmp_path: Path) -> None:
         with embedded.start(tmp_path, fsync=fsync) as url:
             client = connect(url)
             assert choose_durability(client, "auto").level is promised
-            assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+            (redis,) = client.primaries()
+            assert redis.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
             client.close()
 
 
@@ -71,7 +72,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     wait_until(lambda: running(tmp_path) == [], "the private Valkey ends")
     with embedded.start(tmp_path) as url:
         client = connect(url)
-        assert client.get("here") == b"yes"
+        assert client.ask("here", ("GET", "here")) == [b"yes"]
         client.close()
 
 
@@ -91,7 +92,7 @@ def test_what_was_left_behind_is_ended(tmp_path: Path, hangs: bool, monkeypatch:
     with embedded.start(tmp_path) as url:
         assert left not in running(tmp_path)
         client = connect(url)
-        assert client.get("here") == b"yes"
+        assert client.ask("here", ("GET", "here")) == [b"yes"]
         client.close()
         socket_dir = pid_file.read_text().splitlines()[1]
     pid_file.write_text(f"{os.getpid()}\n{socket_dir}\n")

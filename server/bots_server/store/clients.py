@@ -46,9 +46,9 @@ class ServerClient:
 
     If a connection breaks, or an answer does not come in time, all connections are given up: behind Sentinel or a
     balancer the next one may lead to another primary, and a server must not talk to two. Giving up replaces the pool:
-    idle connections end at once, and those in use when their call ends, because nothing uses the old pool again.
+    idle connections end immediately, and those in use when their call ends, because nothing uses the old pool again.
 
-    A command that met a broken connection is sent once more, at once: the connection may have broken while it was idle,
+    A command that met a broken connection is sent again immediately, once: the connection may have broken while idle,
     and every script is safe to repeat. `on_retry` is called then. After a timeout nothing is sent again.
     """
 
