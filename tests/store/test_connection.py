@@ -58,13 +58,15 @@ def test_the_acl_user_has_enough_rights_and_no_more(tmp_path: Path) -> None:
         if admin.info("server")["redis_version"] < "7.2":
             rules = rules.replace("+waitaof ", "").replace("+client|setinfo ", "")
     (tmp_path / "users.acl").write_text(rules)
-    with valkey("--aclfile", str(tmp_path / "users.acl"), port=free_port()) as server:
-        with opened(f"redis://bots:change-me@{HOST}:{server.port}") as store:
-            scenario.everything(store)
-            with pytest.raises(redis.exceptions.NoPermissionError):
-                records.redis_of(store).set("elsewhere", "1")
-            with pytest.raises(redis.exceptions.NoPermissionError):
-                records.redis_of(store).flushall()
+    with (
+        valkey("--aclfile", str(tmp_path / "users.acl"), port=free_port()) as server,
+        opened(f"redis://bots:change-me@{HOST}:{server.port}") as store,
+    ):
+        scenario.everything(store)
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            records.redis_of(store).set("elsewhere", "1")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            records.redis_of(store).flushall()
 
 
 def test_all_works_through_tls() -> None:
