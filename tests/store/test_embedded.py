@@ -77,7 +77,9 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-def test_a_valkey_that_outlived_its_server_is_ended(tmp_path: Path, hangs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_valkey_that_outlived_its_server_is_ended(
+    tmp_path: Path, hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next start ends a Valkey that outlived its server, also if it hangs, and no other process."""
     monkeypatch.setattr(embedded, "_STOP_SECONDS", 1)
     parent = _parent(tmp_path)

@@ -52,9 +52,9 @@ class ServerClient:
     and every script is safe to repeat. `on_retry` is called then. After a timeout nothing is sent again.
     """
 
-    def __init__(self, connect: Callable[..., redis.Redis], on_retry: Callable[[], None]) -> None:
-        """`connect` returns a client that does not retry, with the keyword arguments it gets as options."""
-        self._connect = connect
+    def __init__(self, make: Callable[..., redis.Redis], on_retry: Callable[[], None]) -> None:
+        """`make` returns a client of redis-py that does not retry, with further options by keyword."""
+        self._make_with = make
         self._on_retry = on_retry
         self._lock = Lock()
         self._generation = 0
@@ -100,7 +100,7 @@ class ServerClient:
                 self._give_up(generation)
             known.add(connection)
 
-        return self._connect(redis_connect_func=on_connect)
+        return self._make_with(redis_connect_func=on_connect)
 
     def _give_up(self, generation: int) -> None:
         """Replaces the pool, unless another call has replaced the one of this generation."""
@@ -164,6 +164,7 @@ class ClusterClient:
 
 
 def _pipelined(client: redis.Redis | redis.RedisCluster, commands: Sequence[Command]) -> list[Any]:
+    """Returns the answers of commands sent together. The reference to `client` keeps a pool that is given up alive."""
     with client.pipeline(transaction=False) as pipeline:
         for command in commands:
             pipeline.execute_command(*command)
