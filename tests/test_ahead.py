@@ -8,8 +8,8 @@ from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import Posterior, Report, alpha_beta, fold, gather, start
 from bots_server.core.strata import StrataBuilder
 from bots_server.core.tasks import arrange
-from bots_server.datasets import Dataset
-from bots_server.selection import Selection, Wish
+from bots_server.runs.dataset import Dataset
+from bots_server.runs.selection import Selection, Wish
 from bots_server.storage.v1 import storage_pb2 as storage
 
 WISH = Wish(batch_size=1, target=None, greedy=None, temperature=None)

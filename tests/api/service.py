@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 import bots
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
-from bots_server.metrics import Metrics
-from bots_server.server import Server
-from bots_server.settings import Settings
+from bots_server.telemetry.metrics import Metrics
+from bots_server.process.server import Server
+from bots_server.process.settings import Settings
 from bots_server.store import Client, Store, connect
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.exporter import RunCollector, RunCounts
+from bots_server.telemetry.collector import RunCollector, RunCounts
 
 METHODS = tuple(pb.DESCRIPTOR.services_by_name["TaskSelectionService"].methods_by_name)
 OPEN_ENDED = {"WatchRun"}  # lasts as long as somebody watches: says nothing about latency

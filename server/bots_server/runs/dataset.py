@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server import messages
+from bots_server.api import messages
 from bots_server.core.task_ids import TaskIds, index_ids
 from bots_server.core.tasks import Tasks, arrange
 from bots_server.errors import DatasetNotFound

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.selection import Candidates, Draw, take
-from bots_server.datasets import Dataset
+from bots_server.runs.dataset import Dataset
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.turn import TURN
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server import messages
+from bots_server.api import messages
 from bots_server.core.posterior import Posterior
 from bots_server.core.selection import Candidates, Draw, draw_quotas
-from bots_server.datasets import Dataset
+from bots_server.runs.dataset import Dataset
 from bots_server.errors import TooFewEligible
-from bots_server.metrics import Metrics
-from bots_server.replica import Replica
-from bots_server.replicas import Replicas
-from bots_server.selection import Selection, Wish
+from bots_server.telemetry.metrics import Metrics
+from bots_server.runs.replica import Replica
+from bots_server.runs.registry import Replicas
+from bots_server.runs.selection import Selection, Wish
 from bots_server.service import rules
 from bots_server.service.directory import Directory
 from bots_server.service.request_ids import content_digest

@@ -7,8 +7,8 @@ import grpc
 
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceServicer
-from bots_server.metrics import Metrics
-from bots_server.replicas import Replicas
+from bots_server.telemetry.metrics import Metrics
+from bots_server.runs.registry import Replicas
 from bots_server.service.datasets import DatasetHandlers
 from bots_server.service.directory import Directory
 from bots_server.service.history import HistoryHandlers

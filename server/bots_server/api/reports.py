@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.core.posterior import gather
-from bots_server.metrics import Metrics
-from bots_server.replicas import Replicas
+from bots_server.telemetry.metrics import Metrics
+from bots_server.runs.registry import Replicas
 from bots_server.service import rules
 from bots_server.service.directory import Directory
 from bots_server.service.request_ids import content_digest, uuid7

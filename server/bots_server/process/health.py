@@ -1,4 +1,4 @@
-"""`python -m bots_server.healthcheck [ADDRESS]`: exit status 0 where the server there is SERVING, 1 where not.
+"""`python -m bots_server.process.health [ADDRESS]`: exit status 0 where the server there is SERVING, 1 where not.
 
 For the health check of a container, which has no grpcurl. ADDRESS defaults to localhost at BOTS_PORT (50051). Where
 BOTS_TLS_CERT names the server's certificate, that is what is trusted, and ADDRESS must be one of its names.

@@ -12,16 +12,16 @@ from grpc_reflection.v1alpha import reflection
 
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
-from bots_server import messages
+from bots_server.api import messages
 from bots_server.core.posterior import Posterior
 from bots_server.core.summary import Summary, summarise
 from bots_server.errors import Failure, RunReplaced
-from bots_server.interceptors import CallInterceptor
-from bots_server.metrics import Metrics
-from bots_server.replicas import Replicas
+from bots_server.api.interceptor import CallInterceptor
+from bots_server.telemetry.metrics import Metrics
+from bots_server.runs.registry import Replicas
 from bots_server.service.runs import current
 from bots_server.service.servicer import TaskSelectionService
-from bots_server.settings import Settings
+from bots_server.process.settings import Settings
 from bots_server.store import Store
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TaskSelectionService"].full_name

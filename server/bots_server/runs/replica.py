@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bots_server import messages
+from bots_server.api import messages
 from bots_server.ahead import Ahead
 from bots_server.core.posterior import Event, Posterior, fold_all, start
-from bots_server.datasets import Dataset
+from bots_server.runs.dataset import Dataset
 from bots_server.errors import Conflict, Failure, RunReplaced, VersionNotFound
-from bots_server.metrics import Metrics
-from bots_server.selection import Selection, Wish
+from bots_server.telemetry.metrics import Metrics
+from bots_server.runs.selection import Selection, Wish
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store, Sync
 from bots_server.turn import TURN

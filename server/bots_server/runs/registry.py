@@ -7,10 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from bots_server.datasets import DatasetCache
+from bots_server.runs.dataset import DatasetCache
 from bots_server.errors import Failure
-from bots_server.metrics import Metrics
-from bots_server.replica import Replica
+from bots_server.telemetry.metrics import Metrics
+from bots_server.runs.replica import Replica
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store
 

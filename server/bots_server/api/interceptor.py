@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 
 from bots_server.errors import BadToken, Failure
-from bots_server.metrics import Metrics
+from bots_server.telemetry.metrics import Metrics
 
 REASON_KEY = "bots-reason"
 OPEN_SERVICES = ("/grpc.health.v1.",)  # probes have no token

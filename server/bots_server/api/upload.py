@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server import messages
+from bots_server.api import messages
 from bots_server.core.strata import StrataBuilder, TooManyStrata
 from bots_server.core.task_ids import MAX_ID_BYTES, DuplicateTaskId, index_ids
 from bots_server.errors import InvalidField
-from bots_server.messages import Scalar
+from bots_server.api.messages import Scalar
 from bots_server.service import rules
 from bots_server.service.rules import Told
 from bots_server.storage.v1 import storage_pb2 as storage

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from bots_server.signals import stop_on
+from bots_server.process.signals import stop_on
 
 RESTART_SECONDS = 2.0  # a worker that ends at once, because Redis is away, is not started in a circle
 

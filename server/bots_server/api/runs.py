@@ -4,12 +4,12 @@ import time
 from uuid import uuid4
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server import messages
+from bots_server.api import messages
 from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check
 from bots_server.core.posterior import Posterior, fork
 from bots_server.errors import InvalidField, RunExists, RunNotFound, RunReplaced
-from bots_server.replica import Replica
-from bots_server.replicas import Replicas
+from bots_server.runs.replica import Replica
+from bots_server.runs.registry import Replicas
 from bots_server.service import rules
 from bots_server.service.directory import Directory
 from bots_server.service.request_ids import content_digest, uuid7

@@ -8,12 +8,12 @@ import grpc
 import numpy as np
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server import messages
+from bots_server.api import messages
 from bots_server.core.posterior import alpha_beta
 from bots_server.core.summary import summarise
 from bots_server.errors import TooManyStreams
-from bots_server.replica import Replica, View
-from bots_server.replicas import Replicas
+from bots_server.runs.replica import Replica, View
+from bots_server.runs.registry import Replicas
 from bots_server.service import rules
 from bots_server.service.directory import Directory
 from bots_server.service.runs import current
