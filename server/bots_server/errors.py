@@ -11,6 +11,7 @@ The branches say what the caller can do:
     ├── Conflict             repeat
     ├── Exhausted            wait, or make room         TooManyCalls · StoreFull
     ├── Unavailable          wait, then repeat          StoreUnavailable · NotDurable · ServerTooOld
+    ├── DeadlineExceeded     allow more time
     └── BadToken             send a valid token
 
 `reason` is the word of `bots-reason`; the head of `proto/bots/v1/task_selection.proto` lists them.
@@ -18,7 +19,7 @@ The branches say what the caller can do:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 SHOWN = 200  # characters of a value in a message
 
@@ -32,9 +33,22 @@ class Failure(Exception):
     reason: ClassVar[str]
     retry_seconds: ClassVar[float | None] = None
 
+    def again(self) -> Self:
+        """Returns an equal error without a traceback, to be raised by another thread."""
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__.update(self.__dict__)
+        return other
+
 
 class InvalidRequest(Failure):
     pass
+
+
+class Described(str):
+    """A value in words, which a message shows without quotes: for lengths, and for absence."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class InvalidField(InvalidRequest):
@@ -211,6 +225,13 @@ class ServerTooOld(Unavailable):
 
     def __init__(self, what: str, needed: int, reader: int) -> None:
         super().__init__(f"{what} needs reader version {needed}, and this server has {reader}; upgrade it")
+
+
+class DeadlineExceeded(Failure):
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self) -> None:
+        super().__init__("the caller's time is over")
 
 
 class BadToken(Failure):
