@@ -1,1 +1,1 @@
-"""The API's handlers, a module for each group of calls; `servicer` puts them together."""
+"""The API: a servicer, handlers by subject, the rules of requests, and core values as messages."""

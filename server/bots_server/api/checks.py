@@ -1,9 +1,9 @@
-"""The rules that requests are held to; each check returns what it was given or raises InvalidField.
+"""The rules of requests. Each check returns what it was given, or raises InvalidField (guarantee 7).
 
-Bad input is refused whole, with the field, the value and the rule in the message; nothing of it is stored. So every
-handler checks its whole request before it asks the store for anything that changes it.
+A handler checks its whole request before it asks the store to change anything.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -12,123 +12,176 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.errors import InvalidField
+from bots_server.core.task_ids import UnknownTaskId
+from bots_server.errors import Described, InvalidField
+from bots_server.runs.dataset import Dataset
 
-MAX_BATCH = 10_000
-MAX_EXCLUDED = 10_000
-MAX_OUTCOMES = 100_000
-MAX_POSTERIORS = 1_000_000
 MAX_ROLLOUTS = 1_000_000
 MAX_JOB_BYTES = 128
-MAX_LEASE_SECONDS = 86_400.0
+MAX_INCARNATION_BYTES = 64
+MAX_PAGE = 1_000
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _UID = re.compile(r"[0-9a-f]{32}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 Number = TypeVar("Number", int, float)
 
 
-class Told(str):
-    """A value told in words, which a message shows without quotes."""
-
-    def __repr__(self) -> str:
-        return str(self)
+def require(holds: bool, field: str, value: object, rule: str) -> None:
+    """Raises InvalidField unless the rule holds."""
+    if not holds:
+        raise InvalidField(field, value, rule)
 
 
 def name(field: str, value: str) -> str:
-    """Returns a valid name of a dataset, run or checkpoint."""
-    if not _NAME.fullmatch(value):
-        raise InvalidField(field, value, "must match [a-z0-9][a-z0-9._-]{0,62}")
+    """Returns the name of a dataset, run, checkpoint or reference."""
+    require(bool(_NAME.fullmatch(value)), field, value, "must match [a-z0-9][a-z0-9._-]{0,62}")
     return value
 
 
 def uid(field: str, value: str) -> str:
-    """Returns 32 hexadecimal digits, or the empty string where the field is not set."""
-    if value and not _UID.fullmatch(value):
-        raise InvalidField(field, value, "must be 32 hexadecimal digits, or empty")
+    """Returns 32 hexadecimal digits, or the empty string if it is not given."""
+    require(not value or bool(_UID.fullmatch(value)), field, value, "must be 32 hexadecimal digits, or empty")
+    return value
+
+
+def text(field: str, value: str, high: int, low: int = 0) -> str:
+    """Returns text without control characters, of a length in bytes."""
+    length = len(value.encode())
+    rule = f"must be at most {high} bytes" if low == 0 else f"must be between {low} and {high} bytes"
+    require(low <= length <= high, field, Described(f"{length} bytes"), rule)
+    require(not _CONTROL.search(value), field, value, "must be without control characters")
     return value
 
 
 def job(value: str) -> str:
-    """Returns a job's name for itself."""
-    if len(value.encode()) > MAX_JOB_BYTES:
-        raise InvalidField("job", Told(f"{len(value.encode())} bytes"), f"must be at most {MAX_JOB_BYTES} bytes")
-    return value
+    """Returns a job."""
+    return text("job", value, MAX_JOB_BYTES)
+
+
+def incarnation(value: str) -> str:
+    """Returns the incarnation of a job."""
+    return text("incarnation", value, MAX_INCARNATION_BYTES)
 
 
 def request_id(value: str) -> str:
-    """Returns a UUID of version 7 in text form, or the empty string where the field is not set."""
+    """Returns a UUID in its 36-character text form, or the empty string if it is not given."""
     if not value:
         return value
-    rule = "must be a UUID of version 7 (RFC 9562) in its 36-character text form, or empty"
     try:
-        parsed = UUID(value)
+        parsed = str(UUID(value))
     except ValueError:
-        raise InvalidField("request_id", value, rule) from None
-    if parsed.version != 7 or str(parsed) != value.lower():
-        raise InvalidField("request_id", value, rule)
-    return value.lower()
+        parsed = ""
+    require(parsed == value.lower(), "request_id", value, "must be a UUID in its 36-character text form, or empty")
+    return parsed
+
+
+def request_age_ms(value: float) -> int:
+    """Returns the age of a request in milliseconds, from seconds."""
+    require(0 <= value <= 1e12, "request_age_seconds", value, "must be at least 0 and finite")
+    return math.ceil(value * 1000)
 
 
 def within(field: str, value: Number, low: Number, high: Number) -> Number:
-    """Returns a number in [low, high]; NaN is in no range."""
-    if not low <= value <= high:
-        raise InvalidField(field, value, f"must be in [{low:,}, {high:,}]")
+    """Returns a number between two others, inclusive. NaN is refused."""
+    require(low <= value <= high, field, value, f"must be between {low:.16g} and {high:.16g}")
     return value
 
 
-def positive(field: str, value: float, high: float) -> float:
-    """Returns a number in (0, high]."""
-    if not 0 < value <= high:
-        raise InvalidField(field, value, f"must be in (0, {high:,}]")
+def above_zero(field: str, value: float, high: float) -> float:
+    """Returns a number above 0 and at most `high`. NaN is refused."""
+    require(0 < value <= high, field, value, f"must be above 0 and at most {high:.16g}")
     return value
 
 
-def count(field: str, values: Sequence[object], low: int, high: int) -> int:
-    """Returns the number of entries of a column, in [low, high]."""
-    if not low <= len(values) <= high:
-        wanted = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        raise InvalidField(field, Told(f"{len(values):,} entries"), f"must have {wanted} entries")
+def at_least_zero(field: str, value: int) -> int:
+    """Returns a number that is at least 0."""
+    require(value >= 0, field, value, "must be at least 0")
+    return value
+
+
+def entries(field: str, values: Sequence[object], low: int, high: int) -> int:
+    """Returns the number of entries of a column, which is between two others, inclusive."""
+    rule = f"must have {low} entries" if low == high else f"must have between {low} and {high} entries"
+    require(low <= len(values) <= high, field, Described(f"{len(values)} entries"), rule)
     return len(values)
 
 
-def tasks(field: str, values: Sequence[int], size: int) -> NDArray[np.int64]:
-    """Returns task indices as an array, each in [0, size)."""
-    indices = np.array(values, dtype=np.int64)
-    refuse_where(field, indices, (indices < 0) | (indices >= size), f"must be in [0, {size:,}), the dataset's tasks")
-    return indices
+def distinct(field: str, values: Sequence[str]) -> None:
+    """Raises InvalidField for the first entry that an earlier one equals."""
+    first: dict[str, int] = {}
+    for index, value in enumerate(values):
+        at = first.setdefault(value, index)
+        require(at == index, f"{field}[{index}]", value, f"must differ from {field}[{at}]")
 
 
-def successes(values: Sequence[float], rollouts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns success counts, each finite and in [0, rollouts]."""
-    column = np.array(values, dtype=np.float64)
-    valid = (column >= 0) & (column <= rollouts)  # false for NaN
-    refuse_where("successes", column, ~valid, "must be finite and in [0, rollouts]")
-    return column
+def column(field: str, values: NDArray[np.generic], valid: NDArray[np.bool_], rule: str, offset: int = 0) -> None:
+    """Raises InvalidField for the first entry that is not valid; `offset` is the number of entries before it."""
+    if not valid.all():
+        first = int(np.argmin(valid))
+        raise InvalidField(f"{field}[{offset + first}]", values[first].item(), rule)
+
+
+def page(page_size: int, page_token: str, high: int = MAX_PAGE) -> tuple[int, str]:
+    """Returns the size of a page, 100 if it is not given, and where it begins: what the page before ended with."""
+    size = within("page_size", page_size, 1, high) if page_size else 100
+    text("page_token", page_token, 64)
+    return size, page_token
+
+
+def either(first: str, values: Sequence[object], second: str, others: Sequence[object], low: int, high: int) -> int:
+    """Returns the number of entries of the one of two columns that is given."""
+    given = Described(f"{len(others)} entries")
+    require(not (values and others), second, given, f"must be absent if {first} is given")
+    return entries(second if others else first, others or values, low, high)
+
+
+def tasks(
+    dataset: Dataset, indices: Sequence[int], ids: Sequence[str], fields: tuple[str, str] = ("tasks", "ids")
+) -> NDArray[np.int64]:
+    """Returns the tasks that a column of indices or one of ids names; `fields` are the names of the two columns."""
+    if not ids:
+        found = np.array(indices, dtype=np.int64)
+        size = len(dataset.tasks)
+        column(fields[0], found, (found >= 0) & (found < size), f"must be between 0 and {size - 1}")
+        return found
+    require(dataset.ids is not None, fields[1], ids[0], f"must be absent: dataset {dataset.record.name!r} has no ids")
+    assert dataset.ids is not None
+    try:
+        return dataset.ids.find(ids)
+    except UnknownTaskId as error:
+        position, unknown = error.args
+        raise InvalidField(f"{fields[1]}[{position}]", unknown, "must be an id of the dataset") from None
+
+
+def tag(dataset: Dataset, field: str, value: str) -> int:
+    """Returns the number of a tag."""
+    number = dataset.tag_numbers.get(value)
+    if number is None:
+        raise InvalidField(field, value, f"must be a tag of dataset {dataset.record.name!r}")
+    return number
 
 
 def rollouts(values: Sequence[int]) -> NDArray[np.int64]:
-    """Returns rollout counts, each in [1, 1,000,000]."""
-    column = np.array(values, dtype=np.int64)
-    refuse_where("rollouts", column, (column < 1) | (column > MAX_ROLLOUTS), f"must be in [1, {MAX_ROLLOUTS:,}]")
-    return column
+    """Returns rollout counts."""
+    counts = np.array(values, dtype=np.int64)
+    column("rollouts", counts, (counts >= 1) & (counts <= MAX_ROLLOUTS), f"must be between 1 and {MAX_ROLLOUTS}")
+    return counts
 
 
-def refuse_where(
-    field: str, column: NDArray[np.generic], refused: NDArray[np.bool_], rule: str, offset: int = 0
-) -> None:
-    """Raises InvalidField for the first refused entry of a column; `offset` is the number of entries before it."""
-    if refused.any():
-        first = int(np.argmax(refused))
-        raise InvalidField(f"{field}[{offset + first}]", column[first].item(), rule)
+def successes(values: Sequence[float], rollouts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns success counts, each between 0 and the rollouts of its entry."""
+    counts = np.array(values, dtype=np.float64)
+    valid = (counts >= 0) & (counts <= rollouts)
+    if not valid.all():
+        first = int(np.argmin(valid))
+        rule = f"must be between 0 and the entry's rollouts, {rollouts[first]}"
+        raise InvalidField(f"successes[{first}]", counts[first].item(), rule)
+    return counts
 
 
-def require(condition: bool, field: str, value: object, rule: str) -> None:
-    """Raises InvalidField unless the condition holds."""
-    if not condition:
-        raise InvalidField(field, value, rule)
-
-
-def each(field: str, values: Sequence[str], check: Callable[[str, str], str]) -> list[str]:
-    """Returns the entries of a column of strings, each checked."""
-    return [check(f"{field}[{index}]", value) for index, value in enumerate(values)]
+def each(field: str, values: Sequence[str], check: Callable[[str, str], str]) -> None:
+    """Raises InvalidField for the first entry that a check refuses."""
+    for index, value in enumerate(values):
+        check(f"{field}[{index}]", value)

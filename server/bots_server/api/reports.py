@@ -1,80 +1,92 @@
-"""ReportOutcomes: what the rollouts came to."""
-
-import time
+"""ReportOutcomes and RetireTasks: what a job tells of tasks."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.core.posterior import gather
+from bots_server.api import checks
+from bots_server.api.identity import digest, new_request_id
+from bots_server.core.evidence import gather
+from bots_server.core.posterior import Report, Retired, Unretired
+from bots_server.runs.registry import Registry
+from bots_server.runs.replica import Replica
+from bots_server.store import Store, codec
 from bots_server.telemetry.metrics import Metrics
-from bots_server.runs.registry import Replicas
-from bots_server.service import rules
-from bots_server.service.directory import Directory
-from bots_server.service.request_ids import content_digest, uuid7
-from bots_server.service.task_columns import task_column
-from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import Store
+
+MAX_OUTCOMES = 100_000
+MAX_REASON_BYTES = 256
 
 
 class ReportHandlers:
     """Reports, checked whole and appended to the run's events."""
 
-    def __init__(self, store: Store, directory: Directory, replicas: Replicas, metrics: Metrics) -> None:
-        self._store, self._directory, self._replicas, self._metrics = store, directory, replicas, metrics
+    def __init__(self, store: Store, registry: Registry, metrics: Metrics) -> None:
+        self._store, self._registry, self._metrics = store, registry, metrics
 
-    def report(self, request: pb.ReportOutcomesRequest) -> pb.ReportOutcomesResponse:
-        rollouts, successes = check_report(request)
-        request_id = request.request_id or uuid7()
-        digest = content_digest(request)
+    def report(self, request: pb.ReportOutcomesRequest, run: Replica) -> pb.ReportOutcomesResponse:
+        checks.job(request.job)
+        checks.uid("selection_id", request.selection_id)
+        request_id = checks.request_id(request.request_id) or new_request_id()
+        age_ms = checks.request_age_ms(request.request_age_seconds)
+        policy_step, selection_policy_step = self._policy_steps(request)
+        outcomes = checks.either("tasks", request.tasks, "ids", request.ids, 1, MAX_OUTCOMES)
+        checks.entries("successes", request.successes, outcomes, outcomes)
+        checks.entries("rollouts", request.rollouts, outcomes, outcomes)
+        if request.effective:
+            checks.entries("effective", request.effective, outcomes, outcomes)
+        rollouts = checks.rollouts(request.rollouts)
+        successes = checks.successes(request.successes, rollouts)
+        tasks = checks.tasks(run.dataset, request.tasks, request.ids)
+        effective = np.array(request.effective, np.bool_) if request.effective else None
 
-        def act(run: storage.RunRecord) -> pb.ReportOutcomesResponse:
-            dataset = self._replicas.get(run).dataset
-            tasks = task_column(dataset, "tasks", request.tasks, "ids", request.ids)
-            evidence = gather(tasks, successes, rollouts)
-            event = storage.Event(
-                time_ms=time.time_ns() // 1_000_000,
-                job=request.job,
-                request_id=request_id,
-                report=storage.Report(
-                    tasks=evidence.tasks.tolist(),
-                    successes=evidence.successes.tolist(),
-                    rollouts=evidence.rollouts.astype(np.int64).tolist(),
-                ),
-            )
-            if request.HasField("policy_step"):
-                event.report.policy_step = request.policy_step
-            if request.HasField("selection_policy_step"):
-                event.report.selection_policy_step = request.selection_policy_step
-            appended = self._store.history.append(
-                run,
-                event,
-                request_id=request_id,
-                digest=digest,
-                selection_id=request.selection_id,
-                complete=request.complete if request.HasField("complete") else True,
-            )
-            self._metrics.leases_ended("released", appended.released)
-            self._replicas.fold_ahead(run)
-            self._replicas.snapshot_if_due(run, appended.version, appended.snapshot_version)
-            return pb.ReportOutcomesResponse(version=appended.version, run_uid=run.uid)
+        evidence = gather(tasks, successes, rollouts, effective)
+        report = Report(evidence, 0, request.selection_id, policy_step, selection_policy_step)
+        appended = self._store.history.append(
+            run.record,
+            codec.stored_event(report, job=request.job, request_id=request_id),
+            request_id=request_id,
+            digest=digest(
+                "report",
+                evidence.tasks,
+                evidence.successes,
+                evidence.rollouts,
+                evidence.spread(),
+                request.selection_id,
+                policy_step,
+                selection_policy_step,
+            ),
+            request_age_ms=age_ms,
+        )
+        self._metrics.leases_ended("released", appended.released)
+        self._registry.appended(run, appended, prefetch=True)
+        return pb.ReportOutcomesResponse(
+            version=appended.version, run_uid=run.record.uid, repeated_request=appended.repeated
+        )
 
-        return self._directory.with_run(request.dataset, request.run, request.run_uid, act)
+    def retire(self, request: pb.RetireTasksRequest, run: Replica) -> pb.RetireTasksResponse:
+        checks.job(request.job)
+        checks.text("reason", request.reason, MAX_REASON_BYTES)
+        request_id = checks.request_id(request.request_id) or new_request_id()
+        age_ms = checks.request_age_ms(request.request_age_seconds)
+        checks.either("tasks", request.tasks, "ids", request.ids, 1, MAX_OUTCOMES)
+        tasks = np.unique(checks.tasks(run.dataset, request.tasks, request.ids))
 
+        event = Unretired(tasks) if request.undo else Retired(tasks, request.reason)
+        appended = self._store.history.append(
+            run.record,
+            codec.stored_event(event, job=request.job, request_id=request_id),
+            request_id=request_id,
+            digest=digest("retire", tasks, request.undo, request.reason),
+            request_age_ms=age_ms,
+        )
+        self._registry.appended(run, appended)
+        return pb.RetireTasksResponse(version=appended.version, retired_tasks=len(run.view().posterior.retired))
 
-def check_report(request: pb.ReportOutcomesRequest) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Returns the columns (rollouts, successes). Raises InvalidField for what can be said without the dataset."""
-    rules.job(request.job)
-    rules.request_id(request.request_id)
-    rules.uid("selection_id", request.selection_id)
-    for name in ("policy_step", "selection_policy_step"):
-        if request.HasField(name):
-            rules.require(getattr(request, name) >= 0, name, getattr(request, name), "must be >= 0")
-    rules.require(
-        not (request.tasks and request.ids), "ids", rules.Told("present"), "must be absent where tasks are given"
-    )
-    outcomes = rules.count("ids" if request.ids else "tasks", request.ids or request.tasks, 1, rules.MAX_OUTCOMES)
-    for name in ("successes", "rollouts"):
-        rules.count(name, getattr(request, name), outcomes, outcomes)
-    rollouts = rules.rollouts(request.rollouts)
-    return rollouts, rules.successes(request.successes, rollouts)
+    def _policy_steps(self, request: pb.ReportOutcomesRequest) -> tuple[int | None, int | None]:
+        """Returns the policy's steps at the report and at the selection."""
+        step = checks.at_least_zero("policy_step", request.policy_step) if request.HasField("policy_step") else None
+        if not request.HasField("selection_policy_step"):
+            return step, None
+        selected = checks.at_least_zero("selection_policy_step", request.selection_policy_step)
+        if step is not None:
+            checks.require(selected <= step, "selection_policy_step", selected, f"must be at most policy_step, {step}")
+        return step, selected

@@ -1,170 +1,205 @@
 """CreateRun, GetRun, ListRuns, UpdateRun, DeleteRun."""
 
-import time
+from dataclasses import replace
 from uuid import uuid4
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.api import messages
-from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check
-from bots_server.core.posterior import Posterior, fork
-from bots_server.errors import InvalidField, RunExists, RunNotFound, RunReplaced
+from bots_server.api import checks, messages
+from bots_server.api.identity import digest, new_request_id
+from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check, default_model
+from bots_server.core.posterior import HyperparametersChanged
+from bots_server.core.transfer import transfer
+from bots_server.errors import Described, InvalidField, RunExists, RunNotFound, RunReplaced
+from bots_server.runs.dataset import load
+from bots_server.runs.registry import Registry
 from bots_server.runs.replica import Replica
-from bots_server.runs.registry import Replicas
-from bots_server.service import rules
-from bots_server.service.directory import Directory
-from bots_server.service.request_ids import content_digest, uuid7
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import Store
+from bots_server.store import Store, codec
 
-RETENTION_RULES = {
-    "snapshot_interval": (1, 100_000),
-    "history": (1, 10_000_000),
-    "history_stride": (1, 1_000_000),
-    "request_memory": (1_000, 10_000_000),
-}
+MAX_POLICY_BYTES = 128
 
 
 class RunHandlers:
     """Runs, from their beginning or fork to their end."""
 
-    def __init__(self, store: Store, directory: Directory, replicas: Replicas) -> None:
-        self._store, self._directory, self._replicas = store, directory, replicas
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store, self._registry = store, registry
 
     def create(self, request: pb.CreateRunRequest) -> pb.CreateRunResponse:
-        rules.name("dataset", request.dataset)
-        rules.name("name", request.name)
-        check_hyperparameters(request.hyperparameters)
-        check_retention(request.retention)
+        checks.name("dataset", request.dataset)
+        checks.name("name", request.name)
+        checks.text("policy", request.policy, MAX_POLICY_BYTES)
+        checks.require(request.model in messages.MODELS, "model", request.model, "must be a value of EvidenceModel")
         if request.HasField("fork_from"):
-            rules.name("fork_from.run", request.fork_from.run)
-            rules.require(
-                not request.fork_from.run_uid, "fork_from.run_uid", request.fork_from.run_uid, "must be empty"
-            )
+            check_fork_point(request.fork_from)
         dataset = self._store.datasets.get(request.dataset)
+        requested = what_is_requested(request)
         try:
-            existing = self._store.runs.get(dataset, request.name)
+            record, created = self._store.runs.get(dataset, request.name), False
         except RunNotFound:
-            record, created = self._create(request, dataset)
-        else:
-            record, created = existing, False
-        if not created and (differing := difference(record, request)):
-            raise RunExists(request.dataset, request.name, differing)
-        posterior = self._replicas.get(record).view().posterior
-        return pb.CreateRunResponse(run=current(record, posterior), created=created)
+            record, created = self._create(request, dataset, requested)
+        check_hyperparameters(record.model, request.hyperparameters)
+        if not created and (different := difference(record, requested)):
+            raise RunExists(request.dataset, request.name, different)
+        return pb.CreateRunResponse(run=messages.run(self._store.runs.current(record)), created=created)
 
-    def get(self, request: pb.GetRunRequest) -> pb.GetRunResponse:
-        return pb.GetRunResponse(run=self._directory.with_run(request.dataset, request.name, "", self._current))
+    def get(self, request: pb.GetRunRequest, run: Replica) -> pb.GetRunResponse:
+        return pb.GetRunResponse(run=messages.run(self._store.runs.current(run.record)))
 
     def list(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
-        records = self._store.runs.list(self._store.datasets.get(rules.name("dataset", request.dataset)))
-        # Held until all are read, so that their dataset is loaded once.
-        replicas = [self._replicas.glance(record) for record in records]
-        return pb.ListRunsResponse(runs=[run for run in map(listed, replicas) if run is not None])
-
-    def update(self, request: pb.UpdateRunRequest) -> pb.UpdateRunResponse:
-        check_hyperparameters(request.hyperparameters)
-        changes = messages.present(request.hyperparameters)
-        rules.require(bool(changes), "hyperparameters", rules.Told("absent"), "must have at least one field")
-        rules.job(request.job)
-        request_id = rules.request_id(request.request_id) or uuid7()
-        event = storage.Event(
-            time_ms=time.time_ns() // 1_000_000,
-            job=request.job,
-            request_id=request_id,
-            hyperparameters_changed=storage.HyperparametersChanged(hyperparameters=request.hyperparameters),
+        size, after = checks.page(request.page_size, request.page_token)
+        dataset = self._store.datasets.get(checks.name("dataset", request.dataset))
+        found = self._store.runs.list(dataset, after, size)
+        return pb.ListRunsResponse(
+            runs=map(messages.run, found), next_page_token=found[-1].record.name if len(found) == size else ""
         )
 
-        def act(run: storage.RunRecord) -> pb.UpdateRunResponse:
-            appended = self._store.history.append(run, event, request_id=request_id, digest=content_digest(request))
-            self._replicas.snapshot_if_due(run, appended.version, appended.snapshot_version)
-            return pb.UpdateRunResponse(run=self._current(run))
+    def update(self, request: pb.UpdateRunRequest, run: Replica) -> pb.UpdateRunResponse:
+        check_hyperparameters(run.record.model, request.hyperparameters)
+        changes = messages.present(request.hyperparameters)
+        checks.require(bool(changes), "hyperparameters", Described("none"), "must have at least one field")
+        checks.job(request.job)
+        request_id = checks.request_id(request.request_id) or new_request_id()
+        age_ms = checks.request_age_ms(request.request_age_seconds)
+        appended = self._store.history.append(
+            run.record,
+            codec.stored_event(HyperparametersChanged(changes), job=request.job, request_id=request_id),
+            request_id=request_id,
+            digest=digest("update", sorted(changes.items())),
+            request_age_ms=age_ms,
+        )
+        self._registry.appended(run, appended)
+        return pb.UpdateRunResponse(run=messages.run(self._store.runs.current(run.record)))
 
-        return self._directory.with_run(request.dataset, request.name, "", act)
-
-    def delete(self, request: pb.DeleteRunRequest) -> pb.DeleteRunResponse:
-        dataset = self._store.datasets.get(rules.name("dataset", request.dataset))
-        self._store.runs.delete(self._store.runs.get(dataset, rules.name("name", request.name)))
-        self._directory.forget(request.dataset, request.name)
+    def delete(self, request: pb.DeleteRunRequest, run: Replica) -> pb.DeleteRunResponse:
+        try:
+            self._store.runs.delete(run.record)
+        except RunNotFound as error:
+            raise RunReplaced(run.record.name, run.record.uid) from error
+        self._registry.gone(run)
         return pb.DeleteRunResponse()
 
-    def _create(self, request: pb.CreateRunRequest, dataset: storage.DatasetRecord) -> tuple[storage.RunRecord, bool]:
-        """Stores a new run; where another server was faster, returns that one's."""
-        values = messages.hyperparameters_message(Hyperparameters())
-        source: tuple[Replica, Posterior] | None = None
-        forked_from: pb.ForkPoint | None = None
-        if request.HasField("fork_from"):
-            source = replica, posterior = self._source(request.fork_from, dataset)
-            forked_from = pb.ForkPoint(run=replica.run.name, version=posterior.version, run_uid=replica.run.uid)
-            values = messages.hyperparameters_message(posterior.hyperparameters)
-        values.MergeFrom(request.hyperparameters)
-        retention = pb.Retention()
-        retention.CopyFrom(messages.RETENTION)
-        retention.MergeFrom(request.retention)
+    def _create(
+        self, request: pb.CreateRunRequest, dataset: storage.DatasetRecord, requested: storage.RunRequest
+    ) -> tuple[storage.RunRecord, bool]:
+        """Stores a new run. Returns the run that has the name then, and whether it is the new one."""
         record = storage.RunRecord(
             name=request.name,
             uid=uuid4().hex,
             dataset=dataset.name,
             dataset_uid=dataset.uid,
-            hyperparameters=values,
-            retention=retention,
-            forked_from=forked_from,
-            create_time_ms=time.time_ns() // 1_000_000,
+            requested=requested,
+            policy=request.policy,
+            min_reader=codec.READER_OF_RECORDS,
         )
-        if source is None:
-            return self._store.runs.create(record)
-        base = fork(source[1], source[0].dataset.tasks, messages.hyperparameters(values))
-        return self._store.runs.create(record, messages.snapshot_message(base, b""))
+        if request.HasField("fork_from"):
+            return self._fork(request, dataset, record)
+        references = tuple(reference.name for reference in dataset.references)
+        record.model = requested.model or default_model(references, bool(dataset.tags), len(dataset.features))
+        set_hyperparameters(record, Hyperparameters(), request.hyperparameters)
+        return self._store.runs.create(record)
 
-    def _source(self, point: pb.ForkPoint, dataset: storage.DatasetRecord) -> tuple[Replica, Posterior]:
-        """Returns the run to fork from, and its posterior there."""
-        replica = self._replicas.get(self._store.runs.get(dataset, point.run))
-        return replica, replica.at(point.version) if point.HasField("version") else replica.view().posterior
+    def _fork(
+        self, request: pb.CreateRunRequest, dataset: storage.DatasetRecord, record: storage.RunRecord
+    ) -> tuple[storage.RunRecord, bool]:
+        """Stores a run that starts at the posterior of another one."""
+        point = request.fork_from
+        source_dataset = self._store.datasets.get(point.dataset) if point.dataset else dataset
+        source = self._registry.open(
+            source_dataset.name, point.run, self._store.runs.get(source_dataset, point.run).uid
+        )
+        posterior = source.at(point.version) if point.HasField("version") else source.view().posterior
+        record.model = posterior.model
+        asked = messages.MODELS[request.model]
+        checks.require(asked in ("", record.model), "model", asked, f"must be the forked run's, {record.model}")
+        values = set_hyperparameters(record, posterior.hyperparameters, request.hyperparameters)
+        target = source.dataset if dataset.uid == source_dataset.uid else load(self._store, dataset.name, dataset.uid)
+        if target is not source.dataset and (source.dataset.ids is None or target.ids is None):
+            raise InvalidField("fork_from.dataset", point.dataset, "must be a dataset with ids, as the new run's must be")
+        carried = transfer(posterior, source.dataset.tasks, source.dataset.ids, target.tasks, target.ids, values)
+        record.forked_from.CopyFrom(
+            storage.ForkPoint(
+                dataset=source_dataset.name,
+                run=point.run,
+                version=posterior.version,
+                run_uid=source.record.uid,
+                kept_tasks=carried.kept,
+                new_tasks=carried.new,
+                dropped_tasks=carried.dropped,
+            )
+        )
+        return self._store.runs.create(record, codec.snapshot_message(carried.posterior))
 
-    def _current(self, run: storage.RunRecord) -> pb.Run:
-        return current(run, self._replicas.get(run).view().posterior)
+
+def what_is_requested(request: pb.CreateRunRequest) -> storage.RunRequest:
+    """Returns what a request states; what it does not state is absent."""
+    requested = storage.RunRequest()
+    if model := messages.MODELS[request.model]:
+        requested.model = model
+    if stated := messages.present(request.hyperparameters):
+        requested.hyperparameters.CopyFrom(codec.hyperparameters_message(stated))
+    if request.HasField("fork_from"):
+        point = request.fork_from
+        requested.fork_from.dataset = point.dataset or request.dataset
+        requested.fork_from.run = point.run
+        if point.HasField("version"):
+            requested.fork_from.version = point.version
+    if request.policy:
+        requested.policy = request.policy
+    return requested
 
 
-def listed(replica: Replica) -> pb.Run | None:
-    """Returns a run as it is now; None where it was deleted since it was listed."""
-    try:
-        return current(replica.run, replica.view().posterior)
-    except RunReplaced:
-        return None
+def difference(record: storage.RunRecord, requested: storage.RunRequest) -> str:
+    """Returns how a run was asked for differently; empty: it was not.
 
-
-def current(run: storage.RunRecord, posterior: Posterior) -> pb.Run:
-    """Returns a run as it is at the version of `posterior`."""
-    return messages.run_message(run, posterior.version, messages.hyperparameters_message(posterior.hyperparameters))
-
-
-def difference(record: storage.RunRecord, request: pb.CreateRunRequest) -> str:
-    """Returns in which fields a run is not what the request asks for; empty: it is.
-
-    Absent fields ask for the defaults, or, where the run is forked, for what the other run has.
+    Only what both requests state is compared, and the model and the fork point that this one states with the run's own.
+    Defaults and later changes make no difference.
     """
-    forks = request.HasField("fork_from")
-    defaults = record.hyperparameters if forks else messages.hyperparameters_message(Hyperparameters())
-    asked = {**messages.present(defaults), **messages.present(request.hyperparameters)}
-    asked |= {**messages.present(messages.RETENTION), **messages.present(request.retention)}
-    stored = messages.present(record.hyperparameters) | messages.present(record.retention)
-    differing = [f"{name} is {stored[name]}, not {asked[name]}" for name in asked if stored[name] != asked[name]]
-    fork = request.fork_from
-    if record.HasField("forked_from") != forks or record.forked_from.run != fork.run:
-        differing.append(f"forked_from.run is {record.forked_from.run!r}, not {fork.run!r}")
-    elif fork.HasField("version") and record.forked_from.version != fork.version:
-        differing.append(f"forked_from.version is {record.forked_from.version}, not {fork.version}")
-    return ", ".join(differing)
+    then = record.requested
+    different = []
+    if requested.HasField("model") and requested.model != record.model:
+        different.append(f"model is {record.model}, not {requested.model}")
+    before = codec.stated(then.hyperparameters)
+    for name, value in codec.stated(requested.hyperparameters).items():
+        if before.get(name, value) != value:
+            different.append(f"hyperparameters.{name} is {before[name]}, not {value}")
+    if requested.HasField("fork_from"):
+        ours, theirs = requested.fork_from, then.fork_from
+        if (ours.dataset, ours.run) != (theirs.dataset, theirs.run):
+            was = f"run {theirs.run!r} of dataset {theirs.dataset!r}" if then.HasField("fork_from") else "absent"
+            different.append(f"fork_from is {was}, not run {ours.run!r} of dataset {ours.dataset!r}")
+        elif ours.HasField("version") and theirs.HasField("version") and ours.version != theirs.version:
+            different.append(f"fork_from.version is {theirs.version}, not {ours.version}")
+    if requested.HasField("policy") and then.HasField("policy") and requested.policy != then.policy:
+        different.append(f"policy is {then.policy!r}, not {requested.policy!r}")
+    return ", ".join(different)
 
 
-def check_hyperparameters(values: pb.Hyperparameters) -> None:
-    """Raises InvalidField for a value against its rule."""
+def set_hyperparameters(
+    record: storage.RunRecord, given: Hyperparameters, stated: pb.Hyperparameters
+) -> Hyperparameters:
+    """Sets the record's hyperparameters: those stated, and else those given. Returns them."""
+    check_hyperparameters(record.model, stated)
+    values = replace(given, **messages.present(stated))
+    record.hyperparameters.CopyFrom(codec.hyperparameters_message(messages.of_model(record.model, values)))
+    return values
+
+
+def check_hyperparameters(model: str, values: pb.Hyperparameters) -> None:
+    """Raises InvalidField for a value that breaks its rule or is of the other model."""
     try:
-        check(**messages.present(values))
+        check(model, **messages.present(values))
     except InvalidHyperparameter as error:
         raise InvalidField(f"hyperparameters.{error.field}", error.value, f"must be {error.rule}") from None
 
 
-def check_retention(values: pb.Retention) -> None:
-    """Raises InvalidField for a value against its rule."""
-    for name, value in messages.present(values).items():
-        rules.within(f"retention.{name}", value, *RETENTION_RULES[name])
+def check_fork_point(point: pb.ForkPoint) -> None:
+    """Raises InvalidField for a fork point that breaks a rule."""
+    if point.dataset:
+        checks.name("fork_from.dataset", point.dataset)
+    checks.name("fork_from.run", point.run)
+    if point.HasField("version"):
+        checks.at_least_zero("fork_from.version", point.version)
+    for name in ("run_uid", "kept_tasks", "new_tasks", "dropped_tasks"):
+        value = getattr(point, name)
+        checks.require(not value, f"fork_from.{name}", value, "must be absent in a request")

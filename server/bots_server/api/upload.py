@@ -1,240 +1,284 @@
-"""CreateDataset, GetDataset, ListDatasets, DeleteDataset."""
+"""A dataset on its way in: its chunks checked, its strata found, its fingerprint taken."""
 
 import hashlib
 import struct
-import time
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.api import messages
+from bots_server.api import checks
 from bots_server.core.strata import StrataBuilder, TooManyStrata
-from bots_server.core.task_ids import MAX_ID_BYTES, DuplicateTaskId, index_ids
-from bots_server.errors import InvalidField
-from bots_server.api.messages import Scalar
-from bots_server.service import rules
-from bots_server.service.rules import Told
+from bots_server.core.task_ids import DuplicateTaskId, index_ids
+from bots_server.errors import Described, InvalidField
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import Store
+from bots_server.store import Store, codec
 
 MAX_TASKS = 100_000_000
 MAX_CHUNK = 1_048_576
 MAX_TAGS = 1_024
-MAX_TAG_BYTES = 64
+MAX_REFERENCES = 8
+MAX_FEATURES = 64
+MAX_NAME_BYTES = 64  # of a tag or feature
+MAX_ID_BYTES = 256
 MIN_PRIOR, MAX_PRIOR = 0.1, 1e6
 CANONICAL_NAN = np.array([0x7FC00000], "<u4").view("<f4")[0]
+COLUMNS = ("references", "features", "prior_alpha", "prior_beta", "tag", "ids")  # in the order of the fingerprint
 
-HASHED_COLUMNS = ("weak", "strong", "prior_alpha", "prior_beta", "tag", "id")
+Floats = NDArray[np.float32]
 
 
-class DatasetHandlers:
-    """Datasets, as they come in, are listed and go."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def create(self, requests: Iterator[pb.CreateDatasetRequest]) -> pb.CreateDatasetResponse:
-        first = next(requests, None)
-        if first is None or first.WhichOneof("part") != "header":
-            raise InvalidField("part", Told("no header"), "the first message must be the header")
-        building = DatasetBuilder(first.header)
-        with self._store.datasets.upload(first.header.name) as upload:
-            for index, request in enumerate(requests):
-                if request.WhichOneof("part") != "chunk":
-                    raise InvalidField("part", Told("header"), "each message after the first must be a chunk")
-                upload.put(index, building.add(request.chunk))
-            record, created = upload.commit(building.record(), building.strata())
-        return pb.CreateDatasetResponse(dataset=messages.dataset_message(record), created=created)
-
-    def get(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
-        record = self._store.datasets.get(rules.name("name", request.name))
-        return pb.GetDatasetResponse(
-            dataset=messages.dataset_message(record), runs=self._store.datasets.run_count(record)
-        )
-
-    def list(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
-        return pb.ListDatasetsResponse(datasets=map(messages.dataset_message, self._store.datasets.list()))
-
-    def delete(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:
-        self._store.datasets.delete(rules.name("name", request.name), delete_runs=request.delete_runs)
-        return pb.DeleteDatasetResponse()
+def check_header(header: pb.DatasetHeader) -> pb.DatasetHeader:
+    """Returns a header that keeps the rules. Raises InvalidField."""
+    checks.name("header.name", header.name)
+    checks.within("header.size", header.size, 1, MAX_TASKS)
+    checks.within("header.reference_grid", header.reference_grid, 0.0, 0.5)
+    checks.entries("header.tags", header.tags, 0, MAX_TAGS)
+    checks.entries("header.references", header.references, 0, MAX_REFERENCES)
+    checks.entries("header.features", header.features, 0, MAX_FEATURES)
+    for index, reference in enumerate(header.references):
+        checks.name(f"header.references[{index}]", reference)
+    for field, names in (("header.tags", header.tags), ("header.features", header.features)):
+        for index, text in enumerate(names):
+            checks.text(f"{field}[{index}]", text, MAX_NAME_BYTES, 1)
+    for field in ("tags", "references", "features"):
+        checks.distinct(f"header.{field}", getattr(header, field))
+    length = len(header.fingerprint)
+    checks.require(length in (0, 32), "header.fingerprint", Described(f"{length} bytes"), "must be 32 bytes, or empty")
+    return header
 
 
 class DatasetBuilder:
-    """A dataset on its way in: checks its chunks, finds its strata, and takes its fingerprint."""
+    """Checks the chunks of a dataset in turn, and makes its record and strata at the end."""
 
     def __init__(self, header: pb.DatasetHeader) -> None:
-        rules.name("name", header.name)
-        rules.within("size", header.size, 1, MAX_TASKS)
-        rules.within("reference_grid", header.reference_grid, 0.0, 0.5)
-        rules.count("tags", header.tags, 0, MAX_TAGS)
-        rules.each("tags", header.tags, _tag)
-        if len(set(header.tags)) != len(header.tags):
-            raise InvalidField("tags", Told("a repeated tag"), "must be distinct")
         self._header = header
         self._received = 0
-        self._columns: frozenset[str] | None = None
-        self._builder = StrataBuilder(header.reference_grid)
-        self._hashes = {column: hashlib.sha256() for column in HASHED_COLUMNS}
-        self._referenced = 0
-        self._tag_counts = np.zeros(len(header.tags), dtype=np.int64)
+        self._strata = StrataBuilder(len(header.references), header.reference_grid)
+        present = {
+            "references": bool(header.references),
+            "features": bool(header.features),
+            "prior_alpha": header.has_prior,
+            "prior_beta": header.has_prior,
+            "tag": bool(header.tags),
+            "ids": header.has_ids,
+        }
+        self._hashes = {column: hashlib.sha256() for column in COLUMNS if present[column]}
+        self._with_rate = np.zeros(len(header.references), np.int64)
+        self._with_tag = np.zeros(len(header.tags), np.int64)
         self._ids: list[NDArray[np.bytes_]] = []
 
     def add(self, chunk: pb.DatasetChunk) -> storage.TaskColumns:
         """Returns a chunk as it is stored. Raises InvalidField."""
-        size = rules.within("chunk.size", chunk.size, 1, MAX_CHUNK)
+        size = checks.within("chunk.size", chunk.size, 1, MAX_CHUNK)
         if self._received + size > self._header.size:
-            raise InvalidField("chunk.size", size, f"chunks must add up to the header's size, {self._header.size:,}")
-        self._same_columns(chunk)
-        weak, strong = self._references(chunk, size)
-        prior_alpha = self._prior("prior_alpha", chunk.prior_alpha, size)
-        prior_beta = self._prior("prior_beta", chunk.prior_beta, size)
-        tag = self._tags(chunk, size)
-        ids, id_lengths = self._id_column(chunk, size)
+            rule = f"must add up to header.size, {self._header.size}; {self._received} tasks came before"
+            raise InvalidField("chunk.size", size, rule)
+        for column in COLUMNS:
+            given, expected = len(getattr(chunk, column)), size if column in self._hashes else 0
+            if column in ("references", "features"):
+                expected *= len(getattr(self._header, column))
+            checks.require(
+                given == expected,
+                f"chunk.{column}",
+                Described(f"{given} entries"),
+                f"must have {expected} entries, as the header and chunk.size say",
+            )
+        references = self._rates(chunk)
+        features = self._features(chunk)
+        prior_alpha, prior_beta = self._prior("prior_alpha", chunk), self._prior("prior_beta", chunk)
+        tag = self._tag(chunk)
+        ids = self._id_column(chunk)
         try:
-            stratum = self._builder.add(weak, strong, prior_alpha, prior_beta, size)
+            stratum = self._strata.add(references, prior_alpha, prior_beta, size)
         except TooManyStrata as error:
-            raise InvalidField("reference_grid", self._header.reference_grid, str(error)) from None
+            raise InvalidField("header.reference_grid", self._header.reference_grid, f"must be coarser: {error}") from None
         self._received += size
-        return storage.TaskColumns(
-            size=size, stratum=messages.pack(stratum, "<u4"), tag=tag, ids=ids, id_lengths=id_lengths
-        )
+        return codec.columns_message(stratum=stratum, tag=tag, ids=ids, features=features)
 
     def record(self) -> storage.DatasetRecord:
-        """Returns the record of the whole dataset, to which the upload adds its uid.
-
-        Raises InvalidField where something is missing or double.
-        """
-        if self._received != self._header.size:
-            raise InvalidField(
-                "size", self._header.size, f"chunks must add up to the header's size; {self._received:,} tasks came"
-            )
-        if self._ids:
-            try:
-                index_ids(np.concatenate(self._ids))
-            except DuplicateTaskId as error:
-                raise InvalidField("ids", error.args[0], "must be distinct over the dataset") from None
-        tags = [
-            pb.TagCount(tag=tag, tasks=count)
-            for tag, count in zip(self._header.tags, self._tag_counts.tolist(), strict=True)
-        ]
+        """Returns the record of the whole dataset, without what the upload sets. Raises InvalidField."""
+        header = self._header
+        checks.require(
+            self._received == header.size, "header.size", header.size, f"must be the tasks of all chunks, {self._received}"
+        )
+        self._check_distinct_ids()
         return storage.DatasetRecord(
-            name=self._header.name,
-            size=self._header.size,
+            name=header.name,
+            size=header.size,
             fingerprint=self._fingerprint(),
-            reference_grid=self._header.reference_grid,
-            tags=tags,
-            has_ids=self._header.has_ids,
-            strata=len(self._builder.strata()),
-            referenced_tasks=self._referenced,
-            create_time_ms=time.time_ns() // 1_000_000,
+            reference_grid=header.reference_grid,
+            tags=counted(header.tags, self._with_tag),
+            has_ids=header.has_ids,
+            strata=len(self._strata.strata()),
+            references=counted(header.references, self._with_rate),
+            features=header.features,
         )
 
     def strata(self) -> storage.StrataTable:
-        return messages.strata_message(self._builder.strata())
+        """Returns the strata as they are stored."""
+        return codec.strata_message(self._strata.strata())
 
-    def _same_columns(self, chunk: pb.DatasetChunk) -> None:
-        columns = frozenset(field.name for field, _ in chunk.ListFields()) - {"size"}
-        for one, other in (("weak", "strong"), ("prior_alpha", "prior_beta")):
-            if (one in columns) != (other in columns):
-                missing = other if one in columns else one
-                raise InvalidField(f"chunk.{missing}", Told("absent"), f"{one} and {other} go together")
-        for column, expected in (("tag", bool(self._header.tags)), ("ids", self._header.has_ids)):
-            if (column in columns) != expected:
-                state = "present" if column in columns else "absent"
-                raise InvalidField(f"chunk.{column}", Told(state), "must be present exactly where the header says so")
-        if self._columns is None:
-            self._columns = columns
-        elif columns != self._columns:
-            raise InvalidField(
-                "chunk", sorted(columns), f"must have the first chunk's columns, {sorted(self._columns)}"
-            )
-
-    def _references(
-        self, chunk: pb.DatasetChunk, size: int
-    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-        if not chunk.weak:
-            return None, None
-        weak = _column("chunk.weak", chunk.weak, np.float32, size).copy()
-        strong = _column("chunk.strong", chunk.strong, np.float32, size).copy()
-        absent = np.isnan(weak)
-        for field, column in (("chunk.weak", weak), ("chunk.strong", strong)):
-            valid = np.isnan(column) | ((column >= 0) & (column <= 1))
-            rules.refuse_where(field, column, ~valid, "must be in [0, 1], or NaN for none", self._received)
-        rule = "a task must have both references or neither"
-        rules.refuse_where("chunk.strong", strong, absent != np.isnan(strong), rule, self._received)
-        weak[absent] = strong[absent] = CANONICAL_NAN
-        weak += np.float32(0)  # -0 is 0
-        strong += np.float32(0)
-        self._hashes["weak"].update(weak.tobytes())
-        self._hashes["strong"].update(strong.tobytes())
-        self._referenced += size - int(np.count_nonzero(absent))
-        return weak, strong
-
-    def _prior(self, name: str, data: bytes, size: int) -> NDArray[np.float64] | None:
-        if not data:
+    def _rates(self, chunk: pb.DatasetChunk) -> Floats | None:
+        if "references" not in self._hashes:
             return None
-        prior = _column(f"chunk.{name}", data, np.float64, size)
+        rates = self._floats("references", chunk.references)
+        self._refuse("references", rates, np.isnan(rates) | (rates >= 0) & (rates <= 1), "must be between 0 and 1, or NaN")
+        self._with_rate += np.count_nonzero(rates == rates, axis=0)
+        return rates
+
+    def _features(self, chunk: pb.DatasetChunk) -> Floats | None:
+        if "features" not in self._hashes:
+            return None
+        values = self._floats("features", chunk.features)
+        self._refuse("features", values, ~np.isinf(values), "must be finite, or NaN")
+        return values
+
+    def _floats(self, name: str, column: list[float]) -> Floats:
+        """Returns a column as `[n, names]`, with one NaN and without -0, and adds it to the fingerprint."""
+        values = np.array(column, np.float32).reshape(-1, len(getattr(self._header, name)))
+        values += np.float32(0)  # -0 + 0 is 0
+        values[np.isnan(values)] = CANONICAL_NAN
+        self._hashes[name].update(values.astype("<f4", copy=False).tobytes())
+        return values
+
+    def _refuse(self, name: str, values: Floats, valid: NDArray[np.bool_], rule: str) -> None:
+        """Raises InvalidField for the first value that is not valid, with its task and name."""
+        if not valid.all():
+            row, at = np.unravel_index(int(np.argmin(valid)), valid.shape)
+            of = f"task {self._received + row}, {getattr(self._header, name)[at]!r}"
+            field = f"chunk.{name}[{row * valid.shape[1] + at}]"
+            raise InvalidField(field, values[row, at].item(), f"{rule} ({of})")
+
+    def _prior(self, name: str, chunk: pb.DatasetChunk) -> NDArray[np.float64] | None:
+        if name not in self._hashes:
+            return None
+        prior = np.array(getattr(chunk, name), np.float64)
         valid = (prior >= MIN_PRIOR) & (prior <= MAX_PRIOR)
-        rules.refuse_where(f"chunk.{name}", prior, ~valid, "must be in [0.1, 1e6]", self._received)
-        self._hashes[name].update(prior.tobytes())
+        checks.column(f"chunk.{name}", prior, valid, "must be between 0.1 and 1000000")
+        self._hashes[name].update(prior.astype("<f8", copy=False).tobytes())
         return prior
 
-    def _tags(self, chunk: pb.DatasetChunk, size: int) -> bytes:
-        if not self._header.tags:
-            return b""
-        tag = _column("chunk.tag", chunk.tag, np.uint32, size)
+    def _tag(self, chunk: pb.DatasetChunk) -> NDArray[np.uint32] | None:
+        if "tag" not in self._hashes:
+            return None
+        tag = np.array(chunk.tag, np.uint32)
         known = len(self._header.tags)
-        rules.refuse_where(
-            "chunk.tag", tag, tag >= known, f"must be in [0, {known}), the header's tags", self._received
-        )
-        self._hashes["tag"].update(chunk.tag)
-        self._tag_counts += np.bincount(tag, minlength=known)
-        return chunk.tag
+        checks.column("chunk.tag", tag, tag < known, f"must be between 0 and {known - 1}, as the header has {known} tags")
+        self._hashes["tag"].update(tag.astype("<u4", copy=False).tobytes())
+        self._with_tag += np.bincount(tag, minlength=known)
+        return tag
 
-    def _id_column(self, chunk: pb.DatasetChunk, size: int) -> tuple[bytes, bytes]:
-        if not self._header.has_ids:
-            return b"", b""
-        if len(chunk.ids) != size:
-            raise InvalidField(
-                "chunk.ids", Told(f"{len(chunk.ids):,} entries"), f"must have {size:,} entries, the chunk's size"
-            )
-        ids = [name.encode() for name in chunk.ids]
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=size)
-        rules.refuse_where(
-            "chunk.ids", lengths, (lengths < 1) | (lengths > MAX_ID_BYTES), "must be 1 to 64 bytes", self._received
-        )
-        text = b"".join(ids)
-        if b"\0" in text:
-            raise InvalidField("chunk.ids", Told("an id with NUL"), "must be without NUL")
+    def _id_column(self, chunk: pb.DatasetChunk) -> NDArray[np.bytes_] | None:
+        if "ids" not in self._hashes:
+            return None
+        for index, text in enumerate(chunk.ids):
+            checks.text(f"chunk.ids[{index}]", text, MAX_ID_BYTES, 1)
+        ids = [text.encode() for text in chunk.ids]
+        self._hashes["ids"].update(b"".join(struct.pack("<I", len(one)) + one for one in ids))
         self._ids.append(np.array(ids))
-        self._hashes["id"].update(b"".join(struct.pack("<I", len(name)) + name for name in ids))
-        return text, messages.pack(lengths, "<u4")
+        return self._ids[-1]
+
+    def _check_distinct_ids(self) -> None:
+        if not self._ids:
+            return
+        ids = np.concatenate(self._ids)
+        try:
+            index_ids(ids)
+        except DuplicateTaskId as error:
+            double = error.args[0]
+            first, second = np.flatnonzero(ids == double.encode())[:2].tolist()
+            raise InvalidField(f"ids[{second}]", double, f"must be distinct over the dataset: task {first} has it") from None
 
     def _fingerprint(self) -> bytes:
         """Returns the SHA-256 that `bots.v1.Dataset.fingerprint` defines."""
-        header, columns = self._header, self._columns or frozenset()
-        digest = hashlib.sha256(b"bots.v1.Dataset")
-        digest.update(struct.pack("<QdI", header.size, header.reference_grid, len(header.tags)))
-        for tag in header.tags:
-            digest.update(struct.pack("<I", len(tag.encode())) + tag.encode())
-        for column in HASHED_COLUMNS:
-            if column in columns or (column == "id" and header.has_ids):
-                digest.update(column.encode() + b"\0" + self._hashes[column].digest())
+        header = self._header
+        digest = hashlib.sha256(b"bots.v1.Dataset" + struct.pack("<Qd", header.size, header.reference_grid))
+        for names in (header.tags, header.references, header.features):
+            digest.update(struct.pack("<I", len(names)))
+            for name in names:
+                digest.update(struct.pack("<I", len(name.encode())) + name.encode())
+        for column, content in self._hashes.items():
+            digest.update(column.encode() + b"\0" + content.digest())
         return digest.digest()
 
 
-def _tag(field: str, value: str) -> str:
-    if not 1 <= len(value.encode()) <= MAX_TAG_BYTES:
-        raise InvalidField(field, value, f"must be 1 to {MAX_TAG_BYTES} bytes")
-    return value
+def counted(names: list[str], counts: NDArray[np.int64]) -> list[storage.NamedCount]:
+    """Returns names with their numbers of tasks."""
+    return [storage.NamedCount(name=name, tasks=tasks) for name, tasks in zip(names, counts.tolist(), strict=True)]
 
 
-def _column(field: str, data: bytes, dtype: type[Scalar], size: int) -> NDArray[Scalar]:
-    """Returns the little-endian array in `data`, which must have `size` entries."""
-    width = np.dtype(dtype).itemsize
-    if len(data) != width * size:
-        raise InvalidField(field, Told(f"{len(data):,} bytes"), f"must be {width} bytes a task, {width * size:,}")
-    return messages.unpack(data, np.dtype(dtype).newbyteorder("<").str, dtype)
+def header_difference(there: storage.DatasetRecord, header: pb.DatasetHeader) -> str:
+    """Returns how the dataset that has the name differs by what the header says; empty: it does not."""
+    if there.size != header.size:
+        return f"its size is {there.size}, not {header.size}"
+    if there.reference_grid != header.reference_grid:
+        return f"its reference_grid is {there.reference_grid:.16g}, not {header.reference_grid:.16g}"
+    if there.has_ids != header.has_ids:
+        return "it has ids" if there.has_ids else "it has no ids"
+    theirs = {
+        "reference": [one.name for one in there.references],
+        "tag": [one.name for one in there.tags],
+        "feature": list(there.features),
+    }
+    ours = {"reference": header.references, "tag": header.tags, "feature": header.features}
+    for kind, names in theirs.items():
+        for index in range(max(len(names), len(ours[kind]))):
+            one, other = (f"{column[index]!r}" if index < len(column) else "absent" for column in (names, ours[kind]))
+            if one != other:
+                return f"its {kind} number {index} is {one}, not {other}"
+    return ""
+
+
+def content_difference(store: Store, there: storage.DatasetRecord, ours: storage.DatasetRecord) -> str:
+    """Returns in which column and task two datasets of equal headers differ, as far as the stored columns tell.
+
+    ours: the record of an upload that is still staged
+    """
+    sides = [TaskReader(store, record) for record in (there, ours)]
+    first: dict[str, int] = {}
+    task = 0
+    while task < there.size:
+        size = min(side.left() for side in sides)
+        theirs, own = (side.take(size) for side in sides)
+        for column, values in theirs.items():
+            differs = (values != own[column]) & ((values == values) | (own[column] == own[column]))  # NaN equals NaN
+            if differs.any():
+                first.setdefault(column, task + int(np.argmax(differs.reshape(size, -1).any(axis=1))))
+        task += size
+    for column in theirs:
+        if column in first:
+            return f"its {column} of task {first[column]} differ"
+    return "its reference pass rates differ by less than reference_grid"
+
+
+class TaskReader:
+    """Reads a stored dataset task by task, in pieces of any size."""
+
+    def __init__(self, store: Store, record: storage.DatasetRecord) -> None:
+        self._strata = codec.strata(store.datasets.strata(record))
+        self._chunks = store.datasets.columns(record)
+        self._columns: dict[str, NDArray[np.generic]] = {}
+        self._left = 0
+
+    def left(self) -> int:
+        """Returns how many tasks can be taken now, at least 1."""
+        if not self._left:
+            chunk = codec.columns(next(self._chunks))
+            strata = self._strata
+            self._left = len(chunk.stratum)
+            columns = {
+                "references": strata.references[chunk.stratum],
+                "features": chunk.features,
+                "priors": np.stack([strata.prior_alpha[chunk.stratum], strata.prior_beta[chunk.stratum]], axis=1),
+                "tag": chunk.tag,
+                "ids": chunk.ids,
+            }
+            self._columns = {name: column for name, column in columns.items() if column is not None}
+        return self._left
+
+    def take(self, size: int) -> dict[str, NDArray[np.generic]]:
+        """Returns the columns of the next tasks, by name, in the order of the fingerprint."""
+        taken = {name: column[:size] for name, column in self._columns.items()}
+        self._columns = {name: column[size:] for name, column in self._columns.items()}
+        self._left -= size
+        return taken

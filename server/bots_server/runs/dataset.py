@@ -4,32 +4,42 @@ import logging
 import threading
 import time
 import weakref
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bots_server.api import messages
 from bots_server.core.task_ids import TaskIds, index_ids
 from bots_server.core.tasks import Tasks, arrange
 from bots_server.errors import DatasetNotFound
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import Store
+from bots_server.store import Store, codec
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset's record, its tasks, and their ids where it has them."""
+    """A dataset's record, its tasks, and their ids (None: it has none)."""
 
     record: storage.DatasetRecord
     tasks: Tasks
     ids: TaskIds | None
 
+    @cached_property
+    def tag_numbers(self) -> Mapping[str, int]:
+        """Returns the number of each tag."""
+        return {tag: number for number, tag in enumerate(self.tasks.tags)}
+
+    @cached_property
+    def bytes(self) -> int:
+        """Returns the size of its arrays."""
+        return array_bytes(self)
+
 
 class DatasetCache:
-    """The datasets in use, each loaded once and dropped when the last replica lets go of it."""
+    """The datasets in use: each is loaded once, and freed when the last replica of its runs is."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -37,7 +47,7 @@ class DatasetCache:
         self._loaded: weakref.WeakValueDictionary[str, Dataset] = weakref.WeakValueDictionary()
 
     def get(self, name: str, uid: str) -> Dataset:
-        """Returns the dataset. Raises DatasetNotFound where the name has none, or another, by now."""
+        """Returns the dataset. Raises DatasetNotFound if the name has none, or another, by now."""
         # One load at a time: they are rare, and two at once would need the memory twice.
         with self._lock:
             dataset = self._loaded.get(uid)
@@ -52,31 +62,34 @@ def load(store: Store, name: str, uid: str) -> Dataset:
     record = store.datasets.get(name)
     if record.uid != uid:
         raise DatasetNotFound(name)
-    strata = messages.strata(store.datasets.strata(record))
-    stratum = np.empty(record.size, dtype=np.uint32)
-    tag = np.empty(record.size, dtype=np.uint32) if record.tags else None
-    ids: list[NDArray[np.bytes_]] = []
-    offset = 0
-    for chunk in store.datasets.columns(record):
-        end = offset + chunk.size
-        stratum[offset:end] = np.frombuffer(chunk.stratum, "<u4")
-        if tag is not None:
-            tag[offset:end] = np.frombuffer(chunk.tag, "<u4")
-        if record.has_ids:
-            ids.append(split_ids(chunk.ids, np.frombuffer(chunk.id_lengths, "<u4")))
-        offset = end
-    tasks = arrange(strata, stratum, tag, tuple(count.tag for count in record.tags))
-    index = index_ids(np.concatenate(ids)) if ids else None
+    strata = codec.strata(store.datasets.strata(record))
+    chunks = [codec.columns(chunk) for chunk in store.datasets.columns(record)]
+    tasks = arrange(
+        strata,
+        np.concatenate([chunk.stratum for chunk in chunks]),
+        np.concatenate([chunk.tag for chunk in chunks]) if record.tags else None,
+        tuple(tag.name for tag in record.tags),
+        reference_names=tuple(reference.name for reference in record.references),
+        features=np.concatenate([chunk.features for chunk in chunks]) if record.features else None,
+        feature_names=tuple(record.features),
+    )
+    ids = index_ids(np.concatenate([chunk.ids for chunk in chunks])) if record.has_ids else None
     log.info(
         "loaded dataset %s: %d tasks in %d strata, %.2f s", name, record.size, len(strata), time.perf_counter() - begin
     )
-    return Dataset(record, tasks, index)
+    return Dataset(record, tasks, ids)
 
 
-def split_ids(text: bytes, lengths: NDArray[np.uint32]) -> NDArray[np.bytes_]:
-    """Returns the ids `S[N]` that lie one after the other in `text`."""
-    width = int(lengths.max(initial=1))
-    inside = np.arange(width) < lengths[:, None]
-    padded = np.zeros(inside.shape, dtype=np.uint8)
-    padded[inside] = np.frombuffer(text, np.uint8)
-    return padded.view(f"S{width}")[:, 0]
+def array_bytes(*values: object) -> int:
+    """Returns the bytes of all distinct arrays in dataclasses and tuples of arrays."""
+    seen: dict[int, int] = {}
+    left = list(values)
+    while left:
+        value = left.pop()
+        if isinstance(value, np.ndarray):
+            seen[id(value)] = value.nbytes
+        elif isinstance(value, tuple):
+            left += value
+        elif is_dataclass(value):
+            left += [getattr(value, field.name) for field in fields(value)]
+    return sum(seen.values())

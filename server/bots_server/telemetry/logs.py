@@ -1,24 +1,62 @@
-"""Log lines on stderr, as text for people or as JSON for machines; secrets are never in them.
+"""Log lines on stderr, as text or as JSON. Secrets are never in them.
 
-Structured fields ride on a record as `extra={"fields": {...}}`.
+Records go through a queue to a thread of their own, so that a blocked stderr stops no call. If the queue is full, a
+record is dropped and counted. Structured fields are attached to a record as `extra={"fields": {...}}`.
 """
 
+import atexit
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
+from queue import Full, Queue
 from typing import Any
 
+QUEUED_RECORDS = 10_000
+FLUSH_SECONDS = 2.0
 
-def start_logging(form: str, level: str) -> None:
-    """Sets the process's log to lines of `form` ("text" or "json"), from severity `level` on."""
+
+class RecordQueue(QueueHandler):
+    """Puts records into a bounded queue; `dropped` counts those for which it had no room."""
+
+    def __init__(self, queue: "Queue[Any]") -> None:
+        super().__init__(queue)
+        self.dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Returns the record as it is: the queue stays in this process."""
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except Full:
+            self.dropped += 1
+
+
+def start_logging(form: str, level: str) -> RecordQueue:
+    """Sets the process's log to lines of `form` ("text" or "json"), from severity `level` on. Returns its queue."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    queue = RecordQueue(Queue(QUEUED_RECORDS))
+    listener = QueueListener(queue.queue, handler)
+    listener.start()
+    atexit.register(flush, listener)
+    logging.basicConfig(level=level.upper(), handlers=[queue], force=True)
+    return queue
+
+
+def flush(listener: QueueListener) -> None:
+    """Writes the queued records, but waits no longer than FLUSH_SECONDS for a blocked stderr."""
+    flushing = threading.Thread(target=listener.stop, daemon=True)
+    flushing.start()
+    flushing.join(FLUSH_SECONDS)
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31T12:00:00.123Z info  select_batch OK 1.2 ms  dataset=guru-math run=qwen-7b`"""
+    """`2026-01-31T12:00:00.123Z info    SelectBatch OK 1.2 ms  dataset=guru-math run=qwen-7b`"""
 
     def format(self, record: logging.LogRecord) -> str:
         shown = {"method", "code", "seconds"}  # in the message already
