@@ -191,7 +191,9 @@ class TooManyCalls(Exhausted):
     retry_seconds = 1.0
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the server serves at most {limit} long calls (WatchRun, GetPosteriors, CreateDataset) at once")
+        super().__init__(
+            f"the server serves at most {limit} long calls (WatchRun, GetPosteriors, CreateDataset) at once"
+        )
 
 
 class StoreFull(Exhausted):

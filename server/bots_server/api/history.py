@@ -116,6 +116,4 @@ class HistoryHandlers:
 
 def restored(appended: Appended, run: Replica) -> pb.RestoreRunResponse:
     """Returns the answer of a restore."""
-    return pb.RestoreRunResponse(
-        version=appended.version, run_uid=run.record.uid, repeated_request=appended.repeated
-    )
+    return pb.RestoreRunResponse(version=appended.version, run_uid=run.record.uid, repeated_request=appended.repeated)

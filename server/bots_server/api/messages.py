@@ -1,6 +1,7 @@
 """Core values and stored records as messages of the API."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,12 +32,12 @@ def timestamp(milliseconds: int) -> Timestamp | None:
     return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
-def present(message: Message) -> dict[str, float | int | bool]:
+def present(message: Message) -> dict[str, Any]:
     """Returns the fields that are present, by name."""
     return {field.name: value for field, value in message.ListFields()}
 
 
-def of_model(model: str, values: Hyperparameters) -> dict[str, float | int | bool]:
+def of_model(model: str, values: Hyperparameters) -> dict[str, Any]:
     """Returns the hyperparameters that a model has, by name."""
     return {name: getattr(values, name) for name, rule in RULES.items() if rule.model in (None, model)}
 
@@ -89,9 +90,7 @@ def checkpoint(kept: storage.Checkpoint) -> pb.Checkpoint:
 
 def event(stored: StoredEvent) -> pb.Event:
     of = stored.event
-    message = pb.Event(
-        version=stored.version, time=timestamp(stored.time_ms), job=of.job, request_id=of.request_id
-    )
+    message = pb.Event(version=stored.version, time=timestamp(stored.time_ms), job=of.job, request_id=of.request_id)
     match of.WhichOneof("kind"):
         case "report":
             message.report.CopyFrom(pb.ReportEvent(**present(of.report)))

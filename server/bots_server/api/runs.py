@@ -115,7 +115,9 @@ class RunHandlers:
         values = set_hyperparameters(record, posterior.hyperparameters, request.hyperparameters)
         target = source.dataset if dataset.uid == source_dataset.uid else load(self._store, dataset.name, dataset.uid)
         if target is not source.dataset and (source.dataset.ids is None or target.ids is None):
-            raise InvalidField("fork_from.dataset", point.dataset, "must be a dataset with ids, as the new run's must be")
+            raise InvalidField(
+                "fork_from.dataset", point.dataset, "must be a dataset with ids, as the new run's must be"
+            )
         carried = transfer(posterior, source.dataset.tasks, source.dataset.ids, target.tasks, target.ids, values)
         record.forked_from.CopyFrom(
             storage.ForkPoint(

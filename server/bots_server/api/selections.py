@@ -1,6 +1,7 @@
 """SelectBatch and ReleaseSelection: which tasks to train on next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,9 +44,7 @@ class SelectionHandlers:
         if terms.lease_seconds is None and not terms.request_id and not terms.incarnation and not view.live_leases:
             selection = unclaimed(drawn, tasks, allow_fewer=request.allow_fewer)
         else:
-            selection, claim = claimed(
-                self._store, run.record, drawn, tasks, terms, allow_fewer=request.allow_fewer
-            )
+            selection, claim = claimed(self._store, run.record, drawn, tasks, terms, allow_fewer=request.allow_fewer)
             self._metrics.leases_ended("expired", claim.expired)
             self._metrics.leases_ended("superseded", claim.ended)
         leased = len(selection.tasks) if terms.lease_seconds is not None else 0
@@ -83,11 +82,15 @@ def selection_spec(request: pb.SelectBatchRequest, dataset: Dataset) -> Selectio
         case "weights":
             weights = tag_numbers("weights.weights", request.weights.weights, dataset)
             for tag, weight in request.weights.weights.items():
-                checks.require(0 <= weight < np.inf, f"weights.weights[{tag!r}]", weight, "must be finite and at least 0")
+                checks.require(
+                    0 <= weight < np.inf, f"weights.weights[{tag!r}]", weight, "must be finite and at least 0"
+                )
             largest = max(request.weights.weights.values(), default=0.0)
             checks.require(largest > 0, "weights.weights", Described("no weight above 0"), "must have a weight above 0")
     if request.fill:
-        checks.require(any_of is None and (quotas or weights) is not None, "fill", True, "must come with quotas or weights")
+        checks.require(
+            any_of is None and (quotas or weights) is not None, "fill", True, "must come with quotas or weights"
+        )
     for tag, target in request.tag_targets.items():
         checks.within(f"tag_targets[{tag!r}]", target, 0.0, 1.0)
     return SelectionSpec(
@@ -102,7 +105,7 @@ def selection_spec(request: pb.SelectBatchRequest, dataset: Dataset) -> Selectio
     )
 
 
-def asked_tags(tags: list[str], dataset: Dataset) -> tuple[int, ...]:
+def asked_tags(tags: Sequence[str], dataset: Dataset) -> tuple[int, ...]:
     """Returns the numbers of distinct tags, ascending, at least one."""
     checks.entries("any_of.tags", tags, 1, max(1, len(dataset.tasks.tags)))
     checks.distinct("any_of.tags", tags)
@@ -114,7 +117,7 @@ def tag_numbers(field: str, values: Mapping[str, Number], dataset: Dataset) -> t
     return tuple(sorted((checks.tag(dataset, f"{field}[{tag!r}]", tag), value) for tag, value in values.items()))
 
 
-def overrides(request: pb.SelectBatchRequest) -> dict[str, float | bool]:
+def overrides(request: pb.SelectBatchRequest) -> dict[str, Any]:
     """Returns the hyperparameters that a request gives in place of the run's."""
     given = messages.present(request.overrides)
     for name, value in given.items():

@@ -109,9 +109,7 @@ class TaskSelectionService(TaskSelectionServiceServicer):
     def RetireTasks(self, request: pb.RetireTasksRequest, context: Context) -> pb.RetireTasksResponse:
         return self._of_run(self._reports.retire, request)
 
-    def GetPosteriors(
-        self, request: pb.GetPosteriorsRequest, context: Context
-    ) -> Iterator[pb.GetPosteriorsResponse]:
+    def GetPosteriors(self, request: pb.GetPosteriorsRequest, context: Context) -> Iterator[pb.GetPosteriorsResponse]:
         with self._long_calls.admitted():
             yield from self._of_run(self._reading.posteriors, request)
 

@@ -1,10 +1,10 @@
 """Errors as gRPC statuses: code, message, `bots-reason`, and the details of google.rpc in `grpc-status-details-bin`."""
 
+import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-import grpc
 from bots.v1 import error_details_pb2 as details
 from bots_server import errors
 
@@ -32,9 +32,7 @@ class Bug(errors.Failure):
 
 def code_of(failure: errors.Failure) -> grpc.StatusCode:
     """Returns the canonical code of an error."""
-    return next(
-        (code for branch, code in BRANCHES.items() if isinstance(failure, branch)), grpc.StatusCode.INTERNAL
-    )
+    return next((code for branch, code in BRANCHES.items() if isinstance(failure, branch)), grpc.StatusCode.INTERNAL)
 
 
 def trailing_metadata(failure: errors.Failure) -> tuple[tuple[str, str | bytes], ...]:

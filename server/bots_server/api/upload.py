@@ -2,6 +2,8 @@
 
 import hashlib
 import struct
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,7 +93,9 @@ class DatasetBuilder:
         try:
             stratum = self._strata.add(references, prior_alpha, prior_beta, size)
         except TooManyStrata as error:
-            raise InvalidField("header.reference_grid", self._header.reference_grid, f"must be coarser: {error}") from None
+            raise InvalidField(
+                "header.reference_grid", self._header.reference_grid, f"must be coarser: {error}"
+            ) from None
         self._received += size
         return codec.columns_message(stratum=stratum, tag=tag, ids=ids, features=features)
 
@@ -99,7 +103,10 @@ class DatasetBuilder:
         """Returns the record of the whole dataset, without what the upload sets. Raises InvalidField."""
         header = self._header
         checks.require(
-            self._received == header.size, "header.size", header.size, f"must be the tasks of all chunks, {self._received}"
+            self._received == header.size,
+            "header.size",
+            header.size,
+            f"must be the tasks of all chunks, {self._received}",
         )
         self._check_distinct_ids()
         return storage.DatasetRecord(
@@ -122,7 +129,9 @@ class DatasetBuilder:
         if "references" not in self._hashes:
             return None
         rates = self._floats("references", chunk.references)
-        self._refuse("references", rates, np.isnan(rates) | (rates >= 0) & (rates <= 1), "must be between 0 and 1, or NaN")
+        self._refuse(
+            "references", rates, np.isnan(rates) | (rates >= 0) & (rates <= 1), "must be between 0 and 1, or NaN"
+        )
         self._with_rate += np.count_nonzero(rates == rates, axis=0)
         return rates
 
@@ -133,7 +142,7 @@ class DatasetBuilder:
         self._refuse("features", values, ~np.isinf(values), "must be finite, or NaN")
         return values
 
-    def _floats(self, name: str, column: list[float]) -> Floats:
+    def _floats(self, name: str, column: Sequence[float]) -> Floats:
         """Returns a column as `[n, names]`, with one NaN and without -0, and adds it to the fingerprint."""
         values = np.array(column, np.float32).reshape(-1, len(getattr(self._header, name)))
         values += np.float32(0)  # -0 + 0 is 0
@@ -163,7 +172,9 @@ class DatasetBuilder:
             return None
         tag = np.array(chunk.tag, np.uint32)
         known = len(self._header.tags)
-        checks.column("chunk.tag", tag, tag < known, f"must be between 0 and {known - 1}, as the header has {known} tags")
+        checks.column(
+            "chunk.tag", tag, tag < known, f"must be between 0 and {known - 1}, as the header has {known} tags"
+        )
         self._hashes["tag"].update(tag.astype("<u4", copy=False).tobytes())
         self._with_tag += np.bincount(tag, minlength=known)
         return tag
@@ -187,7 +198,9 @@ class DatasetBuilder:
         except DuplicateTaskId as error:
             double = error.args[0]
             first, second = np.flatnonzero(ids == double.encode())[:2].tolist()
-            raise InvalidField(f"ids[{second}]", double, f"must be distinct over the dataset: task {first} has it") from None
+            raise InvalidField(
+                f"ids[{second}]", double, f"must be distinct over the dataset: task {first} has it"
+            ) from None
 
     def _fingerprint(self) -> bytes:
         """Returns the SHA-256 that `bots.v1.Dataset.fingerprint` defines."""
@@ -202,7 +215,7 @@ class DatasetBuilder:
         return digest.digest()
 
 
-def counted(names: list[str], counts: NDArray[np.int64]) -> list[storage.NamedCount]:
+def counted(names: Sequence[str], counts: NDArray[np.int64]) -> list[storage.NamedCount]:
     """Returns names with their numbers of tasks."""
     return [storage.NamedCount(name=name, tasks=tasks) for name, tasks in zip(names, counts.tolist(), strict=True)]
 

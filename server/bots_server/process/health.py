@@ -1,21 +1,22 @@
-"""`python -m bots_server.process.health [ADDRESS]`: exit status 0 where the server there is SERVING, 1 where not.
+"""`python -m bots_server.process.health [ADDRESS]`: exit status 0 if the server there is SERVING, else 1.
 
-For the health check of a container, which has no grpcurl. ADDRESS defaults to localhost at BOTS_PORT (50051). Where
-BOTS_TLS_CERT names the server's certificate, that is what is trusted, and ADDRESS must be one of its names.
+For the health check of a container. ADDRESS defaults to localhost at the port of the settings. If the settings name the
+server's certificate, that one is trusted, and ADDRESS must be one of its names.
 """
 
-import os
 import sys
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bots_server.process.settings import settings
+
 TIMEOUT_SECONDS = 2.0
 
 
 def complaint(address: str, certificate: Path | None = None) -> str | None:
-    """Returns what is wrong with the server at `address`; None where it is SERVING."""
+    """Returns what is wrong with the server at `address`; None if it is SERVING."""
     if certificate is None:
         channel = grpc.insecure_channel(address)
     else:
@@ -32,9 +33,9 @@ def complaint(address: str, certificate: Path | None = None) -> str | None:
 
 
 def main() -> None:
-    address = sys.argv[1] if len(sys.argv) > 1 else f"localhost:{os.environ.get('BOTS_PORT', '50051')}"
-    certificate = os.environ.get("BOTS_TLS_CERT")
-    sys.exit(complaint(address, Path(certificate) if certificate else None))
+    chosen = settings([])
+    address = sys.argv[1] if len(sys.argv) > 1 else f"localhost:{chosen.port}"
+    sys.exit(complaint(address, chosen.tls_cert))
 
 
 if __name__ == "__main__":

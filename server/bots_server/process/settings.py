@@ -1,4 +1,4 @@
-"""Settings of the server: flags, `BOTS_*` variables, defaults, in this order. A wrong value stops the start.
+"""Settings of the server: flags, `BOTS_*` variables, defaults, in this order.
 
 `settings()` is the only reader of the environment and the command line.
 """
@@ -27,22 +27,29 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one and prints it")
     processes: int = Field(1, ge=1, le=64, description="worker processes that share the port")
-    threads: int = Field(32, ge=1, le=1024, description="calls served at once by a process, without WatchRun streams")
-    max_streams: int = Field(16, ge=1, le=1000, description="WatchRun streams served at once by a process")
-    max_replicas: int = Field(256, ge=1, description="runs that a process holds in memory at once")
-    replica_idle_seconds: float = Field(3600.0, gt=0, description="a run that nobody asked for in this time is dropped")
+    threads: int = Field(32, ge=1, le=1024, description="short calls that a process serves at once")
+    max_long_calls: int = Field(
+        16, ge=1, le=1000, description="WatchRun, GetPosteriors and CreateDataset calls that a process serves at once"
+    )
+    connection_age_seconds: float = Field(
+        300.0, gt=0, description="age at which a connection is closed, so that running clients find added servers"
+    )
+    max_memory_bytes: int = Field(
+        2 * 2**30, ge=2**20, description="memory for the runs and datasets that a process holds"
+    )
+    replica_idle_seconds: float = Field(3600.0, gt=0, description="a run that was not used for this time is dropped")
 
     redis: SecretStr | None = Field(
         None,
         description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL; absent: a private one",
     )
-    redis_timeout_seconds: float = Field(2.0, gt=0, le=60, description="a Redis that takes longer is unavailable")
-    data_dir: Path = Field(Path("bots-data"), description="where the private Valkey keeps its append-only file")
+    redis_timeout_seconds: float = Field(2.0, gt=0, le=60, description="timeout of a Redis command")
+    data_dir: Path = Field(Path("bots-data"), description="directory of the private Valkey's append-only file")
     durability: Literal["auto", "memory", "fsync", "replica"] = Field(
-        "auto", description="what an acknowledged report has reached; auto: what the Redis in use can give"
+        "auto", description="durability of an acknowledged report; auto: the best that the Redis in use has"
     )
     durability_replicas: int = Field(
-        1, ge=1, le=10, description="replicas that must have a report, with durability replica"
+        1, ge=1, le=10, description="replicas that must have a report at durability replica"
     )
 
     metrics_host: str = Field("127.0.0.1", description="address of /metrics")
@@ -50,7 +57,9 @@ class Settings(BaseSettings):
         None, ge=0, le=65535, description="port of /metrics; absent: none; 0 picks a free one"
     )
     log_format: Literal["text", "json"] = Field("text", description="form of the log lines")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="minimum severity that is logged"
+    )
 
     token_file: Path | None = Field(None, description="file with the token that callers must send; absent: none")
     tls_cert: Path | None = Field(None, description="PEM file of the server's certificate chain")
@@ -64,7 +73,7 @@ class Settings(BaseSettings):
 
 
 def settings(arguments: list[str]) -> Settings:
-    """Returns the settings of this process. Exits with the variable's name and the rule where a value is wrong."""
+    """Returns the settings of this process. Exits with the variable's name and the rule if a value is wrong."""
     try:
         return CliApp.run(Settings, cli_args=arguments)
     except ValidationError as error:

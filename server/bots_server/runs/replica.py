@@ -110,15 +110,13 @@ class Replica:
     def at(self, version: int) -> Posterior:
         """Returns the posterior at a version of the kept history. Raises VersionNotFound."""
         for _ in range(REBUILDS):
-            state = self._stored(version)
             try:
-                for state, sync in self._following(state, version):
-                    newest = sync.version
+                *_, (state, sync) = self._following(self._stored(version), version)
             except Diverged:
                 continue
             if state.posterior.version == version:
                 return state.posterior
-            raise VersionNotFound(self.record.name, version, self._store.history.oldest(self.record), newest)
+            raise VersionNotFound(self.record.name, version, self._store.history.oldest(self.record), sync.version)
         raise self._unsteady()
 
     def snapshot_if_due(self) -> bool:
@@ -182,10 +180,11 @@ class Replica:
 
     def _caught_up(self) -> bool:
         """Folds up to the newest event; returns False if Redis has another history, which the next call reads."""
-        held, begin, events = self._state, time.perf_counter(), 0
+        held, begin, kinds = self._state, time.perf_counter(), list[str]()
         try:
-            for self._state, sync in self._following(held or self._stored(), None):
-                events += len(sync.events)
+            for state, sync in self._following(held or self._stored(), None):
+                self._state = state
+                kinds += [entry.event.WhichOneof("kind") or "" for entry in sync.events]
         except Diverged:
             self._state = None
             if held is not None:
@@ -194,11 +193,12 @@ class Replica:
             return False
         self._live_leases, self._snapshot_version = sync.leases, sync.snapshot_version
         if held is not None:
-            self._metrics.observe_fold(events, time.perf_counter() - begin)
+            record = self.record
+            self._metrics.observe_fold(record.dataset, record.name, kinds, time.perf_counter() - begin)
         return True
 
     def _following(self, state: State, until: int | None) -> Iterator[tuple[State, Sync]]:
-        """Yields the state after each page of events after a state, up to a version or to the newest. Raises Diverged."""
+        """Yields the state after each page of events, up to a version or to the newest. Raises Diverged."""
         while True:
             sync = self._store.history.sync(self.record, state.posterior.version, state.nonce)
             if not sync.exists:

@@ -15,7 +15,9 @@ def log_call(method: str, code: str, seconds: float, message: str, fields: Mappi
     """Logs a call that ended. `message` is of its error; `fields` may hold what the caller sent."""
     if not access_log.isEnabledFor(logging.INFO):
         return
-    shown = {name: clean(value, VALUE_CHARACTERS) if isinstance(value, str) else value for name, value in fields.items()}
+    shown = {
+        name: clean(value, VALUE_CHARACTERS) if isinstance(value, str) else value for name, value in fields.items()
+    }
     access_log.info(
         "%s %s %.1f ms%s",
         method,

@@ -1,6 +1,6 @@
-"""The runs that a process holds, as metrics: read from their summaries when somebody scrapes.
+"""The runs that a process holds, as metrics: read from their summaries at each scrape.
 
-Names and meanings are in `metrics.py`; here is how they are read.
+`metrics.py` has the names and meanings.
 """
 
 import math
@@ -10,13 +10,34 @@ from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from bots.v1 import task_selection_pb2 as pb
+from bots_server.core.hyperparameters import RULES
+from bots_server.core.posterior import Posterior
+from bots_server.core.statistics import Accuracy
+from bots_server.core.summary import Summary
 
 RUN = ("dataset", "run")
+MOST_COUNTED = 4096  # runs; without scrapes nothing else bounds their number
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObservedRun:
+    """A run as a scrape sees it."""
+
+    dataset: str
+    name: str
+    uid: str
+    posterior: Posterior
+    summary: Summary
+    live_leases: int
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Returns the values of the labels `RUN`."""
+        return self.dataset, self.name
 
 
 class RunCounts:
-    """What a server did for each (dataset, run), by name; runs that are no longer held are forgotten."""
+    """What a server did for each (dataset, run), by name. A scrape forgets the runs that are no longer held."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._zero = dict.fromkeys(names, 0)
@@ -25,6 +46,8 @@ class RunCounts:
 
     def add(self, run: tuple[str, str], **increments: int) -> None:
         with self._lock:
+            if run not in self._counts and len(self._counts) >= MOST_COUNTED:
+                del self._counts[next(iter(self._counts))]
             counts = self._counts.setdefault(run, dict(self._zero))
             for name, increment in increments.items():
                 counts[name] += increment
@@ -38,17 +61,17 @@ class RunCounts:
 
 @dataclass
 class Monotone:
-    """A run's sums as counters: they never go down, though a restore takes the run's own sums back.
+    """A run's sums as counters: they never decrease, although a restore takes the run's own sums back.
 
-    What was reported between the scrape before a restore and the scrape after it may be missing from them.
-    A restart of the server after a restore looks like a counter reset to Prometheus all the same.
+    Outcomes reported between the scrape before a restore and the one after it may be missing from them. If the server
+    is restarted after a restore, Prometheus sees a counter reset.
     """
 
     seen: dict[str, float] = field(default_factory=dict)
     exported: dict[str, float] = field(default_factory=dict)
 
     def follow(self, sums: dict[str, float]) -> dict[str, float]:
-        """Returns the counters after the run's sums have become `sums`."""
+        """Returns the counters when the run's sums have become `sums`."""
         for name, now in sums.items():
             self.exported[name] = self.exported.get(name, 0.0) + max(0.0, now - self.seen.get(name, 0.0))
         self.seen = sums
@@ -56,17 +79,17 @@ class Monotone:
 
 
 class RunCollector:
-    """Exports the runs of `summaries()`; each table is metric's name -> (help, value)."""
+    """Exports the runs of `observe()`; each table is metric's name -> (help, value)."""
 
     def __init__(
         self,
-        summaries: Callable[[], Iterable[pb.RunSummary]],
-        gauges: Mapping[str, tuple[str, Callable[[pb.RunSummary], float]]],
-        sums: Mapping[str, tuple[str, Callable[[pb.Accuracy], float]]],
+        observe: Callable[[], Iterable[ObservedRun]],
+        gauges: Mapping[str, tuple[str, Callable[[ObservedRun], float]]],
+        sums: Mapping[str, tuple[str, Callable[[Accuracy], float]]],
         counted: Mapping[str, str],
         counts: RunCounts,
     ) -> None:
-        self._summaries = summaries
+        self._observe = observe
         self._gauges, self._sums, self._counted, self._counts = gauges, sums, counted, counts
         self._lock = threading.Lock()
         self._monotone: dict[str, Monotone] = {}  # by uid of the run
@@ -76,44 +99,52 @@ class RunCollector:
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        summaries = list(self._summaries())
-        sums = self._follow(summaries)
-        counts = self._counts.keep({(s.run.dataset, s.run.name) for s in summaries})
+        runs = list(self._observe())
+        sums = self._follow(runs)
+        counts = self._counts.keep({run.labels for run in runs})
         for name, (text, value) in self._gauges.items():
             gauge = GaugeMetricFamily(f"bots_run_{name}", text, labels=RUN)
-            for s in summaries:
-                if not math.isnan(number := value(s)):  # what is not known is absent
-                    gauge.add_metric((s.run.dataset, s.run.name), number)
+            for run in runs:
+                if not math.isnan(number := value(run)):  # what is not known is absent
+                    gauge.add_metric(run.labels, number)
             yield gauge
         for name, (text, _) in self._sums.items():
             counter = CounterMetricFamily(f"bots_run_{name}", f"{text} Since the run began.", labels=RUN)
-            for s in summaries:
-                counter.add_metric((s.run.dataset, s.run.name), sums[s.run.uid][name])
+            for run in runs:
+                counter.add_metric(run.labels, sums[run.uid][name])
             yield counter
         for name, text in self._counted.items():
             counter = CounterMetricFamily(f"bots_run_{name}", text, labels=RUN)
-            for s in summaries:
-                run = s.run.dataset, s.run.name
-                counter.add_metric(run, counts[run][name] if run in counts else 0)
+            for run in runs:
+                counter.add_metric(run.labels, counts.get(run.labels, {}).get(name, 0))
             yield counter
-        yield from _families(summaries)
+        yield from _families(runs)
 
-    def _follow(self, summaries: list[pb.RunSummary]) -> dict[str, dict[str, float]]:
+    def _follow(self, runs: list[ObservedRun]) -> dict[str, dict[str, float]]:
         with self._lock:
-            self._monotone = {s.run.uid: self._monotone.get(s.run.uid, Monotone()) for s in summaries}
+            self._monotone = {run.uid: self._monotone.get(run.uid, Monotone()) for run in runs}
             return {
-                s.run.uid: dict(
-                    self._monotone[s.run.uid].follow({name: of(s.total) for name, (_, of) in self._sums.items()})
+                run.uid: dict(
+                    self._monotone[run.uid].follow(
+                        {name: of(run.summary.total) for name, (_, of) in self._sums.items()}
+                    )
                 )
-                for s in summaries
+                for run in runs
             }
 
 
-def _families(summaries: list[pb.RunSummary]) -> Iterator[Metric]:
+def _families(runs: list[ObservedRun]) -> Iterator[Metric]:
     """Yields the metrics of runs that have a label of their own."""
-    tasks = GaugeMetricFamily(
-        "bots_run_tasks",
-        "Tasks by posterior mean; pass_rate is the lower edge of a bin that reaches to the next.",
+    lower_edge = "pass_rate is the lower edge of a bin that reaches to the next."
+    tasks = GaugeMetricFamily("bots_run_tasks", f"Tasks by posterior mean; {lower_edge}", labels=(*RUN, "pass_rate"))
+    predicted = GaugeMetricFamily(
+        "bots_run_recent_predicted_pass_rate",
+        f"Mean predicted pass rate of recent outcomes, by predicted pass rate; {lower_edge}",
+        labels=(*RUN, "pass_rate"),
+    )
+    observed = GaugeMetricFamily(
+        "bots_run_recent_observed_pass_rate",
+        f"Mean observed pass rate of recent outcomes, by predicted pass rate; {lower_edge}",
         labels=(*RUN, "pass_rate"),
     )
     hyperparameters = GaugeMetricFamily(
@@ -122,13 +153,20 @@ def _families(summaries: list[pb.RunSummary]) -> Iterator[Metric]:
     tags = GaugeMetricFamily(
         "bots_run_tag_mean_pass_rate", "Mean of the posterior means over a tag's tasks.", labels=(*RUN, "tag")
     )
-    for s in summaries:
-        run = s.run.dataset, s.run.name
-        bins = len(s.pass_rate_bins)
-        for number, count in enumerate(s.pass_rate_bins):
-            tasks.add_metric((*run, f"{number / bins:.2f}"), count)
-        for name, value in s.run.hyperparameters.ListFields():
-            hyperparameters.add_metric((*run, name.name), float(value))
-        for tag in s.tags:
-            tags.add_metric((*run, tag.tag), tag.mean_pass_rate)
-    yield from (tasks, hyperparameters, tags)
+    for run in runs:
+        recent = run.summary.recent
+        for family, values in (
+            (tasks, run.summary.pass_rate_bins),
+            (predicted, recent.calibration_predicted),
+            (observed, recent.calibration_observed),
+        ):
+            for number, value in enumerate(values.tolist()):
+                if not math.isnan(value):
+                    family.add_metric((*run.labels, f"{number / len(values):.2f}"), value)
+        for name, rule in RULES.items():
+            if rule.model in (None, run.posterior.model):
+                value = float(getattr(run.posterior.hyperparameters, name))
+                hyperparameters.add_metric((*run.labels, name), value)
+        for tag in run.summary.tags:
+            tags.add_metric((*run.labels, tag.tag), tag.mean_pass_rate)
+    yield from (tasks, predicted, observed, hyperparameters, tags)

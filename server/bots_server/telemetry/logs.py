@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
 from queue import Full, Queue
@@ -19,11 +20,11 @@ FLUSH_SECONDS = 2.0
 
 
 class RecordQueue(QueueHandler):
-    """Puts records into a bounded queue; `dropped` counts those for which it had no room."""
+    """Puts records into a bounded queue. If it has no room, the record is dropped and `on_drop` is called."""
 
     def __init__(self, queue: "Queue[Any]") -> None:
         super().__init__(queue)
-        self.dropped = 0
+        self.on_drop: Callable[[], object] = lambda: None
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """Returns the record as it is: the queue stays in this process."""
@@ -33,7 +34,7 @@ class RecordQueue(QueueHandler):
         try:
             self.queue.put_nowait(record)
         except Full:
-            self.dropped += 1
+            self.on_drop()
 
 
 def start_logging(form: str, level: str) -> RecordQueue:
