@@ -4,7 +4,8 @@ The branches say what the caller can do:
 
     Failure
     ├── InvalidRequest       correct the call           InvalidField · RequestIdReused
-    ├── NotFound             name something else        DatasetNotFound · RunNotFound · CheckpointNotFound · VersionNotFound
+    ├── NotFound             name something else        DatasetNotFound · RunNotFound · CheckpointNotFound ·
+    │                                                   VersionNotFound
     ├── AlreadyExists        choose another name        DatasetExists · RunExists · CheckpointExists
     ├── FailedPrecondition   read the state again       TooFewEligible · RunReplaced · RequestTooOld · VersionMismatch ·
     │                                                   DatasetHasRuns

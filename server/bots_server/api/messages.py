@@ -12,6 +12,7 @@ from bots_server.core.interpolation import InterpolationSummary
 from bots_server.core.item_response import ItemResponseSummary
 from bots_server.core.posterior import Posterior
 from bots_server.core.statistics import Accuracy, Prediction
+from bots_server.core.statistics import accuracy as figures
 from bots_server.runs.replica import Replica, View
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import ListedRun, StoredEvent, codec
@@ -111,7 +112,7 @@ def run_summary(replica: Replica, view: View) -> pb.RunSummary:
     message = pb.RunSummary(
         run=run_at(replica.record, posterior.version, posterior.hyperparameters),
         updates=posterior.state.updates,
-        pending_rollouts=summary.pending_rollouts,
+        pending_rollouts=float(posterior.state.pending.rollouts.sum()),
         pass_rate_bins=summary.pass_rate_bins.tolist(),
         mean_pass_rate=summary.mean_pass_rate,
         solved=summary.solved,
@@ -123,15 +124,15 @@ def run_summary(replica: Replica, view: View) -> pb.RunSummary:
         coverage=summary.coverage,
         epochs=summary.epochs,
         resting_tasks=summary.resting_tasks,
-        retired_tasks=len(posterior.retired),
-        total=evidence(summary.total),
-        recent=evidence(summary.recent),
+        retired_tasks=summary.retired_tasks,
+        total=evidence(figures(posterior.state.total)),
+        recent=evidence(figures(posterior.state.recent)),
         uniform_effective_task_ratio=summary.uniform_effective_task_ratio,
         tags=[pb.TagSummary(tag=t.tag, tasks=t.tasks, mean_pass_rate=t.mean_pass_rate) for t in summary.tags],
         live_leases=view.live_leases,
         last_report_time=timestamp(posterior.last_report_time_ms),
     )
-    match summary.learned:
+    match summary.model:
         case InterpolationSummary(capability=capability):
             message.interpolation.CopyFrom(pb.InterpolationSummary(capability=capability))
         case ItemResponseSummary() as learned:
@@ -150,32 +151,32 @@ def item_response(learned: ItemResponseSummary) -> pb.ItemResponseSummary:
     )
 
 
-def evidence(figures: Accuracy) -> pb.Evidence:
+def evidence(of: Accuracy) -> pb.Evidence:
     return pb.Evidence(
-        updates=figures.updates,
-        outcomes=figures.outcomes,
-        rollouts=figures.rollouts,
-        successes=figures.successes,
-        effective_task_ratio=figures.effective_task_ratio,
-        prediction=accuracy(figures.prediction),
-        first_prediction=accuracy(figures.first_prediction),
-        implicit_prediction=accuracy(figures.implicit_prediction),
-        calibration=calibration(figures),
-        mean_policy_lag=figures.mean_policy_lag,
+        updates=of.updates,
+        outcomes=of.outcomes,
+        rollouts=of.rollouts,
+        successes=of.successes,
+        effective_task_ratio=of.effective_task_ratio,
+        prediction=accuracy(of.prediction),
+        first_prediction=accuracy(of.first_prediction),
+        implicit_prediction=accuracy(of.implicit_prediction),
+        calibration=calibration(of),
+        mean_policy_lag=of.mean_policy_lag,
     )
 
 
-def accuracy(figures: Prediction) -> pb.Accuracy:
+def accuracy(of: Prediction) -> pb.Accuracy:
     return pb.Accuracy(
-        outcomes=figures.outcomes,
-        absolute_error=figures.absolute_error,
-        brier_score=figures.brier_score,
-        correlation=figures.correlation,
-        auc=figures.auc,
+        outcomes=of.outcomes,
+        absolute_error=of.absolute_error,
+        brier_score=of.brier_score,
+        correlation=of.correlation,
+        auc=of.auc,
     )
 
 
-def calibration(figures: Accuracy) -> Iterator[pb.CalibrationBin]:
-    columns = figures.calibration_outcomes, figures.calibration_predicted, figures.calibration_observed
+def calibration(of: Accuracy) -> Iterator[pb.CalibrationBin]:
+    columns = of.calibration_outcomes, of.calibration_predicted, of.calibration_observed
     for outcomes, predicted, observed in zip(*(column.tolist() for column in columns), strict=True):
         yield pb.CalibrationBin(outcomes=outcomes, predicted=predicted, observed=observed)

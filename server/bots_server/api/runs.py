@@ -3,6 +3,9 @@
 from dataclasses import replace
 from uuid import uuid4
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
 from bots_server.api.identity import digest, new_request_id
@@ -10,7 +13,7 @@ from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparame
 from bots_server.core.posterior import HyperparametersChanged
 from bots_server.core.transfer import transfer
 from bots_server.errors import Described, InvalidField, RunExists, RunNotFound, RunReplaced
-from bots_server.runs.dataset import load
+from bots_server.runs.dataset import Dataset, load
 from bots_server.runs.registry import Registry
 from bots_server.runs.replica import Replica
 from bots_server.storage.v1 import storage_pb2 as storage
@@ -90,7 +93,6 @@ class RunHandlers:
             dataset_uid=dataset.uid,
             requested=requested,
             policy=request.policy,
-            min_reader=codec.READER_OF_RECORDS,
         )
         if request.HasField("fork_from"):
             return self._fork(request, dataset, record)
@@ -114,11 +116,8 @@ class RunHandlers:
         checks.require(asked in ("", record.model), "model", asked, f"must be the forked run's, {record.model}")
         values = set_hyperparameters(record, posterior.hyperparameters, request.hyperparameters)
         target = source.dataset if dataset.uid == source_dataset.uid else load(self._store, dataset.name, dataset.uid)
-        if target is not source.dataset and (source.dataset.ids is None or target.ids is None):
-            raise InvalidField(
-                "fork_from.dataset", point.dataset, "must be a dataset with ids, as the new run's must be"
-            )
-        carried = transfer(posterior, source.dataset.tasks, source.dataset.ids, target.tasks, target.ids, values)
+        row = np.arange(len(target.tasks)) if target is source.dataset else rows_by_id(source.dataset, target)
+        carried = transfer(posterior, source.dataset.tasks, target.tasks, row, values)
         record.forked_from.CopyFrom(
             storage.ForkPoint(
                 dataset=source_dataset.name,
@@ -205,3 +204,14 @@ def check_fork_point(point: pb.ForkPoint) -> None:
     for name in ("run_uid", "kept_tasks", "new_tasks", "dropped_tasks"):
         value = getattr(point, name)
         checks.require(not value, f"fork_from.{name}", value, "must be absent in a request")
+
+
+def rows_by_id(old: Dataset, new: Dataset) -> NDArray[np.int64]:
+    """Returns the task of the old dataset with the id of each task of the new one; -1: there is none."""
+    if old.ids is None or new.ids is None:
+        without = old if old.ids is None else new
+        rule = f"must be a dataset with ids, as the new run's must be; {without.record.name!r} has none"
+        raise InvalidField("fork_from.dataset", old.record.name, rule)
+    order = np.argsort(old.ids.ids, kind="stable")
+    at = order.take(np.searchsorted(old.ids.ids, new.ids.ids, sorter=order), mode="clip")
+    return np.where(old.ids.ids[at] == new.ids.ids, at, -1)

@@ -51,8 +51,8 @@ class TaskSelectionService(TaskSelectionServiceServicer):
     def _of_run(self, handler: Callable[[Any, Replica], Answer], request: Any) -> Answer:
         """Returns what the handler answers for the run of the request.
 
-        Raises DatasetNotFound, RunNotFound, and RunReplaced if the request has the uid of another run. If the store says
-        that the run is gone, nothing was changed: the call is answered once more, for the run that has the name now.
+        Raises DatasetNotFound, RunNotFound, and RunReplaced if the request has the uid of another run. If the store
+        says that the run is gone, nothing was changed, and the run that has the name now is asked once more.
         """
         ref: pb.RunRef = request.run
         names = checks.name("run.dataset", ref.dataset), checks.name("run.name", ref.name)

@@ -2,6 +2,6 @@
 
 import os
 
-# The matrices of item_response are small: threads of the linear algebra cost more than they save. To be set before numpy
-# is imported.
+# The matrices of item_response are small: threads of the linear algebra cost more than they save. This must be set
+# before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -40,7 +40,7 @@ COUNTED = {
 
 def _capability(run: ObservedRun) -> float:
     """Returns kappa; NaN if it is not known or the run has another model."""
-    learned = run.summary.learned
+    learned = run.summary.model
     if isinstance(learned, InterpolationSummary) and learned.capability is not None:
         return learned.capability
     return math.nan
@@ -49,13 +49,13 @@ def _capability(run: ObservedRun) -> float:
 def _item_response(field: str) -> Callable[[ObservedRun], float]:
     """Returns the reader of a figure of item_response; NaN if the run has another model."""
     return lambda run: (
-        float(getattr(run.summary.learned, field)) if isinstance(run.summary.learned, ItemResponseSummary) else math.nan
+        float(getattr(run.summary.model, field)) if isinstance(run.summary.model, ItemResponseSummary) else math.nan
     )
 
 
 def _recent(kind: str, field: str) -> Callable[[ObservedRun], float]:
     """Returns the reader of a recent figure of one kind of prediction."""
-    return lambda run: float(getattr(getattr(run.summary.recent, kind), field))
+    return lambda run: float(getattr(getattr(run.recent, kind), field))
 
 
 # What a run is now: help, and the value; NaN (not known) is not exported.
@@ -79,7 +79,7 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
         "1: after enough outcomes the dataset's columns do not tell difficulty. item_response only.",
         _item_response("inputs_explain_nothing"),
     ),
-    "pending_rollouts": ("Rollouts that wait for the update they belong to.", lambda r: r.summary.pending_rollouts),
+    "pending_rollouts": ("Rollouts that wait for the update they belong to.", lambda r: float(r.posterior.state.pending.rollouts.sum())),
     "mean_pass_rate": ("Mean of the posterior means over all tasks.", lambda r: r.summary.mean_pass_rate),
     "solved_ratio": ("Share of tasks with posterior mean above 0.9.", lambda r: r.summary.solved),
     "too_hard_ratio": ("Share of tasks with posterior mean below 0.1.", lambda r: r.summary.too_hard),
@@ -90,7 +90,7 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "coverage_ratio": ("Their share of the dataset.", lambda r: r.summary.coverage),
     "epochs": ("Evaluations divided by tasks.", lambda r: r.summary.epochs),
     "resting_tasks": ("Tasks that rest after an evaluation.", lambda r: r.summary.resting_tasks),
-    "retired_tasks": ("Tasks that are retired.", lambda r: len(r.posterior.retired)),
+    "retired_tasks": ("Tasks that are retired.", lambda r: r.summary.retired_tasks),
     "leases": ("Leases that are alive.", lambda r: r.live_leases),
     "last_report_timestamp_seconds": (
         "Time of the newest report; 0: none.",
@@ -102,7 +102,7 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     ),
     "recent_effective_task_ratio": (
         "Share of recent outcomes whose rollouts did not all get the same reward.",
-        lambda r: r.summary.recent.effective_task_ratio,
+        lambda r: r.recent.effective_task_ratio,
     ),
     "recent_absolute_error": (
         "Mean distance of the posterior mean before the outcome from the observed pass rate, recently.",
@@ -126,7 +126,7 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     ),
     "recent_policy_lag_steps": (
         "Mean policy steps between selection and report, recently, over reports that state both.",
-        lambda r: r.summary.recent.mean_policy_lag,
+        lambda r: r.recent.mean_policy_lag,
     ),
 }
 
