@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import pytest
+
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Appended, Store
+from bots_server.store import Appended, Store, history
 from bots_server.store.datasets import MIN_CHUNK_TASKS
 
 HYPERPARAMETERS = storage_pb2.Hyperparameters(target=0.5, rest=0.5, forgetting=0.1)
@@ -80,3 +82,12 @@ def snapshot(store: Store, of: storage_pb2.RunRecord, version: int) -> storage_p
     return storage_pb2.Snapshot(
         version=version, nonce=page.events[0].nonce, state=storage_pb2.State(updates=version), min_reader=1
     )
+
+
+def keep(
+    monkeypatch: pytest.MonkeyPatch, *, events: int = 10_000, stride: int = 1_024, request_ids: int = 100_000
+) -> None:
+    """Changes what runs keep, for the duration of a test."""
+    monkeypatch.setattr(history, "HISTORY_EVENTS", events)
+    monkeypatch.setattr(history, "HISTORY_STRIDE", stride)
+    monkeypatch.setattr(history, "REQUEST_IDS", request_ids)
