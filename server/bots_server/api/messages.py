@@ -1,21 +1,20 @@
 """Core values and stored records as messages of the API."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bots.v1 import task_selection_pb2 as pb
+from bots_server.core.hyperparameters import MODELS as CORE_MODELS
 from bots_server.core.hyperparameters import RULES, Hyperparameters
 from bots_server.core.interpolation import InterpolationSummary
 from bots_server.core.item_response import ItemResponseSummary
 from bots_server.core.posterior import Posterior
-from bots_server.core.statistics import Accuracy, Prediction
-from bots_server.core.statistics import accuracy as figures
+from bots_server.core.statistics import Accuracy, Figures, figures
 from bots_server.runs.replica import Replica, View
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import ListedRun, StoredEvent, codec
+from bots_server.store import ListedRun, StoredEvent
 
 # Name of a model by its number in the API.
 MODELS = {
@@ -43,6 +42,9 @@ def of_model(model: str, values: Hyperparameters) -> dict[str, Any]:
     return {name: getattr(values, name) for name, rule in RULES.items() if rule.model in (None, model)}
 
 
+DEFAULTS = {model: pb.Hyperparameters(**of_model(model, Hyperparameters())) for model in CORE_MODELS}
+
+
 def dataset(record: storage.DatasetRecord) -> pb.Dataset:
     return pb.Dataset(
         name=record.name,
@@ -61,16 +63,19 @@ def dataset(record: storage.DatasetRecord) -> pb.Dataset:
 
 def run(listed: ListedRun) -> pb.Run:
     """Returns a run as it is in the store."""
-    return run_at(listed.record, listed.version, codec.hyperparameters(listed.hyperparameters))
+    values = pb.Hyperparameters()
+    values.CopyFrom(DEFAULTS[listed.record.model])  # a run may be older than a hyperparameter
+    values.MergeFromString(listed.hyperparameters.SerializeToString())  # equal fields have equal numbers
+    return run_at(listed.record, listed.version, values)
 
 
-def run_at(record: storage.RunRecord, version: int, values: Hyperparameters) -> pb.Run:
+def run_at(record: storage.RunRecord, version: int, values: pb.Hyperparameters) -> pb.Run:
     """Returns a run at a version with its hyperparameters there."""
     message = pb.Run(
         ref=pb.RunRef(dataset=record.dataset, name=record.name, uid=record.uid),
         dataset_uid=record.dataset_uid,
         model=MODEL_NUMBERS[record.model],
-        hyperparameters=pb.Hyperparameters(**of_model(record.model, values)),
+        hyperparameters=values,
         version=version,
         policy=record.policy,
         create_time=timestamp(record.create_time_ms),
@@ -109,8 +114,9 @@ def run_summary(replica: Replica, view: View) -> pb.RunSummary:
     """Returns how hard the tasks of a run are, and how well its model predicts that."""
     posterior: Posterior = view.posterior
     summary = replica.summary(posterior)
+    values = pb.Hyperparameters(**of_model(posterior.model, posterior.hyperparameters))
     message = pb.RunSummary(
-        run=run_at(replica.record, posterior.version, posterior.hyperparameters),
+        run=run_at(replica.record, posterior.version, values),
         updates=posterior.state.updates,
         pending_rollouts=float(posterior.state.pending.rollouts.sum()),
         pass_rate_bins=summary.pass_rate_bins.tolist(),
@@ -151,7 +157,7 @@ def item_response(learned: ItemResponseSummary) -> pb.ItemResponseSummary:
     )
 
 
-def evidence(of: Accuracy) -> pb.Evidence:
+def evidence(of: Figures) -> pb.Evidence:
     return pb.Evidence(
         updates=of.updates,
         outcomes=of.outcomes,
@@ -161,12 +167,15 @@ def evidence(of: Accuracy) -> pb.Evidence:
         prediction=accuracy(of.prediction),
         first_prediction=accuracy(of.first_prediction),
         implicit_prediction=accuracy(of.implicit_prediction),
-        calibration=calibration(of),
+        calibration=[
+            pb.CalibrationBin(outcomes=one.outcomes, predicted=one.predicted, observed=one.observed)
+            for one in of.calibration
+        ],
         mean_policy_lag=of.mean_policy_lag,
     )
 
 
-def accuracy(of: Prediction) -> pb.Accuracy:
+def accuracy(of: Accuracy) -> pb.Accuracy:
     return pb.Accuracy(
         outcomes=of.outcomes,
         absolute_error=of.absolute_error,
@@ -174,9 +183,3 @@ def accuracy(of: Prediction) -> pb.Accuracy:
         correlation=of.correlation,
         auc=of.auc,
     )
-
-
-def calibration(of: Accuracy) -> Iterator[pb.CalibrationBin]:
-    columns = of.calibration_outcomes, of.calibration_predicted, of.calibration_observed
-    for outcomes, predicted, observed in zip(*(column.tolist() for column in columns), strict=True):
-        yield pb.CalibrationBin(outcomes=outcomes, predicted=predicted, observed=observed)

@@ -156,5 +156,5 @@ def selection_response(selection: Selection, run: Replica) -> pb.SelectBatchResp
         run_uid=run.record.uid,
         selection_id=selection.id,
         lease_expire_time=messages.timestamp(selection.expire_time_ms),
-        resting_tasks=int(np.count_nonzero(selection.resting)),
+        resting_tasks=selection.resting,
     )

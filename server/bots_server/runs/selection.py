@@ -66,7 +66,7 @@ class Selection:
     tasks:          `[n]` int64
     means:          `[n]` posterior means
     draws:          `[n]` drawn pass rates; NaN if none decided
-    resting:        `[n]` whether the task was still resting
+    resting:        tasks that were still resting
     expire_time_ms: of its lease; 0: no lease
     """
 
@@ -75,7 +75,7 @@ class Selection:
     tasks: NDArray[np.int64]
     means: NDArray[np.float64]
     draws: NDArray[np.float64]
-    resting: NDArray[np.bool_]
+    resting: int
     expire_time_ms: int = 0
 
 
@@ -199,7 +199,7 @@ def taken(claim: Claim) -> Selection:
         tasks=np.array(offer.tasks, np.int64)[at],
         means=np.array(offer.means)[at],
         draws=np.array(offer.draws)[at],
-        resting=np.array(offer.resting, np.bool_)[at],
+        resting=int(np.count_nonzero(np.array(offer.resting, np.bool_)[at])),
         expire_time_ms=claim.expire_time_ms or 0,
     )
 

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from bots_server.core.hyperparameters import RULES
 from bots_server.core.posterior import Posterior
-from bots_server.core.statistics import Accuracy, accuracy
+from bots_server.core.statistics import Figures, figures
 from bots_server.core.summary import Summary
 
 RUN = ("dataset", "run")
@@ -32,14 +32,14 @@ class ObservedRun:
     live_leases: int
 
     @cached_property
-    def total(self) -> Accuracy:
+    def total(self) -> Figures:
         """Returns the figures since the run began."""
-        return accuracy(self.posterior.state.total)
+        return figures(self.posterior.state.total)
 
     @cached_property
-    def recent(self) -> Accuracy:
+    def recent(self) -> Figures:
         """Returns the figures of recent updates."""
-        return accuracy(self.posterior.state.recent)
+        return figures(self.posterior.state.recent)
 
     @property
     def labels(self) -> tuple[str, str]:
@@ -96,7 +96,7 @@ class RunCollector:
         self,
         observe: Callable[[], Iterable[ObservedRun]],
         gauges: Mapping[str, tuple[str, Callable[[ObservedRun], float]]],
-        sums: Mapping[str, tuple[str, Callable[[Accuracy], float]]],
+        sums: Mapping[str, tuple[str, Callable[[Figures], float]]],
         counted: Mapping[str, str],
         counts: RunCounts,
     ) -> None:
@@ -136,9 +136,7 @@ class RunCollector:
             self._monotone = {run.uid: self._monotone.get(run.uid, Monotone()) for run in runs}
             return {
                 run.uid: dict(
-                    self._monotone[run.uid].follow(
-                        {name: of(run.total) for name, (_, of) in self._sums.items()}
-                    )
+                    self._monotone[run.uid].follow({name: of(run.total) for name, (_, of) in self._sums.items()})
                 )
                 for run in runs
             }
@@ -167,11 +165,11 @@ def _families(runs: list[ObservedRun]) -> Iterator[Metric]:
     for run in runs:
         recent = run.recent
         for family, values in (
-            (tasks, run.summary.pass_rate_bins),
-            (predicted, recent.calibration_predicted),
-            (observed, recent.calibration_observed),
+            (tasks, run.summary.pass_rate_bins.tolist()),
+            (predicted, [one.predicted for one in recent.calibration]),
+            (observed, [one.observed for one in recent.calibration]),
         ):
-            for number, value in enumerate(values.tolist()):
+            for number, value in enumerate(values):
                 if not math.isnan(value):
                     family.add_metric((*run.labels, f"{number / len(values):.2f}"), value)
         for name, rule in RULES.items():

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from bots_server.core.interpolation import InterpolationSummary
 from bots_server.core.item_response import ItemResponseSummary
-from bots_server.core.statistics import Accuracy, Prediction
+from bots_server.core.statistics import Accuracy, Figures
 from bots_server.telemetry.collector import ObservedRun, RunCollector, RunCounts
 
 OPEN_ENDED = {"WatchRun"}  # lasts as long as its caller likes: says nothing about latency
@@ -79,7 +79,10 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
         "1: after enough outcomes the dataset's columns do not tell difficulty. item_response only.",
         _item_response("inputs_explain_nothing"),
     ),
-    "pending_rollouts": ("Rollouts that wait for the update they belong to.", lambda r: float(r.posterior.state.pending.rollouts.sum())),
+    "pending_rollouts": (
+        "Rollouts that wait for the update they belong to.",
+        lambda r: float(r.posterior.state.pending.rollouts.sum()),
+    ),
     "mean_pass_rate": ("Mean of the posterior means over all tasks.", lambda r: r.summary.mean_pass_rate),
     "solved_ratio": ("Share of tasks with posterior mean above 0.9.", lambda r: r.summary.solved),
     "too_hard_ratio": ("Share of tasks with posterior mean below 0.1.", lambda r: r.summary.too_hard),
@@ -136,12 +139,12 @@ def _sum(mean: float, weight: float) -> float:
     return mean * weight if weight else 0.0
 
 
-def _error(figures: Prediction, field: str) -> float:
-    return _sum(getattr(figures, field), figures.outcomes)
+def _error(of: Accuracy, field: str) -> float:
+    return _sum(getattr(of, field), of.outcomes)
 
 
 # Sums of the updates since the run began: help, and the sum. increase() and division make windows of them.
-SUMS: dict[str, tuple[str, Callable[[Accuracy], float]]] = {
+SUMS: dict[str, tuple[str, Callable[[Figures], float]]] = {
     "updates": ("Updates.", lambda a: a.updates),
     "outcomes": ("Outcomes: tasks in the updates.", lambda a: a.outcomes),
     "rollouts": ("Rollouts of the outcomes.", lambda a: a.rollouts),
