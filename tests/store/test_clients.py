@@ -110,7 +110,7 @@ def test_a_connection_in_use_ends_with_its_call_after_the_others_were_given_up(
 def test_the_others_are_given_up_with_a_connection_that_does_not_answer(
     client: RedisClient, shared_valkey: Valkey, retries: list[None]
 ) -> None:
-    """After a timeout no earlier connection is used, so that no call reads the late answer, and nothing is sent again."""
+    """After a timeout no earlier connection is used, so that no call reads a late answer; nothing is sent again."""
     with shared_valkey.client() as admin:
         made = busy(client, admin)
         with pytest.raises(redis.TimeoutError):

@@ -46,7 +46,9 @@ def test_small_chunks_are_refused(store: Store) -> None:
     with store.datasets.upload("guru-math") as upload:
         upload.put(records.columns(0, 1024))
         upload.put(records.columns(1, 1023))
-        with pytest.raises(InvalidField, match=r"^chunk\.size: got 1023, must be at least 1024, except in the last chunk$"):
+        with pytest.raises(
+            InvalidField, match=r"^chunk\.size: got 1023, must be at least 1024, except in the last chunk$"
+        ):
             upload.put(records.columns(2, 2000))
     assert everything(store) == set()
     with store.datasets.upload("guru-math") as upload:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 
 import pytest
 
@@ -46,9 +45,7 @@ def again(
     store: Store, run: storage_pb2.RunRecord, request_id: str, age_ms: int = 0, digest: bytes = b"contents"
 ) -> tuple[int, bool]:
     """Returns the version and whether it is a repeat."""
-    answer = store.history.append(
-        run, records.report(), request_id=request_id, digest=digest, request_age_ms=age_ms
-    )
+    answer = store.history.append(run, records.report(), request_id=request_id, digest=digest, request_age_ms=age_ms)
     return answer.version, answer.repeated
 
 

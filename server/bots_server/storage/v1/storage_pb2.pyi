@@ -4,7 +4,7 @@ isort:skip_file
 The values that the servers keep in Redis. `bots_server/store/keys.py` names the key of each.
 
 Fields are added, never changed. A message that older servers must not use says in `min_reader` the least reader
-version (bots_server.store.codec.READER) that understands it; a server below it answers UNAVAILABLE (SERVER_TOO_OLD)
+version (bots_server.store.reader.READER) that understands it; a server below it answers UNAVAILABLE (SERVER_TOO_OLD)
 for that run or dataset and folds nothing. Whatever changes the result of a fold raises it: a new kind of event, a new
 field of an event, a new hyperparameter that an event or record sets.
 
@@ -525,6 +525,7 @@ class Snapshot(google.protobuf.message.Message):
     STATE_FIELD_NUMBER: builtins.int
     OPEN_FIELD_NUMBER: builtins.int
     RETIRED_FIELD_NUMBER: builtins.int
+    LAST_REPORT_TIME_MS_FIELD_NUMBER: builtins.int
     version: builtins.int
     nonce: builtins.bytes
     """Of the event that made this version; empty at version 0."""
@@ -533,6 +534,8 @@ class Snapshot(google.protobuf.message.Message):
     """"interpolation" or "item_response"."""
     retired: builtins.bytes
     """u32, ascending: the tasks that are retired."""
+    last_report_time_ms: builtins.int
+    """Of the newest report; 0: none."""
     @property
     def hyperparameters(self) -> global___Hyperparameters:
         """All fields of the run's model are present."""
@@ -556,9 +559,10 @@ class Snapshot(google.protobuf.message.Message):
         state: global___State | None = ...,
         open: collections.abc.Iterable[global___OpenUpdate] | None = ...,
         retired: builtins.bytes = ...,
+        last_report_time_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "state", b"state"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "min_reader", b"min_reader", "model", b"model", "nonce", b"nonce", "open", b"open", "retired", b"retired", "state", b"state", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "last_report_time_ms", b"last_report_time_ms", "min_reader", b"min_reader", "model", b"model", "nonce", b"nonce", "open", b"open", "retired", b"retired", "state", b"state", "version", b"version"]) -> None: ...
 
 global___Snapshot = Snapshot
 
@@ -575,13 +579,10 @@ class State(google.protobuf.message.Message):
     COVERAGE_FIELD_NUMBER: builtins.int
     TOTAL_FIELD_NUMBER: builtins.int
     RECENT_FIELD_NUMBER: builtins.int
-    LAST_REPORT_TIME_MS_FIELD_NUMBER: builtins.int
     updates: builtins.int
     total: builtins.bytes
     """f64, in the order of bots_server.core.statistics: since the run began, and recently."""
     recent: builtins.bytes
-    last_report_time_ms: builtins.int
-    """Of the newest report; 0: none."""
     @property
     def interpolation(self) -> global___Interpolation: ...
     @property
@@ -602,10 +603,9 @@ class State(google.protobuf.message.Message):
         coverage: global___Coverage | None = ...,
         total: builtins.bytes = ...,
         recent: builtins.bytes = ...,
-        last_report_time_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["coverage", b"coverage", "interpolation", b"interpolation", "item_response", b"item_response", "learned", b"learned", "pending", b"pending"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["coverage", b"coverage", "interpolation", b"interpolation", "item_response", b"item_response", "last_report_time_ms", b"last_report_time_ms", "learned", b"learned", "pending", b"pending", "recent", b"recent", "total", b"total", "updates", b"updates"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["coverage", b"coverage", "interpolation", b"interpolation", "item_response", b"item_response", "learned", b"learned", "pending", b"pending", "recent", b"recent", "total", b"total", "updates", b"updates"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["learned", b"learned"]) -> typing.Literal["interpolation", "item_response"] | None: ...
 
 global___State = State
@@ -655,30 +655,34 @@ class ItemResponse(google.protobuf.message.Message):
 
     MEAN_FIELD_NUMBER: builtins.int
     COVARIANCE_FIELD_NUMBER: builtins.int
-    GRID_FIELD_NUMBER: builtins.int
+    LOG_LIKELIHOOD_FIELD_NUMBER: builtins.int
     TASKS_FIELD_NUMBER: builtins.int
-    RESIDUAL_FIELD_NUMBER: builtins.int
-    VARIANCE_FIELD_NUMBER: builtins.int
+    RESIDUAL_MEAN_FIELD_NUMBER: builtins.int
+    RESIDUAL_PRECISION_FIELD_NUMBER: builtins.int
+    RESIDUAL_MEMORY_FIELD_NUMBER: builtins.int
     mean: builtins.bytes
     """f64 `[d]` and `[d, d]`: mean and covariance of ability and weights."""
     covariance: builtins.bytes
-    grid: builtins.bytes
+    log_likelihood: builtins.bytes
     """f64: log-likelihoods of the grid of residual variances."""
     tasks: builtins.bytes
-    """Tasks with outcomes of their own: u32 ascending, f64 mean and f64 variance of the residual."""
-    residual: builtins.bytes
-    variance: builtins.bytes
+    """Tasks with outcomes of their own: u32 ascending."""
+    residual_mean: builtins.bytes
+    """f64: what these outcomes say of the residual (mean, precision), and how much of it is kept since."""
+    residual_precision: builtins.bytes
+    residual_memory: builtins.bytes
     def __init__(
         self,
         *,
         mean: builtins.bytes = ...,
         covariance: builtins.bytes = ...,
-        grid: builtins.bytes = ...,
+        log_likelihood: builtins.bytes = ...,
         tasks: builtins.bytes = ...,
-        residual: builtins.bytes = ...,
-        variance: builtins.bytes = ...,
+        residual_mean: builtins.bytes = ...,
+        residual_precision: builtins.bytes = ...,
+        residual_memory: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["covariance", b"covariance", "grid", b"grid", "mean", b"mean", "residual", b"residual", "tasks", b"tasks", "variance", b"variance"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["covariance", b"covariance", "log_likelihood", b"log_likelihood", "mean", b"mean", "residual_mean", b"residual_mean", "residual_memory", b"residual_memory", "residual_precision", b"residual_precision", "tasks", b"tasks"]) -> None: ...
 
 global___ItemResponse = ItemResponse
 
@@ -717,14 +721,10 @@ class OpenUpdate(google.protobuf.message.Message):
 
     SELECTION_ID_FIELD_NUMBER: builtins.int
     OUTCOMES_FIELD_NUMBER: builtins.int
-    POLICY_STEP_FIELD_NUMBER: builtins.int
-    SELECTION_POLICY_STEP_FIELD_NUMBER: builtins.int
-    TIME_MS_FIELD_NUMBER: builtins.int
+    POLICY_LAG_FIELD_NUMBER: builtins.int
     selection_id: builtins.str
-    policy_step: builtins.int
-    selection_policy_step: builtins.int
-    time_ms: builtins.int
-    """Of the newest report."""
+    policy_lag: builtins.int
+    """Policy steps between selection and first report; absent: not known."""
     @property
     def outcomes(self) -> global___Outcomes:
         """Of all reports of the selection so far."""
@@ -734,16 +734,11 @@ class OpenUpdate(google.protobuf.message.Message):
         *,
         selection_id: builtins.str = ...,
         outcomes: global___Outcomes | None = ...,
-        policy_step: builtins.int | None = ...,
-        selection_policy_step: builtins.int | None = ...,
-        time_ms: builtins.int = ...,
+        policy_lag: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "outcomes", b"outcomes", "policy_step", b"policy_step", "selection_policy_step", b"selection_policy_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "outcomes", b"outcomes", "policy_step", b"policy_step", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "time_ms", b"time_ms"]) -> None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_policy_step", b"_policy_step"]) -> typing.Literal["policy_step"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_selection_policy_step", b"_selection_policy_step"]) -> typing.Literal["selection_policy_step"] | None: ...
+    def HasField(self, field_name: typing.Literal["_policy_lag", b"_policy_lag", "outcomes", b"outcomes", "policy_lag", b"policy_lag"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_policy_lag", b"_policy_lag", "outcomes", b"outcomes", "policy_lag", b"policy_lag", "selection_id", b"selection_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_policy_lag", b"_policy_lag"]) -> typing.Literal["policy_lag"] | None: ...
 
 global___OpenUpdate = OpenUpdate
 
