@@ -4,7 +4,8 @@ The branches say what the caller can do:
 
     Failure
     ├── InvalidRequest       correct the call           InvalidField · RequestIdReused
-    ├── NotFound             name something else        DatasetNotFound · RunNotFound · CheckpointNotFound · VersionNotFound
+    ├── NotFound             name something else        DatasetNotFound · RunNotFound · CheckpointNotFound ·
+    │                                                   VersionNotFound
     ├── AlreadyExists        choose another name        DatasetExists · RunExists · CheckpointExists
     ├── FailedPrecondition   read the state again       TooFewEligible · RunReplaced · RequestTooOld · VersionMismatch ·
     │                                                   DatasetHasRuns
@@ -191,7 +192,9 @@ class TooManyCalls(Exhausted):
     retry_seconds = 1.0
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the server serves at most {limit} long calls (WatchRun, GetPosteriors, CreateDataset) at once")
+        super().__init__(
+            f"the server serves at most {limit} long calls (WatchRun, GetPosteriors, CreateDataset) at once"
+        )
 
 
 class StoreFull(Exhausted):
