@@ -210,7 +210,7 @@ class Run(RunHandle):
         return await self.drive(run_operations.load_state_dict(self, state, fork_as=fork_as))
 
     async def watch(self, interval_seconds: float = 1.0) -> AsyncIterator[Summary]:
-        """Yields the summary now and after each change of the version, at most once in `interval_seconds`; it does not end."""
+        """Yields the summary now and after each change of the version, at most once in `interval_seconds`, for ever."""
         shown: tuple[str, int] | None = None
         while True:
             request, timeout = run_operations.watch_request(self, interval_seconds)
