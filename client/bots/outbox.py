@@ -25,7 +25,7 @@ MOST_BYTES = 256 << 20
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 10.0
 
-Kind = Literal["create", "resume", "report"]
+Kind = Literal["create", "resume", "report", "release"]
 LaneKey = tuple[str, str]  # dataset, run
 
 
@@ -33,7 +33,7 @@ LaneKey = tuple[str, str]  # dataset, run
 class Entry:
     """One thing to deliver.
 
-    payload     the request (kinds "create" and "report") or JSON ("resume").
+    payload     the request of the kind or JSON ("resume").
     first_sent  time.monotonic() when it was first sent.
     row         its row in the file; None: not in one.
     """
@@ -165,10 +165,15 @@ class Outbox:
                 backoff = max(backoff * random.uniform(0.5, 1), error.retry_seconds or 0.0)  # noqa: S311
                 lane.due = time.monotonic() + backoff
 
-    def lanes(self) -> list[LaneKey]:
-        """Returns the lanes with entries."""
+    def waits(self, lane: LaneKey) -> bool:
+        """Returns whether a lane has entries."""
         with self._lock:
-            return [key for key, lane in self._lanes.items() if lane.entries]
+            return lane in self._lanes and bool(self._lanes[lane].entries)
+
+    def lanes(self) -> list[LaneKey]:
+        """Returns the lanes with entries that nobody is delivering."""
+        with self._lock:
+            return [key for key, lane in self._lanes.items() if lane.entries and not lane.busy]
 
     def due_in(self, lane: LaneKey) -> float:
         """Returns the seconds until a lane should be delivered."""

@@ -140,11 +140,47 @@ def report_rewards(
     part, policy_step  as in `report`.
     """
     counts = rewards_.counts(rewards, len(batch), low=low, high=high, success=success)
-    empty = np.setdiff1d(np.arange(len(batch)), counts.tasks)
     version = None
     if len(counts.tasks):
-        # The id is of all tasks, so that a repeat in which a late reward came in is refused, not added.
-        version = yield from _report(
+        version = yield from _report_counts(batch, counts, part, policy_step)
+    empty = batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
+    if len(empty) and batch.lease_expire_time is not None:
+        yield from release_batch(empty)
+    return _reported(batch, counts, empty, version)
+
+
+def keep_rewards(batch: BatchData, rewards: Column, *, part: object = "", **mapping: Any) -> RewardsReported:
+    """Does as `report_rewards`, without waiting for the service: the report is delivered in the background."""
+    counts = rewards_.counts(rewards, len(batch), **mapping)
+    session, lane = batch.run.session, batch.run.lane
+    if len(counts.tasks):
+        request = _request(
+            batch.run,
+            batch.tasks[counts.tasks].tolist(),
+            [],
+            counts.successes,
+            counts.rollouts,
+            counts.effective,
+            selection_id=batch.selection_id,
+            request_id=batch.report_id(part),
+        )
+        session.outbox.add(lane, "report", request.SerializeToString())
+    empty = batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
+    if len(empty) and batch.lease_expire_time is not None:
+        request_ = pb.ReleaseSelectionRequest(
+            run=batch.run.ref(), selection_id=batch.selection_id, tasks=empty.tasks.tolist()
+        )
+        session.outbox.add(lane, "release", request_.SerializeToString())
+    session.wake()
+    return _reported(batch, counts, empty, None)
+
+
+def _report_counts(
+    batch: BatchData, counts: rewards_.Counts, part: object, policy_step: int | None
+) -> Steps[int | None]:
+    # The id is of all tasks, so that a repeat in which a late reward came in is refused, not added.
+    return (
+        yield from _report(
             batch.run,
             batch.tasks[counts.tasks].tolist(),
             [],
@@ -156,14 +192,16 @@ def report_rewards(
             selection_policy_step=batch.policy_step if policy_step is not None else None,
             request_id=batch.report_id(part),
         )
-    if len(empty) and batch.lease_expire_time is not None:
-        yield from release_batch(batch[empty])
+    )
+
+
+def _reported(batch: BatchData, counts: rewards_.Counts, empty: BatchData, version: int | None) -> RewardsReported:
     if counts.left_out or len(empty):
         logger.info(
             "run %s/%s: %d rewards are None or NaN, %d tasks have none", *batch.run.lane, counts.left_out, len(empty)
         )
     return RewardsReported(
-        version=version, rollouts=sum(counts.rollouts), left_out=counts.left_out, empty_tasks=batch.tasks[empty]
+        version=version, rollouts=sum(counts.rollouts), left_out=counts.left_out, empty_tasks=empty.tasks
     )
 
 
@@ -174,20 +212,40 @@ def _report(
     successes: list[float],
     rollouts: list[int],
     effective: list[bool],
-    *,
-    selection_id: str,
-    policy_step: int | None,
-    selection_policy_step: int | None,
-    request_id: str,
+    **fields: Any,
 ) -> Steps[int | None]:
     began = time.monotonic()
     if not rows and not ids:
         return None
+    request = _request(run, rows, ids, successes, rollouts, effective, **fields)
+    try:
+        answer = yield from (_send(run, request) if run.session.strict else _send_or_keep(run, request))
+    finally:
+        run.counters.add("report", time.monotonic() - began)
+    if answer is None:
+        return None
+    run.saw(answer.run_uid, answer.version)
+    version: int = answer.version
+    return version
+
+
+def _request(
+    run: RunHandle,
+    rows: list[int],
+    ids: list[str],
+    successes: list[float],
+    rollouts: list[int],
+    effective: list[bool],
+    *,
+    selection_id: str,
+    request_id: str,
+    policy_step: int | None = None,
+    selection_policy_step: int | None = None,
+) -> pb.ReportOutcomesRequest:
     _check(run, rows, ids, policy_step, selection_policy_step)
-    session = run.session
-    request = pb.ReportOutcomesRequest(
+    return pb.ReportOutcomesRequest(
         run=run.ref(),
-        job=session.job,
+        job=run.session.job,
         request_id=request_id,
         selection_id=selection_id,
         policy_step=policy_step,
@@ -198,15 +256,6 @@ def _report(
         rollouts=rollouts,
         effective=effective,
     )
-    try:
-        answer = yield from (_send(run, request) if session.strict else _send_or_keep(run, request))
-    finally:
-        run.counters.add("report", time.monotonic() - began)
-    if answer is None:
-        return None
-    run.saw(answer.run_uid, answer.version)
-    version: int = answer.version
-    return version
 
 
 def _send(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[Any]:
@@ -244,6 +293,9 @@ def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[An
         session.wake()
         raise
     session.outbox.delivered(entry)
+    if session.outbox.waits(run.lane):
+        session.wake()  # reports that came meanwhile
+    session.availability.restored()
     return answer
 
 
