@@ -172,6 +172,12 @@ def rows_or_ids(field: str, tasks: Tasks, has_ids: bool, *, ordered: bool = True
     return [whole(f"{field}[{position}]", entry) for position, entry in enumerate(entries)], []
 
 
+def numbers_or_texts(field: str, tasks: Tasks) -> tuple[list[int], list[str]]:
+    """Returns (whole numbers, texts), one of which is empty: as `rows_or_ids`, while it is not known which they are."""
+    entries = _ordered(field, tasks)
+    return rows_or_ids(field, entries, any(isinstance(entry, str | bytes) for entry in entries))
+
+
 def outcomes(successes: Column, rollouts: Column, tasks: int) -> tuple[list[float], list[int]]:
     """Returns (successes, rollouts) of `tasks` tasks, checked as the service checks them."""
     successes = plain(successes)

@@ -26,7 +26,9 @@ MOST_BYTES = 256 << 20
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 10.0
 
-Kind = Literal["create", "resume", "report", "release"]
+# "unresolved" is a report of which it is not known yet whether its numbers are row numbers or ids.
+Kind = Literal["create", "resume", "report", "unresolved", "release"]
+REPORTS = ("report", "unresolved")
 LaneKey = tuple[str, str]  # dataset, run
 
 
@@ -119,7 +121,7 @@ class Outbox:
         """Returns the number of reports that wait, of one lane or of all."""
         with self._lock:
             lanes = self._lanes.values() if lane is None else filter(None, [self._lanes.get(lane)])
-            return sum(entry.kind == "report" for one in lanes for entry in one.entries)
+            return sum(entry.kind in REPORTS for one in lanes for entry in one.entries)
 
     def counts(self, lane: LaneKey) -> tuple[int, int]:
         """Returns (reports dropped, deliveries repeated) of a lane."""
@@ -216,12 +218,12 @@ class Outbox:
         """Returns the oldest report of each lane that is not being delivered, oldest first."""
         oldest = []
         for lane in self._lanes.values():
-            waiting = (entry for entry in lane.entries if not entry.claimed and entry.kind == "report")
+            waiting = (entry for entry in lane.entries if not entry.claimed and entry.kind in REPORTS)
             oldest += [entry for entry in [next(waiting, None)] if entry is not None]
         return sorted(oldest, key=lambda entry: entry.first_sent)
 
     def _drop(self, entry: Entry, why: object) -> None:
         self._remove(entry)
-        if entry.kind == "report":
+        if entry.kind in REPORTS:
             self._lanes[entry.lane].dropped += 1
         logger.warning("run %s/%s: a %s that waited is dropped: %s", *entry.lane, entry.kind, why)
