@@ -10,10 +10,10 @@ import grpc
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.process import main as program
-from bots_server.telemetry.metrics import Metrics
 from bots_server.process.server import Server
 from bots_server.process.settings import Settings
 from bots_server.store import Store
+from bots_server.telemetry.metrics import Metrics
 
 EMPTY_CALL = "/bots.bench.Bench/Ping"
 

@@ -5,12 +5,12 @@ from time import perf_counter
 from typing import Protocol
 
 import numpy as np
+from bots_server.core.selection import Draw, take
 from numpy.typing import NDArray
 
 import bots
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import Posterior, Report, alpha_beta, fold, gather, start
-from bots_server.core.selection import Draw, take
 from bots_server.core.strata import StrataBuilder
 from bots_server.core.tasks import Tasks, arrange
 from tests.bench.plain import Plain
