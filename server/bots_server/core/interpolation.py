@@ -61,7 +61,7 @@ class InterpolationSummary:
     capability: float | None
 
 
-def start(tasks: Tasks, hyperparameters: Hyperparameters) -> Interpolation:  # noqa: ARG001
+def start(tasks: Tasks, hyperparameters: Hyperparameters) -> Interpolation:
     """Returns the state in which every task is at its prior."""
     return Interpolation(None, tasks.strata.prior_alpha, tasks.strata.prior_beta, NO_DEVIATIONS)
 
@@ -88,7 +88,7 @@ def update(state: Interpolation, tasks: Tasks, hyperparameters: Hyperparameters,
     )
 
 
-def baseline(state: Interpolation, tasks: Tasks) -> tuple[Floats, Floats]:  # noqa: ARG001
+def baseline(state: Interpolation, tasks: Tasks) -> tuple[Floats, Floats]:
     """Returns `[G]` alpha and beta of the tasks without deviation, by stratum."""
     return state.alpha, state.beta
 
@@ -147,7 +147,7 @@ def carry(state: Interpolation, old: Tasks, new: Tasks, row: Ints) -> Interpolat
     return Interpolation(state.capability, alpha, beta, deviations)
 
 
-def summarise(state: Interpolation, tasks: Tasks) -> InterpolationSummary:  # noqa: ARG001
+def summarise(state: Interpolation, tasks: Tasks) -> InterpolationSummary:
     """Returns what a summary has of this model."""
     return InterpolationSummary(state.capability)
 
@@ -159,7 +159,8 @@ def capability(
 
     Over the tasks with references:
 
-        span = mean(s) - mean(w);  kappa_hat = clip((mean(k/n) - mean(w)) / span, -1, 2);  omega = min(1, (span / 0.1)^2)
+        span = mean(s) - mean(w);  omega = min(1, (span / 0.1)^2)
+        kappa_hat = clip((mean(k / n) - mean(w)) / span, -1, 2)
         kappa <- kappa + 0.1 omega (kappa_hat - kappa)
 
     The first kappa_hat with omega = 1 starts it. If no task has references or span = 0, kappa stays.
