@@ -1,5 +1,6 @@
 """The item_response model: equal to its dense form, whatever the columns and the history."""
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -306,3 +307,23 @@ def test_a_missing_reference_counts_as_the_mean_of_its_column() -> None:
     tasks = dataset.arranged()
     logits = tasks.inputs.references[tasks.stratum, 0]
     np.testing.assert_allclose(logits, np.log(4) * np.array([-1, 1, 1, 1 / 3]), rtol=1e-6)
+
+
+def test_reading_all_tasks_takes_no_copy_of_the_features() -> None:
+    """A dataset of 32 features takes below 200 bytes a task, alpha and beta of all tasks at their reading included."""
+    size = 200_000
+    rng = np.random.default_rng(9)
+    features = rng.standard_normal((size, 32)).astype(np.float32)
+    tasks = Dataset(np.empty((size, 0), np.float32), None, features).arranged()
+    state = play(tasks, DEFAULT, [((0, 7), (4.0, 12.0), (16.0, 16.0))])
+    deviating(state, tasks)  # what is allocated once
+    assert tasks.features is not None
+    columns = (tasks.features, tasks.stratum, tasks.members)
+    tracemalloc.start()
+    try:
+        read = deviating(state, tasks)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(read[0]) == size
+    assert (sum(column.nbytes for column in columns) + peak) / size < 200
