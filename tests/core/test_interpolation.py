@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from bots_server.core.evidence import gather
 from bots_server.core.hyperparameters import Hyperparameters
+from bots_server.core.interpolation import alpha_beta as some_alpha_beta
 from bots_server.core.interpolation import (
     capability,
     carry,
@@ -15,7 +16,6 @@ from bots_server.core.interpolation import (
     update,
     without_own,
 )
-from bots_server.core.interpolation import alpha_beta as some_alpha_beta
 from tests.strategies import Columns
 
 NAN = float("nan")

@@ -99,7 +99,7 @@ def deviating(state: Interpolation, tasks: Tasks) -> tuple[Ints, Floats, Floats]
     return (own.tasks, *_on_baseline(state, tasks, own.tasks, own.alpha, own.beta))
 
 
-def alpha_beta(state: Interpolation, tasks: Tasks, which: NDArray[np.integer]) -> tuple[Floats, Floats]:
+def alpha_beta(state: Interpolation, tasks: Tasks, which: Ints) -> tuple[Floats, Floats]:
     """Returns `[n]` alpha and beta of the tasks `which`, in that order."""
     own = state.deviations
     if len(own) == 0:
@@ -108,7 +108,7 @@ def alpha_beta(state: Interpolation, tasks: Tasks, which: NDArray[np.integer]) -
     return _on_baseline(state, tasks, which, own.alpha.take(at) * found, own.beta.take(at) * found)
 
 
-def without_own(state: Interpolation, tasks: Tasks, which: NDArray[np.integer]) -> Floats:
+def without_own(state: Interpolation, tasks: Tasks, which: Ints) -> Floats:
     """Returns `[n]` implicit pass rates, which do not depend on the task's own outcomes; NaN: none."""
     stratum = tasks.stratum.take(which)
     return implicit_pass_rates(state.capability, tasks.weak.take(stratum), tasks.strong.take(stratum))
@@ -212,9 +212,7 @@ def implicit_evidence(capability: float | None, tasks: Tasks, rollouts: float) -
     return rates, failures
 
 
-def _on_baseline(
-    state: Interpolation, tasks: Tasks, which: NDArray[np.integer], alpha: Floats, beta: Floats
-) -> tuple[Floats, Floats]:
+def _on_baseline(state: Interpolation, tasks: Tasks, which: Ints, alpha: Floats, beta: Floats) -> tuple[Floats, Floats]:
     stratum = tasks.stratum.take(which)
     alpha = state.alpha.take(stratum) + alpha
     beta = state.beta.take(stratum) + beta

@@ -9,17 +9,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core import interpolation
+from bots_server.core import interpolation, item_response
 from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.interpolation import Interpolation, InterpolationSummary
+from bots_server.core.item_response import ItemResponse, ItemResponseSummary
 from bots_server.core.tasks import Tasks
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-ModelState = Interpolation
-ModelSummary = InterpolationSummary
+ModelState = Interpolation | ItemResponse
+ModelSummary = InterpolationSummary | ItemResponseSummary
 
 
 class Model(Protocol):
@@ -45,10 +46,10 @@ class Model(Protocol):
     def deviating(self, state: Any, tasks: Tasks) -> tuple[Ints, Floats, Floats]:
         """Returns `[D]` tasks, ascending, whose posterior is not their baseline, and their alpha and beta."""
 
-    def alpha_beta(self, state: Any, tasks: Tasks, which: NDArray[np.integer]) -> tuple[Floats, Floats]:
+    def alpha_beta(self, state: Any, tasks: Tasks, which: Ints) -> tuple[Floats, Floats]:
         """Returns `[n]` alpha and beta of the tasks `which`, in that order."""
 
-    def without_own(self, state: Any, tasks: Tasks, which: NDArray[np.integer]) -> Floats:
+    def without_own(self, state: Any, tasks: Tasks, which: Ints) -> Floats:
         """Returns `[n]` pass rates predicted without the task's own outcomes; NaN: none."""
 
     def carry(self, state: Any, old: Tasks, new: Tasks, row: Ints) -> Any:
@@ -58,4 +59,4 @@ class Model(Protocol):
         """Returns what a summary has of the model."""
 
 
-MODULES: Mapping[str, Model] = {"interpolation": interpolation}
+MODULES: Mapping[str, Model] = {"interpolation": interpolation, "item_response": item_response}

@@ -10,7 +10,7 @@ rollouts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,8 @@ class Posterior:
     last_report_time_ms: int
     open: tuple[OpenUpdate, ...]
     state: State
+    # What `individuals` returned: with features, that costs O(N F). Not a part of the state.
+    memo: list[Factored] = field(init=False, default_factory=list)
 
     @property
     def base(self) -> State:
@@ -145,7 +147,7 @@ def reopened(posterior: Posterior, tasks: Tasks, updates: Iterable[tuple[str, Ev
     return _applied(posterior, tasks, [], opened)
 
 
-def alpha_beta(posterior: Posterior, tasks: Tasks, which: NDArray[np.integer] | None) -> tuple[Floats, Floats]:
+def alpha_beta(posterior: Posterior, tasks: Tasks, which: Ints | None) -> tuple[Floats, Floats]:
     """Returns alpha and beta of the tasks `which`, in that order, or of all N (None); pending outcomes counted in."""
     if which is not None:
         return some_alpha_beta(posterior.state, tasks, posterior.model, which)
@@ -164,8 +166,10 @@ def alpha_beta(posterior: Posterior, tasks: Tasks, which: NDArray[np.integer] | 
 
 
 def individuals(posterior: Posterior, tasks: Tasks) -> Factored:
-    """Returns alpha and beta of all tasks in factored form, pending outcomes counted in."""
-    return factored(posterior.state, tasks, posterior.model)
+    """Returns alpha and beta of all tasks in factored form, pending outcomes counted in; computed once a posterior."""
+    if not posterior.memo:
+        posterior.memo.append(factored(posterior.state, tasks, posterior.model))
+    return posterior.memo[0]
 
 
 def fold(posterior: Posterior, tasks: Tasks, event: Event) -> Posterior:

@@ -83,7 +83,7 @@ def factored(state: State, tasks: Tasks, model: str) -> Factored:
     return Factored(module.BY_CELL, *baseline, own, alpha, beta)
 
 
-def some_alpha_beta(state: State, tasks: Tasks, model: str, which: NDArray[np.integer]) -> tuple[Floats, Floats]:
+def some_alpha_beta(state: State, tasks: Tasks, model: str, which: Ints) -> tuple[Floats, Floats]:
     """Returns alpha and beta of the tasks `which`, in that order, pending outcomes counted in."""
     alpha, beta = MODULES[model].alpha_beta(state.learned, tasks, which)
     if len(state.pending):

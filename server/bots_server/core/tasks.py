@@ -80,6 +80,8 @@ class Tasks:
         if self.tag is not None:
             stratum *= len(self.tags)
             stratum += self.tag.take(which)
+        elif len(self.cell_stratum) == len(self.strata):  # no stratum is empty
+            return stratum
         return self.cell_key.searchsorted(stratum)
 
     @cached_property

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.selection.parts import Parts
+from bots_server.core.draw.parts import Parts
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.selection.eligible import Eligible
-from bots_server.core.selection.pool import Pool
+from bots_server.core.draw.eligible import Eligible
+from bots_server.core.draw.pool import Pool
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,11 +22,11 @@ class Tempered:
     """
 
     def __init__(
-        self, rng: np.random.Generator, eligible: Eligible, target: float, temperature: float, *, greedy: bool
+        self, rng: np.random.Generator, eligible: Eligible, target: Floats, temperature: float, *, greedy: bool
     ) -> None:
-        """With `greedy`, p is the posterior mean in place of a draw."""
+        """`target`: `[E]` of each entity, or `[1]`. With `greedy`, p is the posterior mean in place of a draw."""
         self._alpha, self._beta, self._parts = eligible.alpha, eligible.beta, eligible.parts
-        self._target = target
+        self._target = np.broadcast_to(target, len(eligible.alpha))
         self._temperature = max(temperature, 1e-300)  # what is below has the same order, but overflows
         self._greedy = greedy
         self._left = eligible.total
@@ -34,22 +34,22 @@ class Tempered:
         self._silent = eligible.count()
         self._pool = Pool(self._parts)
 
-    def reveal(self, rng: np.random.Generator, wish: Ints) -> tuple[Ints, Floats]:
-        """Returns entity and draw (NaN with `greedy`) of the next tasks by part, `wish[part]` of each or fewer."""
-        moving = (wish > 0) & (self._left > 0)
-        # As many as are wished for, were all at the target; then four times as far.
+    def reveal(self, rng: np.random.Generator, wanted: Ints) -> tuple[Ints, Floats]:
+        """Returns entity and draw (NaN with `greedy`) of the next tasks by part, `wanted[part]` of each or fewer."""
+        moving = (wanted > 0) & (self._left > 0)
+        # As many as are wanted, were all at the target; then four times as far.
         with np.errstate(divide="ignore", invalid="ignore"):
-            start = wish / self._left
+            start = wanted / self._left
         clock = np.where(self._clock > 0, 4 * self._clock, start)
         clock[(clock > 0.5) & moving] = np.inf
         clock = np.where(moving, np.maximum(clock, self._clock), self._clock)
         self._draw(rng, clock)
-        bound = np.full(len(wish), -np.inf)
+        bound = np.full(len(wanted), -np.inf)
         for part in np.flatnonzero(moving):
             bound[part] = np.log(clock[part])
-            if np.isinf(clock[part]) and wish[part] < self._left[part]:
+            if np.isinf(clock[part]) and wanted[part] < self._left[part]:
                 waiting = self._pool.scores(int(part))
-                bound[part] = np.partition(waiting, wish[part] - 1)[wish[part] - 1]
+                bound[part] = np.partition(waiting, wanted[part] - 1)[wanted[part] - 1]
         entity, p = self._pool.pop(rng, bound)
         self._left = self._left - self._parts.count(entity)
         return entity, np.full(len(p), np.nan) if self._greedy else p
@@ -70,6 +70,6 @@ class Tempered:
             passed, chance = self._parts.each(self._clock, each), self._parts.each(share, each)
             time = passed - np.log1p(-rng.random(len(each)) * chance)
             with np.errstate(divide="ignore"):
-                score[block] = np.log(time) + np.abs(p[block] - self._target) / self._temperature
+                score[block] = np.log(time) + np.abs(p[block] - self._target.take(each)) / self._temperature
         self._pool.add(entity, score, p)
         self._clock = clock

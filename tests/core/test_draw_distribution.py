@@ -2,26 +2,29 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import integrate, stats
 
-from bots_server.core.selection import Draw, draw_quotas, take
-from tests.core.selection_oracle import (
+from bots_server.core.draw import take
+from bots_server.core.draw.quotas import by_weight, divided, filled
+from tests.core.draw_oracle import (
     ERROR,
     World,
     assert_frequencies,
     assert_same,
     assert_same_batches,
     assert_same_numbers,
+    drawn,
     ours,
     plain,
     world,
 )
 
-NEAREST = sys.modules["bots_server.core.selection.nearest"]
+NEAREST = sys.modules["bots_server.core.draw.nearest"]
 
 # Strata of many shapes: flat, peaked, a pole at either end or at both, far from most targets.
 SHAPES = [(1.0, 1.0, 9), (4.0, 3.0, 12), (0.3, 2.0, 8), (2.0, 0.3, 7), (0.4, 0.4, 9), (60.0, 40.0, 10), (2.0, 30.0, 11)]
@@ -123,13 +126,13 @@ def test_everything_eligible_is_selected_in_the_order_of_its_draws() -> None:
 
 
 def deep_batches(
-    where: World, batches: int, length: int, target: float, **choice: float
+    where: World, batches: int, length: int, target: float, **choice: Any
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Returns the candidates of so many selections of one task, going on outward step by step to `length`."""
     rng = np.random.default_rng(11)
     tasks, draws = [], []
     for _ in range(batches):
-        draw = Draw(rng, where.posterior, where.tasks, batch_size=1, target=target, **choice)  # type: ignore[arg-type]
+        draw = drawn(rng, where, batch_size=1, target=target, **choice)
         for spare in (0, 5, 60, length - 1):
             (offer,) = draw.offer(spare)
         tasks.append(offer.tasks)
@@ -155,12 +158,12 @@ def test_ring_after_ring_the_order_is_that_of_the_draws(target: float) -> None:
 @pytest.mark.parametrize(
     "choice", [{"temperature": 0.2}, {"temperature": 0.02}, {"temperature": 9.0}, {"greedy": True}]
 )
-def test_step_after_step_the_order_is_that_of_the_plain_form(choice: dict[str, float]) -> None:
+def test_step_after_step_the_order_is_that_of_the_plain_form(choice: dict[str, Any]) -> None:
     """Selection has exactly the distribution of drawing every task, with every option, however far it goes."""
     where = world([(2.0, 2.0, 150), (6.0, 3.0, 80), (3.0, 3.0, 60)], {1: (0.0, 1.0), 9: (2.0, 2.0)})
     length = 240
     tasks, draws = deep_batches(where, 400, length, 0.5, **choice)
-    b = plain(where, 3000, 2, batch_size=length, target=0.5, **choice)  # type: ignore[arg-type]
+    b = plain(where, 3000, 2, batch_size=length, target=0.5, **choice)
     for rank in (0, 10, 30, 90, 160, length - 1):
         assert_same(where.kind[tasks[:, rank]], where.kind[b.tasks[:, rank]])
         assert_same_numbers(np.abs(draws[:, rank] - 0.5), np.abs(b.draws[:, rank] - 0.5))
@@ -178,7 +181,7 @@ def test_refused_candidates_leave_the_distribution_of_the_free_ones() -> None:
     rng = np.random.default_rng(5)
     tasks, draws = [], []
     for _ in range(700):
-        draw, spare = Draw(rng, where.posterior, where.tasks, batch_size=3, target=0.5), 1
+        draw, spare = drawn(rng, where, batch_size=3), 1
         while True:
             (offer,) = draw.offer(spare)
             left = np.flatnonzero(~np.isin(offer.tasks, leased))
@@ -192,21 +195,23 @@ def test_refused_candidates_leave_the_distribution_of_the_free_ones() -> None:
     assert_same_batches(where, type(b)(np.array(tasks), np.array(draws)), b, 0.5)
 
 
-def test_excluded_cooling_and_untagged_tasks_are_as_if_they_were_not_there() -> None:
-    """Eligible = of the asked tags, not excluded, not evaluated in the last `cooldown` updates."""
+def test_only_eligible_tasks_compete() -> None:
+    """Guarantee 4 for what is eligible: of the asked tags, not excluded, not retired, not resting."""
     deviating = dict.fromkeys(range(0, 90, 6), (3.0, 2.0))
-    where = world([(2.0, 2.0, 50), (5.0, 4.0, 40)], deviating, tags=4, cooldown=3, evaluated=range(0, 90, 12))
-    excluded = np.array([4, 80, 6, 7, 7, 12, 51, 30])
+    resting = {"previous": range(0, 90, 12), "current": [1, 18, 19, 20, 77]}
+    where = world([(2.0, 2.0, 50), (5.0, 4.0, 40)], deviating, tags=4, retired=[2, 36, 50, 20], **resting)
+    excluded = np.array([4, 80, 6, 7, 7, 12, 51, 30, 50])
     tag = np.asarray(where.tasks.tag)
-    fits = np.isin(tag, [1, 3]) & ~where.cooling
+    fits = np.isin(tag, [1, 3]) & (where.rank == 0)
     fits[excluded] = False
+    fits[where.posterior.retired] = False
     a = ours(where, 900, 1, batch_size=4, target=0.5, excluded=excluded, tags=[3, 1])
     assert fits[a.tasks].all()
     b = plain(where, 10_000, 2, eligible=np.flatnonzero(fits), batch_size=4, target=0.5)
     assert_same_batches(where, a, b, 0.5, by_task=True)
 
 
-CHOICES: dict[str, dict[str, float | bool]] = {
+CHOICES: dict[str, dict[str, Any]] = {
     "nearest": {},
     "greedy": {"greedy": True},
     "temperature": {"temperature": 0.1},
@@ -221,7 +226,7 @@ def test_every_option_selects_as_its_plain_form(name: str) -> None:
     """Selection has exactly the distribution of drawing every task, with every option."""
     where = world([(2.0, 2.0, 12), (5.0, 2.0, 9), (3.0, 3.0, 6)], {2: (3.0, 3.0), 11: (0.0, 4.0), 13: (1.0, 1.0)})
     a = ours(where, 1000, 1, batch_size=5, target=0.45, **CHOICES[name])
-    b = plain(where, 15_000, 2, batch_size=5, target=0.45, **CHOICES[name])  # type: ignore[arg-type]
+    b = plain(where, 15_000, 2, batch_size=5, target=0.45, **CHOICES[name])
     for rank in (0, 2, 4):
         assert_same(a.tasks[:, rank], b.tasks[:, rank])
         assert_same_numbers(a.draws[:, rank], b.draws[:, rank])
@@ -237,7 +242,7 @@ def test_each_quota_is_a_selection_of_its_own(name: str) -> None:
     assert (np.sort(tag[a.tasks], 1) == [0, 0, 0, 0, 2]).all()
     for of, columns in ((0, slice(0, 4)), (2, slice(4, 5))):
         fits = np.flatnonzero(tag == of)
-        b = plain(where, 12_000, 2, eligible=fits, batch_size=quotas[of], target=0.45, **CHOICES[name])  # type: ignore[arg-type]
+        b = plain(where, 12_000, 2, eligible=fits, batch_size=quotas[of], target=0.45, **CHOICES[name])
         assert_same(where.kind[a.tasks[:, columns][:, 0]], where.kind[b.tasks[:, 0]])
         assert_same(a.tasks[:, columns][:, -1], b.tasks[:, -1])
 
@@ -287,16 +292,8 @@ def test_uniform_picks_within_quotas_are_of_the_quota(uniform_fraction: float) -
     tag = np.asarray(where.tasks.tag)
     uniform = np.zeros(len(tag), np.int64)
     for _ in range(1200):
-        draw = Draw(
-            rng,
-            where.posterior,
-            where.tasks,
-            batch_size=6,
-            target=0.5,
-            quotas={0: 4, 1: 2},
-            uniform_fraction=uniform_fraction,
-        )
-        tasks, draws = take(draw.offer(0))
+        draw = drawn(rng, where, batch_size=6, quotas={0: 4, 1: 2}, uniform_fraction=uniform_fraction)
+        tasks, draws, _ = take(draw.offer(0))
         assert len(set(tasks.tolist())) == 6
         assert np.bincount(tag[tasks], minlength=3).tolist() == [4, 2, 0]
         uniform[tasks[np.isnan(draws)]] += 1
@@ -325,16 +322,99 @@ def test_greedy_breaks_ties_uniformly_across_strata_and_deviating_tasks() -> Non
     assert (np.sort(whole[:, :402], 1) == np.sort(np.append(pool, single))).all()
 
 
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_lacks_comes_from_those_that_have_rested_longest(name: str) -> None:
+    """Guarantee 4 for the tasks that come back: all eligible tasks, then a selection from the previous half, and from
+    the current one only if that is not enough.
+    """
+    rests = np.random.default_rng(3).permutation(60)
+    resting = {"previous": rests[4:40].tolist(), "current": rests[36:].tolist()}
+    where = world([(2.0, 2.0, 35), (5.0, 2.0, 25)], {2: (3.0, 3.0), 11: (0.0, 4.0), 33: (2.0, 1.0)}, **resting)
+    free, previous, current = (np.flatnonzero(where.rank == rank) for rank in range(3))
+    a = ours(where, 900, 1, batch_size=9, target=0.45, **CHOICES[name])
+    assert (np.sort(a.tasks[:, :4], 1) == free).all()
+    b = plain(where, 15_000, 2, eligible=previous, batch_size=5, target=0.45, **CHOICES[name])
+    for rank in (0, 2, 4):
+        assert_same(a.tasks[:, 4 + rank], b.tasks[:, rank])
+        assert_same_numbers(a.draws[:, 4 + rank], b.draws[:, rank])
+    whole = ours(where, 300, 1, batch_size=40, target=0.45, **CHOICES[name])
+    assert (np.sort(whole.tasks[:, :36], 1) == np.sort(np.concatenate((free, previous)))).all()
+    last = plain(where, 5000, 2, eligible=current, batch_size=4, target=0.45, **CHOICES[name])
+    for rank in (0, 3):
+        assert_same(whole.tasks[:, 36 + rank], last.tasks[:, rank])
+
+
+TARGETS = {0: 0.1, 1: 0.8}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_each_tag_has_the_target_that_is_given_for_it(name: str) -> None:
+    """Tasks compete by the distance from the target of their own tag."""
+    where = world([(2.0, 2.0, 24), (5.0, 2.0, 9), (0.6, 3.0, 9)], {2: (3.0, 3.0), 11: (0.0, 4.0)}, tags=3)
+    target = np.array([TARGETS.get(tag, 0.45) for tag in np.asarray(where.tasks.tag).tolist()])
+    choice = CHOICES[name]
+    a = ours(where, 1200, 1, batch_size=5, target=0.45, targets=TARGETS, **choice)
+    rng, batches = np.random.default_rng(2), 15_000
+    p = rng.beta(where.alpha, where.beta, (batches, len(target)))
+    means = np.broadcast_to(where.alpha / (where.alpha + where.beta), p.shape)
+    score = np.abs((means if choice.get("greedy") else p) - target)
+    if choice.get("temperature"):
+        score = score / choice["temperature"] - rng.gumbel(size=score.shape)
+    order = np.lexsort((rng.random(p.shape), score))[:, :5]
+    for rank in (0, 2, 4):
+        assert_same(a.tasks[:, rank], order[:, rank])
+        if not choice.get("greedy"):
+            assert_same_numbers(a.draws[:, rank], np.take_along_axis(p, order, 1)[:, rank])
+
+
+def test_a_draw_with_targets_goes_on_to_the_last_task() -> None:
+    """Candidates come by the distance from the target of their tag until none is left."""
+    where = world([(2.0, 2.0, 300), (0.4, 3.0, 200)], {1: (2.0, 2.0)}, tags=3)
+    target = np.array([TARGETS.get(tag, 0.5) for tag in np.asarray(where.tasks.tag).tolist()])
+    rng = np.random.default_rng(5)
+    for quotas in (None, {0: 3, 1: 4, 2: 3}):
+        draw = drawn(rng, where, targets=TARGETS, batch_size=10, quotas=quotas)
+        for spare in (0, 20, 490):
+            offers = draw.offer(spare)
+        assert sorted(np.concatenate([offer.tasks for offer in offers]).tolist()) == list(range(500))
+        for offer in offers:
+            assert offer.exhausted
+            assert (np.diff(np.abs(offer.draws - target[offer.tasks])) >= -1e-12).all()
+
+
 def test_quotas_are_drawn_from_the_multinomial_distribution() -> None:
-    """The quotas are drawn: Multinomial(batch_size, weights / sum of weights)."""
+    """The quotas are drawn: Multinomial(batch_size, weights / sum of weights), over the tags with eligible tasks."""
     rng = np.random.default_rng(3)
-    drawn = [draw_quotas(rng, 3, {7: 1e308, 2: 0.5e308, 4: 1.5e308}) for _ in range(6000)]
-    assert all(sum(quotas.values()) == 3 and min(quotas.values()) >= 1 for quotas in drawn)
+    weights = np.array([0.5e308, 1.5e308, 1e308, 1e308, 0.0])
+    eligible = np.array([9, 9, 9, 0, 9])
+    quotas = np.array([by_weight(rng, 3, weights, eligible, eligible) for _ in range(6000)])
+    assert (quotas.sum(1) == 3).all()
+    assert (quotas[:, 3:] == 0).all()
     outcomes = [(i, j, 3 - i - j) for i in range(4) for j in range(4 - i)]
-    counts = [
-        sum(quotas == {t: n for t, n in zip((2, 4, 7), o, strict=True) if n} for quotas in drawn) for o in outcomes
-    ]
+    counts = [int(np.count_nonzero((quotas[:, :3] == outcome).all(1))) for outcome in outcomes]
     assert_frequencies(counts, [stats.multinomial.pmf(o, 3, [1 / 6, 1 / 2, 1 / 3]) for o in outcomes])
+
+
+def test_a_drawn_quota_has_at_most_the_tasks_of_its_tag() -> None:
+    """What is drawn above them is drawn again; resting tasks count if all others do not do; the rest is reported."""
+    rng = np.random.default_rng(3)
+    weights = np.array([100.0, 1.0, 1.0])
+    for _ in range(50):
+        assert divided(rng, 12, weights, np.array([2, 5, 5])).tolist() == [2, 5, 5]
+        quotas = by_weight(rng, 20, weights, np.array([2, 5, 5]), np.array([10, 5, 5]))
+        assert quotas.tolist() == [10, 5, 5]
+        assert by_weight(rng, 30, weights, np.array([2, 5, 5]), np.array([10, 5, 5])).sum() == 30
+
+
+def test_what_a_quota_lacks_is_filled_from_the_other_tags() -> None:
+    """With `fill` the shortfall goes to the tags that have eligible tasks left, and never beyond what they have."""
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        some = filled(rng, np.array([10, 6, 4]), np.array([3, 100, 100]))
+        assert (some[0], some.sum()) == (3, 20)
+        assert (some[1:] >= [6, 4]).all()
+        assert filled(rng, np.array([10, 6, 4]), np.array([3, 8, 5])).tolist() == [7, 8, 5]
+        assert filled(rng, np.array([1, 1]), np.array([5, 5])).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("select", [ours, plain])

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.selection.eligible import Eligible
+from bots_server.core.draw.eligible import Eligible
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -23,12 +23,12 @@ class Ties:
         self._level = np.zeros(len(eligible.alpha)) if level is None else level
         self._left = eligible.count()
 
-    def reveal(self, rng: np.random.Generator, wish: Ints) -> tuple[Ints, Floats]:
-        """Returns entity and draw (NaN: none decided) of the next tasks by part, about `wish[part]` of each."""
-        near = (self._left > 0) & self._parts.each(wish > 0, np.arange(len(self._left)))
-        if len(wish) == 1 and 0 < wish[0] < np.count_nonzero(near):
+    def reveal(self, rng: np.random.Generator, wanted: Ints) -> tuple[Ints, Floats]:
+        """Returns entity and draw (NaN: none decided) of the next tasks by part, about `wanted[part]` of each."""
+        near = (self._left > 0) & self._parts.each(wanted > 0, np.arange(len(self._left)))
+        if len(wanted) == 1 and 0 < wanted[0] < np.count_nonzero(near):
             # Cheaper than to sort all: each entity has a task at least.
-            near &= self._level <= np.partition(self._level[near], wish[0] - 1)[wish[0] - 1]
+            near &= self._level <= np.partition(self._level[near], wanted[0] - 1)[wanted[0] - 1]
         entity = np.flatnonzero(near)
         entity = entity.take(np.lexsort((self._level.take(entity), self._parts.sort_key(entity))))
         level, part, left = self._level.take(entity), self._parts.sort_key(entity), self._left.take(entity)
@@ -40,7 +40,7 @@ class Ties:
         size = np.bincount(tied, left).astype(np.int64) if len(entity) else np.empty(0, np.int64)
         before = np.cumsum(size) - size
         before -= before.take(tied_part.searchsorted(tied_part))
-        share = np.clip((wish.take(tied_part) - before) / size, 0.0, 1.0)
+        share = np.clip((wanted.take(tied_part) - before) / size, 0.0, 1.0)
         share[share > 0.5] = 1.0
         revealed = rng.binomial(left, share.take(tied))
         self._left[entity] -= revealed

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from bots_server.core.coverage import restored
+from bots_server.core.deviations import Deviations
+from bots_server.core.draw import Draw, Rule, take
 from bots_server.core.hyperparameters import Hyperparameters
-from bots_server.core.posterior import Deviations, Posterior, alpha_beta, individuals, start
-from bots_server.core.selection import Draw, take
+from bots_server.core.interpolation import Interpolation
+from bots_server.core.posterior import Posterior, alpha_beta, individuals, start
 from bots_server.core.strata import Strata
+from bots_server.core.task_set import NO_TASKS, with_tasks
 from bots_server.core.tasks import Tasks, arrange
 
 Floats = NDArray[np.float64]
@@ -19,15 +24,13 @@ Ints = NDArray[np.int64]
 # Probability that a statistical test fails where nothing is wrong.
 ERROR = 1e-9
 
-UPDATES = 100
-
 
 @dataclass(frozen=True)
 class World:
     """Tasks with their posterior, and the same as plain columns.
 
     alpha, beta: `[N]`
-    cooling:     `[N]`
+    rank:        `[N]` 0: does not rest; 1: rests and comes back first; 2: rests
     kind:        `[N]` the stratum of a task; of the i-th deviating task: number of strata + i
     """
 
@@ -35,7 +38,7 @@ class World:
     posterior: Posterior
     alpha: Floats
     beta: Floats
-    cooling: NDArray[np.bool_]
+    rank: NDArray[np.int8]
     kind: Ints
 
 
@@ -44,38 +47,54 @@ def world(
     deviating: Mapping[int, tuple[float, float]] | None = None,
     *,
     tags: int = 0,
-    cooldown: int = 0,
-    evaluated: Sequence[int] = (),
+    previous: Sequence[int] = (),
+    current: Sequence[int] = (),
+    retired: Sequence[int] = (),
 ) -> World:
     """Returns tasks of strata (alpha, beta, size) in a shuffled order, some deviating by (alpha, beta).
 
-    With `tags`, each task has one of so many, at random. The deviating tasks of `evaluated` were in the last update.
+    With `tags`, each task has one of as many, at random. The tasks of `current` and of `previous` rest.
     """
     order = np.random.default_rng(7)
     stratum = order.permutation(np.repeat(np.arange(len(strata)), [size for _, _, size in strata]))
     tag = order.integers(0, tags, len(stratum)) if tags else None
-    none = np.full(len(strata), np.nan, np.float32)
     prior = np.full(len(strata), 1e-9)
-    tasks = arrange(Strata(none, none, prior, prior), stratum, tag, [f"tag {k}" for k in range(tags)])
+    none = np.empty((len(strata), 0), np.float32)
+    tasks = arrange(Strata(none, prior, prior), stratum, tag, [f"tag {k}" for k in range(tags)])
     own = sorted((deviating or {}).items())
-    posterior = replace(
-        start(tasks, Hyperparameters(cooldown=cooldown)),
-        updates=UPDATES,
-        baseline_alpha=np.array([alpha for alpha, _, _ in strata], np.float64),
-        baseline_beta=np.array([beta for _, beta, _ in strata], np.float64),
-        deviations=Deviations(
-            np.array([task for task, _ in own], np.int64),
-            np.array([alpha for _, (alpha, _) in own], np.float64),
-            np.array([beta for _, (_, beta) in own], np.float64),
-            np.array([UPDATES if task in evaluated else 0 for task, _ in own], np.int64),
-        ),
+    deviations = Deviations(
+        np.array([task for task, _ in own], np.int64),
+        np.array([alpha for _, (alpha, _) in own], np.float64),
+        np.array([beta for _, (_, beta) in own], np.float64),
     )
+    alpha, beta = (np.array([row[column] for row in strata], np.float64) for column in (0, 1))
+    first = start(tasks, Hyperparameters(rest=1.0), "interpolation")
+    sets = [with_tasks(NO_TASKS, np.unique(np.array(held, np.int64)), len(tasks)) for held in (current, previous)]
+    coverage = restored(tasks, 0, 0, NO_TASKS, *sets)
+    state = replace(first.state, learned=Interpolation(None, alpha, beta, deviations), coverage=coverage)
+    posterior = replace(first, state=state, retired=np.unique(np.array(retired, np.int64)))
     alpha, beta = alpha_beta(posterior, tasks, None)
-    cooling, kind = np.zeros(len(tasks), np.bool_), tasks.stratum.astype(np.int64)
-    deviates = individuals(posterior, tasks)
-    cooling[deviates.tasks] = deviates.cooling
-    kind[deviates.tasks] = len(strata) + np.arange(len(own))
-    return World(tasks, posterior, alpha, beta, cooling, kind)
+    kind = tasks.stratum.astype(np.int64)
+    kind[individuals(posterior, tasks).tasks] = len(strata) + np.arange(len(own))
+    return World(tasks, posterior, alpha, beta, coverage.rank(np.arange(len(tasks))), kind)
+
+
+def drawn(
+    rng: np.random.Generator,
+    where: World,
+    *,
+    target: float = 0.5,
+    targets: Mapping[int, float] | None = None,
+    greedy: bool = False,
+    temperature: float = 0.0,
+    uniform_fraction: float = 0.0,
+    **asked: Any,
+) -> Draw:
+    """Returns one selection, from a rule and from what is asked."""
+    rule = Rule(
+        target=target, targets=targets, greedy=greedy, temperature=temperature, uniform_fraction=uniform_fraction
+    )
+    return Draw(rng, where.posterior, where.tasks, rule, **asked)
 
 
 @dataclass(frozen=True)
@@ -86,11 +105,11 @@ class Batches:
     draws: Floats
 
 
-def ours(where: World, batches: int, seed: int, **choice: object) -> Batches:
+def ours(where: World, batches: int, seed: int, **choice: Any) -> Batches:
     """Returns batches of the selection under test."""
     rng = np.random.default_rng(seed)
-    pairs = [take(Draw(rng, where.posterior, where.tasks, **choice).offer(0)) for _ in range(batches)]  # type: ignore[arg-type]
-    return Batches(np.array([tasks for tasks, _ in pairs]), np.array([draws for _, draws in pairs]))
+    taken = [take(drawn(rng, where, **choice).offer(0)) for _ in range(batches)]
+    return Batches(np.array([tasks for tasks, _, _ in taken]), np.array([draws for _, draws, _ in taken]))
 
 
 def plain(

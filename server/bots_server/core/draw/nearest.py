@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.selection.eligible import Eligible
-from bots_server.core.selection.envelope import Envelope, density, envelope, log_norm_bound, propose
-from bots_server.core.selection.pool import Pool
+from bots_server.core.draw.envelope import Envelope, density, envelope, log_norm_bound, propose
+from bots_server.core.draw.parts import Parts
+from bots_server.core.draw.pool import Pool
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,7 +22,7 @@ _BLOCK = 2**13
 # The distance in which draws are counted to see how many there are near the target.
 _NEAR = 0.1
 
-# A ring is good where so many tasks are expected in it, for each that is wished for. More is waste, less calls for
+# A ring is good where so many tasks are expected in it, for each that is wanted. More is waste, less calls for
 # another ring.
 _LEAST, _MOST = 0.6, 4
 
@@ -39,21 +39,32 @@ class Nearest:
     A radius depends on the posterior and on what was drawn before, never on what is drawn beyond it.
     """
 
-    def __init__(self, rng: np.random.Generator, eligible: Eligible, target: float, wish: Ints) -> None:
-        """`wish`: `[P]` how many tasks of each part will be wanted, about; it decides what is drawn at once."""
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        alpha: Floats,
+        beta: Floats,
+        count: Ints,
+        parts: Parts,
+        target: float,
+        wanted: Ints,
+    ) -> None:
+        """Draws at once what is cheaper to draw than to count.
+
+        alpha, beta, count: `[E]` of the entities, `count` their numbers of tasks
+        wanted:             `[P]` about how many tasks of each part will be revealed; it decides what is drawn at once
+        """
         # Near 1 floats are coarse: seen from the other end the same distances are exact.
         self._mirrored = target > 0.5
         self._target = 1 - target if self._mirrored else target
-        alpha, beta = eligible.alpha, eligible.beta
         self._alpha, self._beta = (beta, alpha) if self._mirrored else (alpha, beta)
-        self._parts = eligible.parts
+        self._parts = parts
         self._outermost = 1 - self._target
-        self._radius = np.full(len(wish), -1.0)  # of what had its turn
-        self._left = eligible.total
-        self._popped = np.zeros(len(wish), np.int64)
+        self._radius = np.full(len(wanted), -1.0)  # of what had its turn
+        self._left = parts.sum(np.arange(len(count)), count.astype(np.float64)).astype(np.int64)
+        self._popped = np.zeros(len(wanted), np.int64)
 
-        count = eligible.count()
-        caught = self._parts.each(wish / np.maximum(self._left, 1), np.arange(len(count)))
+        caught = self._parts.each(wanted / np.maximum(self._left, 1), np.arange(len(count)))
         saved = count * (_OWN_COST - _CAUGHT_COST * caught)
         large = saved > _RANGE_COST
         if min(alpha.min(initial=1.0), beta.min(initial=1.0)) < 1:
@@ -65,25 +76,25 @@ class Nearest:
         self._counted = np.flatnonzero(large)
         self._outside = count.take(self._counted)  # tasks not drawn yet
         self._silent = self._outside.copy()  # tasks that have not proposed yet
-        self._open = np.ones(len(self._counted), np.bool_)  # not all drawn
+        self._counting = np.ones(len(self._counted), np.bool_)  # not all drawn
         self._spent = np.zeros(len(self._counted))  # q1 + q2 + ...
         self._log_norm = np.empty(len(self._counted))
         for block in _blocks(len(self._counted)):
             entity = self._counted[block]
             self._log_norm[block] = log_norm_bound(self._alpha.take(entity), self._beta.take(entity))
 
-    def reveal(self, rng: np.random.Generator, wish: Ints) -> tuple[Ints, Floats]:
-        """Returns entity and draw of the next tasks by part, about `wish[part]` of each, fewer or more by chance."""
-        moving = (wish > 0) & (self._left > 0)
-        outer = np.where(moving, self._first_guess(wish), self._radius)
+    def reveal(self, rng: np.random.Generator, wanted: Ints) -> tuple[Ints, Floats]:
+        """Returns entity and draw of the next tasks by part, about `wanted[part]` of each, fewer or more by chance."""
+        moving = (wanted > 0) & (self._left > 0)
+        outer = np.where(moving, self._first_guess(wanted), self._radius)
         ring = self._ring(outer)
         expected = self._pool.waiting(np.where(moving, outer, -np.inf)) + self._parts.sum(
             self._counted.take(ring.range), ring.expected
         )
-        off = moving & ((expected > _MOST * wish) | ((expected < _LEAST * wish) & (outer < self._outermost)))
+        off = moving & ((expected > _MOST * wanted) | ((expected < _LEAST * wanted) & (outer < self._outermost)))
         if off.any():
             for part in np.flatnonzero(off):
-                outer[part] = self._search(int(part), outer[part], int(wish[part]))
+                outer[part] = self._search(int(part), outer[part], int(wanted[part]))
             ring = self._ring(outer)
         self._catch(rng, ring)
         entity, offset = self._pool.pop(rng, np.where(moving, outer, -np.inf))
@@ -94,27 +105,31 @@ class Nearest:
         p = np.clip(self._target + offset, 0.0, 1.0)
         return entity, 1 - p if self._mirrored else p
 
-    def _first_guess(self, wish: Ints) -> Floats:
-        """Returns `[P]` radii that would hold `wish[part]` more tasks, were the density the same everywhere."""
+    def reached(self) -> Floats:
+        """Returns `[P]` the distance up to which every draw of each part is revealed; infinite if no task is left."""
+        return np.where(self._left > 0, self._radius, np.inf)
+
+    def _first_guess(self, wanted: Ints) -> Floats:
+        """Returns `[P]` radii that would hold `wanted[part]` more tasks, were the density the same everywhere."""
         counted = self._counted
         if self._popped.any():
             radius = np.maximum(self._radius, 0.0)
-            guess = radius + radius * (wish / np.maximum(self._popped, 1))
+            guess = radius + radius * (wanted / np.maximum(self._popped, 1))
         else:
-            at_target = np.zeros(len(wish))
+            at_target = np.zeros(len(wanted))
             for block in _blocks(len(counted)):
                 entity = counted[block]
                 alpha, beta = self._alpha.take(entity), self._beta.take(entity)
                 densities = density(self._target, alpha, beta, self._log_norm[block])
                 at_target += self._parts.sum(entity, self._silent[block] * densities)
             with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-                drawn = self._pool.waiting(np.full(len(wish), _NEAR)) / (min(_NEAR, self._target) + _NEAR)
-                width = wish / (at_target + drawn)
+                drawn = self._pool.waiting(np.full(len(wanted), _NEAR)) / (min(_NEAR, self._target) + _NEAR)
+                width = wanted / (at_target + drawn)
             guess = np.where(width <= 2 * self._target, width / 2, width - self._target)
-        useless = ~(guess > np.maximum(self._radius, 0.0)) | (guess > self._outermost) | (wish >= self._left)
+        useless = ~(guess > np.maximum(self._radius, 0.0)) | (guess > self._outermost) | (wanted >= self._left)
         return np.where(useless, self._outermost, guess)
 
-    def _search(self, part: int, guess: float, wish: int) -> float:
+    def _search(self, part: int, guess: float, wanted: int) -> float:
         """Returns the radius of a good ring for one part."""
         waiting = self._pool.scores(part)
         counted = self._parts.within(self._counted, part)
@@ -127,7 +142,7 @@ class Nearest:
 
         # Secant steps for log(expected) as a function of the logarithm of the ring's width, between bounds: expected is
         # too small at `below` and too large at `above`. Near enough is good: a poor radius costs time, nothing else.
-        aim, widest = np.log(2.0 * wish), float(np.log(self._outermost - inner))
+        aim, widest = np.log(2.0 * wanted), float(np.log(self._outermost - inner))
 
         def radius(at: float) -> float:
             return self._outermost if at >= widest else inner + float(np.exp(at))
@@ -136,7 +151,7 @@ class Nearest:
         at, leap = min(float(np.log(guess - inner)), widest), 1.0
         for _ in range(100):
             found = expected(radius(at))
-            if _LEAST * wish <= found <= _MOST * wish:
+            if _LEAST * wanted <= found <= _MOST * wanted:
                 break
             excess = float(np.log(max(found, 1e-300)) - aim)
             below, above = (below, (at, excess)) if excess > 0 else ((at, excess), above)
@@ -153,7 +168,7 @@ class Nearest:
 
     def _ring(self, outer: Floats, among: NDArray[np.bool_] | None = None) -> "_Ring":
         """Returns the ring between the radius and `outer[part]`, for the parts where it has a width."""
-        chosen = self._open & self._parts.each(outer > self._radius, self._counted)
+        chosen = self._counting & self._parts.each(outer > self._radius, self._counted)
         ranges = np.flatnonzero(chosen if among is None else chosen & among)
         entity = self._counted.take(ranges)
         inner = np.broadcast_to(self._parts.each(np.maximum(self._radius, 0.0), entity), len(ranges))
@@ -204,7 +219,7 @@ class Nearest:
             # No more tasks than twice the proposals that they would have made in all the rings.
             rest = ring.range[loose]
             self._draw(rng, self._counted.take(rest), self._outside.take(rest), ring.inner[loose])
-            self._open[rest] = False
+            self._counting[rest] = False
 
     def _draw(self, rng: np.random.Generator, entity: Ints, count: Ints, beyond: Floats | None = None) -> None:
         """Puts `count` draws of each entity into the pool, all with a distance above `beyond`."""

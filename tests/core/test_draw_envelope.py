@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from bots_server.core.selection.envelope import Envelope, density, envelope, log_norm_bound, propose
-from tests.core.selection_oracle import ERROR
+from bots_server.core.draw.envelope import Envelope, density, envelope, log_norm_bound, propose
+from tests.core.draw_oracle import ERROR
 
 PARAMETERS = [0.1, 0.5, 1.0, 1.3, 4.0, 200.0, 1e6]
 
