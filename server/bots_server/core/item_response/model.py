@@ -150,15 +150,17 @@ def baseline(state: ItemResponse, tasks: Tasks) -> tuple[Floats, Floats]:
 
 def deviating(state: ItemResponse, tasks: Tasks) -> tuple[Ints, Floats, Floats]:
     """Returns the tasks, ascending, that have no baseline or differ from it, and their `[D]` alpha and `[D]` beta."""
-    own = state.residuals
+    own, spread = state.residuals, state.spread
+    own_variance = 1 / (1 / spread + own.precision)
     if tasks.features is None:
-        return (own.tasks, *alpha_beta(state, tasks, own.tasks))
+        rows = rows_of(tasks, own.tasks)
+        mean, variance = columns.project(tasks.inputs, rows, state.mean, state.covariance)
+        return (own.tasks, *matching_beta(mean + own.mean, variance + own_variance))
     every = Rows(tasks.stratum, tasks.tag, tasks.features)
     mean, variance = columns.project(tasks.inputs, every, state.mean, state.covariance)
-    spread = state.spread
     mean[own.tasks] += own.mean
     variance += spread
-    variance[own.tasks] += 1 / (1 / spread + own.precision) - spread
+    variance[own.tasks] += own_variance - spread
     return (np.arange(len(tasks)), *matching_beta(mean, variance))
 
 
@@ -199,17 +201,22 @@ def residuals_of(residuals: Residuals, which: Ints) -> tuple[Floats, Floats, Flo
 
 def _replaced(before: Residuals, evaluated: Ints, mean: Floats, precision: Floats) -> Residuals:
     """Returns the residuals with those of the evaluated tasks, ascending, in place of what there was."""
-    tasks = np.union1d(before.tasks, evaluated)
-    old, new = tasks.searchsorted(before.tasks), tasks.searchsorted(evaluated)
+    at = before.tasks.searchsorted(evaluated)
+    again = np.zeros(len(evaluated), np.bool_)
+    inside = at < len(before)
+    again[inside] = before.tasks[at[inside]] == evaluated[inside]
+    new = ~again
 
-    def column(of_old: Floats, of_new: Floats) -> Floats:
-        values = np.empty(len(tasks))
-        values[old] = of_old
-        values[new] = of_new
-        return values
+    def column(values: Floats, given: Floats) -> Floats:
+        values = values.copy()
+        values[at[again]] = given[again]
+        return np.insert(values, at[new], given[new])
 
     return Residuals(
-        tasks, column(before.mean, mean), column(before.precision, precision), column(before.memory, np.ones(len(new)))
+        tasks=np.insert(before.tasks, at[new], evaluated[new]),
+        mean=column(before.mean, mean),
+        precision=column(before.precision, precision),
+        memory=column(before.memory, np.ones(len(evaluated))),
     )
 
 
