@@ -10,7 +10,7 @@ from scipy import stats
 
 from bots_server.core.coverage import restored
 from bots_server.core.deviations import Deviations
-from bots_server.core.draw import Draw, Rule, take
+from bots_server.core.draw import Draw, take
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.interpolation import Interpolation
 from bots_server.core.posterior import Posterior, alpha_beta, individuals, start
@@ -79,22 +79,9 @@ def world(
     return World(tasks, posterior, alpha, beta, coverage.rank(np.arange(len(tasks))), kind)
 
 
-def drawn(
-    rng: np.random.Generator,
-    where: World,
-    *,
-    target: float = 0.5,
-    targets: Mapping[int, float] | None = None,
-    greedy: bool = False,
-    temperature: float = 0.0,
-    uniform_fraction: float = 0.0,
-    **asked: Any,
-) -> Draw:
-    """Returns one selection, from a rule and from what is asked."""
-    rule = Rule(
-        target=target, targets=targets, greedy=greedy, temperature=temperature, uniform_fraction=uniform_fraction
-    )
-    return Draw(rng, where.posterior, where.tasks, rule, **asked)
+def drawn(rng: np.random.Generator, where: World, *, target: float = 0.5, **asked: Any) -> Draw:
+    """Returns one selection."""
+    return Draw(rng, where.posterior, where.tasks, target=target, **asked)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import integrate, stats
 
 from bots_server.core.draw import take
-from bots_server.core.draw.quotas import by_weight, divided, filled
+from bots_server.core.draw.quotas import by_weight, divided
 from tests.core.draw_oracle import (
     ERROR,
     World,
@@ -353,7 +353,7 @@ def test_each_tag_has_the_target_that_is_given_for_it(name: str) -> None:
     where = world([(2.0, 2.0, 24), (5.0, 2.0, 9), (0.6, 3.0, 9)], {2: (3.0, 3.0), 11: (0.0, 4.0)}, tags=3)
     target = np.array([TARGETS.get(tag, 0.45) for tag in np.asarray(where.tasks.tag).tolist()])
     choice = CHOICES[name]
-    a = ours(where, 1200, 1, batch_size=5, target=0.45, targets=TARGETS, **choice)
+    a = ours(where, 1200, 1, batch_size=5, target=0.45, tag_targets=TARGETS, **choice)
     rng, batches = np.random.default_rng(2), 15_000
     p = rng.beta(where.alpha, where.beta, (batches, len(target)))
     means = np.broadcast_to(where.alpha / (where.alpha + where.beta), p.shape)
@@ -373,7 +373,7 @@ def test_a_draw_with_targets_goes_on_to_the_last_task() -> None:
     target = np.array([TARGETS.get(tag, 0.5) for tag in np.asarray(where.tasks.tag).tolist()])
     rng = np.random.default_rng(5)
     for quotas in (None, {0: 3, 1: 4, 2: 3}):
-        draw = drawn(rng, where, targets=TARGETS, batch_size=10, quotas=quotas)
+        draw = drawn(rng, where, tag_targets=TARGETS, batch_size=10, quotas=quotas)
         for spare in (0, 20, 490):
             offers = draw.offer(spare)
         assert sorted(np.concatenate([offer.tasks for offer in offers]).tolist()) == list(range(500))
@@ -406,15 +406,39 @@ def test_a_drawn_quota_has_at_most_the_tasks_of_its_tag() -> None:
         assert by_weight(rng, 30, weights, np.array([2, 5, 5]), np.array([10, 5, 5])).sum() == 30
 
 
-def test_what_a_quota_lacks_is_filled_from_the_other_tags() -> None:
-    """With `fill` the shortfall goes to the tags that have eligible tasks left, and never beyond what they have."""
-    rng = np.random.default_rng(3)
-    for _ in range(50):
-        some = filled(rng, np.array([10, 6, 4]), np.array([3, 100, 100]))
-        assert (some[0], some.sum()) == (3, 20)
-        assert (some[1:] >= [6, 4]).all()
-        assert filled(rng, np.array([10, 6, 4]), np.array([3, 8, 5])).tolist() == [7, 8, 5]
-        assert filled(rng, np.array([1, 1]), np.array([5, 5])).tolist() == [1, 1]
+@pytest.mark.parametrize("name", CHOICES)
+def test_what_a_quota_lacks_is_selected_from_all_asked_tags(name: str) -> None:
+    """With `fill` a quota takes its own eligible tasks, then the nearest of all asked tags; the others lose nothing."""
+    where = world([(2.0, 2.0, 40), (5.0, 2.0, 25)], {2: (3.0, 3.0), 11: (0.0, 4.0)}, tags=3)
+    tag = np.asarray(where.tasks.tag)
+    first = np.flatnonzero(tag == 0)
+    excluded, kept = first[2:], first[:2]
+    a = ours(
+        where, 900, 1, batch_size=8, target=0.45, quotas={0: 5, 1: 3}, fill=True, excluded=excluded, **CHOICES[name]
+    )
+    assert (np.sort(a.tasks[:, :2], 1) == kept).all()
+    assert (tag[a.tasks[:, 2:]] == 1).all()
+    assert all(len(set(batch)) == 8 for batch in a.tasks.tolist())
+    b = plain(where, 15_000, 2, eligible=np.flatnonzero(tag == 1), batch_size=3, target=0.45, **CHOICES[name])
+    for rank in range(3):
+        assert_same(a.tasks[:, 2 + rank], b.tasks[:, rank])
+
+
+def test_a_filled_quota_takes_from_the_others_before_what_rests() -> None:
+    """Resting tasks come back only if no asked tag has an eligible one left; then no part is short."""
+    where = world([(2.0, 2.0, 40)], tags=2, current=range(0, 40, 3))
+    tag, rests = np.asarray(where.tasks.tag), where.rank > 0
+    eligible = [np.flatnonzero((tag == of) & ~rests) for of in (0, 1)]
+    quotas = {0: len(eligible[0]) + 2, 1: len(eligible[1]) - 1}
+    draw = drawn(np.random.default_rng(1), where, batch_size=sum(quotas.values()), quotas=quotas, fill=True)
+    tasks, _, resting = take(draw.offer(0))
+    assert (len(set(tasks.tolist())), resting) == (sum(quotas.values()), 1)
+    assert set(np.concatenate(eligible).tolist()) < set(tasks.tolist())
+    quotas = {0: 39, 1: 1}
+    draw = drawn(np.random.default_rng(1), where, batch_size=40, quotas=quotas, fill=True)
+    assert draw.short() == []
+    assert sorted(take(draw.offer(40))[0].tolist()) == list(range(40))
+    assert all(offer.exhausted for offer in draw.offer(40))
 
 
 @pytest.mark.parametrize("select", [ours, plain])

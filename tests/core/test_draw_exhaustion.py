@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bots_server.core.draw import Draw, Rule
+from bots_server.core.draw import Draw
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import start
 from bots_server.core.strata import Strata
@@ -20,7 +20,7 @@ def test_strata_of_few_tasks_are_offered_to_the_last_task() -> None:
     tasks = arrange(shapes, np.repeat(np.arange(strata, dtype=np.uint32), each))
     posterior = start(tasks, Hyperparameters(), "interpolation")
     for seed in range(10):
-        draw = Draw(np.random.default_rng(seed), posterior, tasks, Rule(target=0.5), batch_size=1)
+        draw = Draw(np.random.default_rng(seed), posterior, tasks, batch_size=1, target=0.5)
         (offer,) = draw.offer(len(tasks) - 1)
         assert offer.exhausted
         assert np.array_equal(np.sort(offer.tasks), np.arange(len(tasks)))

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from bots_server.core.hyperparameters import MODELS
 from bots_server.core.interpolation import InterpolationSummary
 from bots_server.core.item_response import ItemResponseSummary
-from bots_server.core.posterior import alpha_beta
+from bots_server.core.posterior import alpha_beta, individuals
 from bots_server.core.summary import MOST_TAGS, summarise
 from tests.core.test_posterior import begun, play
 from tests.strategies import Columns, Outcomes, Step, examples, runs
@@ -42,6 +42,9 @@ def test_equals_a_pass_over_all_tasks(data: st.DataObject) -> None:
     rests = state.hyperparameters.rest > 0
     assert summary.resting_tasks == rests * (coverage.rank(np.arange(columns.size)) > 0).sum()
     assert summary.retired_tasks == len(state.retired)
+    assert summary.pending_rollouts == state.state.pending.rollouts.sum()
+    assert summary.deviating_tasks == len(individuals(state, tasks))
+    assert summary.total.updates >= summary.recent.updates
     tag_of = [] if columns.tag is None else [columns.tags[j] for j in columns.tag]
     assert [tag.tag for tag in summary.tags] == sorted(sorted(set(tag_of)), key=lambda tag: -tag_of.count(tag))
     for tag in summary.tags:
@@ -82,9 +85,9 @@ def test_the_model_adds_its_own() -> None:
     columns = Columns(4, {"weak": np.zeros(4, np.float32), "strong": np.ones(4, np.float32)})
     tasks = columns.arranged()
     step: list[Step] = [Outcomes((0, 1), (2.0, 6.0), (8, 8))]
-    capability = summarise(play(tasks, begun(tasks, {}), step)[1][-1], tasks).model
+    capability = summarise(play(tasks, begun(tasks, {}), step)[1][-1], tasks).learned
     assert isinstance(capability, InterpolationSummary)
     assert capability.capability == 0.5
-    ability = summarise(play(tasks, begun(tasks, {}, "item_response"), step)[1][-1], tasks).model
+    ability = summarise(play(tasks, begun(tasks, {}, "item_response"), step)[1][-1], tasks).learned
     assert isinstance(ability, ItemResponseSummary)
     assert len(ability.weights) == 2

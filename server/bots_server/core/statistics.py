@@ -34,10 +34,10 @@ SIZE = 36 + 3 * _BLOCK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """How well one kind of prediction met the outcomes. NaN: not known.
+class Accuracy:
+    """How well predictions met the outcomes. NaN: not known.
 
-    outcomes:       with such a prediction
+    outcomes:       number of predictions
     absolute_error: mean of |predicted - observed pass rate|
     brier_score:    mean of (predicted - observed pass rate)^2
     correlation:    of predicted and observed pass rate
@@ -51,8 +51,17 @@ class Prediction:
     auc: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Accuracy:
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """Outcomes whose predicted pass rate is in the bin, and their mean predicted and observed pass rate (NaN: none)."""
+
+    outcomes: float
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
     """The figures of running sums. NaN: not known.
 
     updates:              number of updates; with rollouts_per_update above 0 of reports
@@ -60,12 +69,11 @@ class Accuracy:
     rollouts:             of the outcomes
     successes:            of the outcomes
     effective_task_ratio: share of the outcomes whose rewards were not all equal
-    untried:              posterior means before the first evaluation of a task in the run
-    tried:                posterior means before the later ones
-    without_own:          predictions that do not use the task's own outcomes
-    calibration_outcomes: `[10]` outcomes by predicted pass rate, in steps of 0.1
-    calibration_predicted: `[10]` their mean predicted pass rate
-    calibration_observed: `[10]` their mean observed pass rate
+    prediction:           posterior means before the update
+    first_prediction:     the same of tasks that the run had not evaluated before
+    later_prediction:     the same of the other tasks
+    implicit_prediction:  predictions that do not use the task's own outcomes
+    calibration:          by `prediction`, in steps of 0.1
     mean_policy_lag:      policy steps between selection and report
     """
 
@@ -74,12 +82,11 @@ class Accuracy:
     rollouts: float
     successes: float
     effective_task_ratio: float
-    untried: Prediction
-    tried: Prediction
-    without_own: Prediction
-    calibration_outcomes: Floats
-    calibration_predicted: Floats
-    calibration_observed: Floats
+    prediction: Accuracy
+    first_prediction: Accuracy
+    later_prediction: Accuracy
+    implicit_prediction: Accuracy
+    calibration: tuple[CalibrationBin, ...]
     mean_policy_lag: float
 
 
@@ -120,25 +127,23 @@ def observe(
     return sums
 
 
-def accuracy(sums: Floats) -> Accuracy:
+def figures(sums: Floats) -> Figures:
     """Returns the figures of `[SIZE]` sums."""
-    untried, tried, without_own = (_prediction(sums[at]) for at in (UNTRIED, TRIED, WITHOUT_OWN))
-    outcomes = untried.outcomes + tried.outcomes
-    counts, predicted, observed = sums[CALIBRATION].reshape(3, CALIBRATION_BINS)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        calibration = predicted / counts, observed / counts
-    return Accuracy(
+    every = _accuracy(sums[UNTRIED] + sums[TRIED])
+    counts, predicted, observed = sums[CALIBRATION].reshape(3, CALIBRATION_BINS).tolist()
+    return Figures(
         updates=float(sums[UPDATES]),
-        outcomes=outcomes,
+        outcomes=every.outcomes,
         rollouts=float(sums[ROLLOUTS]),
         successes=float(sums[SUCCESSES]),
-        effective_task_ratio=_ratio(sums[EFFECTIVE], outcomes),
-        untried=untried,
-        tried=tried,
-        without_own=without_own,
-        calibration_outcomes=counts.copy(),
-        calibration_predicted=calibration[0],
-        calibration_observed=calibration[1],
+        effective_task_ratio=_ratio(sums[EFFECTIVE], every.outcomes),
+        prediction=every,
+        first_prediction=_accuracy(sums[UNTRIED]),
+        later_prediction=_accuracy(sums[TRIED]),
+        implicit_prediction=_accuracy(sums[WITHOUT_OWN]),
+        calibration=tuple(
+            CalibrationBin(n, _ratio(x, n), _ratio(y, n)) for n, x, y in zip(counts, predicted, observed, strict=True)
+        ),
         mean_policy_lag=_ratio(sums[POLICY_LAG], sums[POLICY_LAG_UPDATES]),
     )
 
@@ -161,7 +166,7 @@ def _block(x: Floats, successes: Floats, rollouts: Floats) -> Floats:
     return np.concatenate((moments, *rolled))
 
 
-def _prediction(block: Floats) -> Prediction:
+def _accuracy(block: Floats) -> Accuracy:
     """Returns the figures of one block of sums."""
     n = float(block[0])
     absolute, squared, correlation = np.nan, np.nan, np.nan
@@ -174,7 +179,7 @@ def _prediction(block: Floats) -> Prediction:
     successes, failures = block[8:].reshape(2, SCORE_BINS)
     failures_below = np.cumsum(failures) - failures
     wins = np.add.reduce(successes * (failures_below + failures / 2))
-    return Prediction(
+    return Accuracy(
         outcomes=n,
         absolute_error=absolute,
         brier_score=squared,

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln
 
-from bots_server.core import statistics
 from bots_server.core.models import MODULES, ModelSummary
 from bots_server.core.posterior import Posterior, individuals
 from bots_server.core.state import Factored
+from bots_server.core.statistics import Figures, figures
 from bots_server.core.tasks import Tasks
 
 Floats = NDArray[np.float64]
@@ -48,7 +48,11 @@ class Summary:
     uniform_effective_task_ratio: expected share of tasks whose rollouts would not all agree, of tasks drawn uniformly;
                       NaN before the first report
     tags:             the 50 largest
-    model:            what the model adds
+    pending_rollouts: rollouts that wait for `rollouts_per_update`
+    deviating_tasks:  tasks with a posterior of their own
+    total:            figures of all updates
+    recent:           figures with weights that decay by 63/64 an update
+    learned:          what the model adds
     """
 
     pass_rate_bins: NDArray[np.int64]
@@ -65,7 +69,11 @@ class Summary:
     retired_tasks: int
     uniform_effective_task_ratio: float
     tags: tuple[TagSummary, ...]
-    model: ModelSummary
+    pending_rollouts: float
+    deviating_tasks: int
+    total: Figures
+    recent: Figures
+    learned: ModelSummary
 
 
 def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
@@ -93,8 +101,8 @@ def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
         return float(np.add.reduce(values * count) / len(tasks))
 
     bins = np.minimum(means * BINS, BINS - 1).astype(np.int64)
-    outcomes = statistics.accuracy(state.recent)
-    rollouts = outcomes.rollouts / outcomes.outcomes if outcomes.outcomes else np.nan
+    recent = figures(state.recent)
+    rollouts = recent.rollouts / recent.outcomes if recent.outcomes else np.nan
     coverage = state.coverage
     return Summary(
         pass_rate_bins=np.bincount(bins, count, BINS).astype(np.int64),
@@ -111,7 +119,11 @@ def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
         retired_tasks=len(posterior.retired),
         uniform_effective_task_ratio=over_tasks(_effective(alpha, beta, rollouts)),
         tags=_by_tag(tasks, own),
-        model=MODULES[posterior.model].summarise(state.learned, tasks),
+        pending_rollouts=float(np.add.reduce(state.pending.rollouts)),
+        deviating_tasks=len(own),
+        total=figures(state.total),
+        recent=recent,
+        learned=MODULES[posterior.model].summarise(state.learned, tasks),
     )
 
 

@@ -10,5 +10,4 @@ envelope, pool, members                 drawing only what can win; known draws; 
 from bots_server.core.draw.draw import Candidates as Candidates
 from bots_server.core.draw.draw import Counts as Counts
 from bots_server.core.draw.draw import Draw as Draw
-from bots_server.core.draw.draw import Rule as Rule
 from bots_server.core.draw.draw import take as take

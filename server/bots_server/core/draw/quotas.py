@@ -36,16 +36,3 @@ def by_weight(rng: np.random.Generator, batch_size: int, weights: Floats, eligib
     if quotas.sum() < batch_size:  # the shortfall is reported where it was drawn
         quotas += divided(rng, batch_size - int(quotas.sum()), weights, np.full(len(weights), batch_size))
     return quotas
-
-
-def filled(rng: np.random.Generator, quotas: Ints, eligible: Ints) -> Ints:
-    """Returns `[P]` quotas with what a tag lacks in eligible tasks moved to the tags that have some left."""
-    lacking = np.maximum(quotas - eligible, 0)
-    spare = np.maximum(eligible - quotas, 0)
-    moved = divided(rng, int(lacking.sum()), quotas.astype(np.float64), spare)
-    taken = np.zeros(len(quotas), np.int64)
-    left = int(moved.sum())
-    for k in np.flatnonzero(lacking):
-        taken[k] = min(lacking[k], left)
-        left -= taken[k]
-    return quotas + moved - taken
