@@ -219,7 +219,6 @@ def bits(state: ItemResponse) -> list[tuple[str, tuple[int, ...], bytes]]:
     return [(part.dtype.str, part.shape, part.tobytes()) for part in parts]
 
 
-@examples(100)
 @given(runs(), st.sets(st.integers(0, 11)))
 def test_same_bits_if_stored_between_updates(
     run: tuple[Dataset, Hyperparameters, list[Step]], stored: set[int]
@@ -235,7 +234,6 @@ def test_same_bits_if_stored_between_updates(
     assert bits(state) == bits(play(tasks, parameters, history))
 
 
-@examples(100)
 @given(runs(), st.lists(st.integers(0, 8), max_size=12))
 def test_some_tasks_are_read_as_all_are(run: tuple[Dataset, Hyperparameters, list[Step]], wanted: list[int]) -> None:
     """alpha_beta of any tasks in any order is what cells and deviating tasks say; no update changes its input."""
