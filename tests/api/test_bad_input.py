@@ -81,9 +81,7 @@ BAD = [
     ),
     select("any_of.tags[0]: got 'digit', must be a tag of dataset 'letters'", any_of=pb.TagList(tags=["digit"])),
     select("any_of.tags: got 0 entries, must have between 1 and 2 entries", any_of=pb.TagList()),
-    select(
-        "any_of.tags[1]: got 'vowel', must differ from any_of.tags[0]", any_of=pb.TagList(tags=["vowel", "vowel"])
-    ),
+    select("any_of.tags[1]: got 'vowel', must differ from any_of.tags[0]", any_of=pb.TagList(tags=["vowel", "vowel"])),
     select("quotas.tasks['digit']: got 'digit', must be a tag of dataset", quotas=quotas(digit=2)),
     select(
         "quotas.tasks: got a sum of 3, must add up to batch_size, 2",
@@ -118,9 +116,7 @@ BAD = [
     report("rollouts[1]: got 0, must be between 1 and 1000000", rollouts=[4, 0]),
     report("rollouts[0]: got 1000001, must be between 1 and 1000000", rollouts=[1_000_001, 4]),
     report("policy_step: got -1, must be at least 0", policy_step=-1),
-    report(
-        "selection_policy_step: got 4, must be at most policy_step, 3", policy_step=3, selection_policy_step=4
-    ),
+    report("selection_policy_step: got 4, must be at most policy_step, 3", policy_step=3, selection_policy_step=4),
     report(f"request_id: got 'x', {UUID}", request_id="x"),
     report("request_age_seconds: got -1.0, must be at least 0 and finite", request_age_seconds=-1),
     report("request_age_seconds: got nan, must be at least 0 and finite", request_age_seconds=NAN),
@@ -155,7 +151,11 @@ BAD = [
         pb.CreateCheckpointRequest(**RUN, name="a", ttl_seconds=0),
         "ttl_seconds: got 0.0, must be above 0 and at most 315360000",
     ),
-    Bad("ListRuns", pb.ListRunsRequest(dataset="letters", page_size=1001), "page_size: got 1001, must be between 1 and 1"),
+    Bad(
+        "ListRuns",
+        pb.ListRunsRequest(dataset="letters", page_size=1001),
+        "page_size: got 1001, must be between 1 and 1",
+    ),
     Bad("ListEvents", pb.ListEventsRequest(**RUN, page_size=-1), "page_size: got -1, must be between 1 and 10000"),
     Bad("ListEvents", pb.ListEventsRequest(**RUN, page_token="x"), "page_token: got 'x', must be a next_page_token"),
     Bad("ListEvents", pb.ListEventsRequest(**RUN, after_version=-1), "after_version: got -1, must be between 0 and "),
@@ -208,7 +208,10 @@ BAD_UPLOADS: list[tuple[list[pb.CreateDatasetRequest], str]] = [
     ([header(reference_grid=0.6)], "header.reference_grid: got 0.6, must be between 0 and 0.5"),
     ([header(tags=[""])], "header.tags[0]: got 0 bytes, must be between 1 and 64 bytes"),
     ([header(tags=["a", "a"])], "header.tags[1]: got 'a', must differ from header.tags[0]"),
-    ([header(tags=[str(i) for i in range(1025)])], "header.tags: got 1025 entries, must have between 0 and 1024 entries"),
+    (
+        [header(tags=[str(i) for i in range(1025)])],
+        "header.tags: got 1025 entries, must have between 0 and 1024 entries",
+    ),
     ([header(references=["A"])], f"header.references[0]: got 'A', {NAME}"),
     ([header(references=list("abcdefghi"))], "header.references: got 9 entries, must have between 0 and 8 entries"),
     ([header(features=["x\n"])], "header.features[0]: got 'x\\n', must be without control characters"),
@@ -245,9 +248,7 @@ BAD_UPLOADS: list[tuple[list[pb.CreateDatasetRequest], str]] = [
 
 
 @pytest.mark.parametrize(("requests", "message"), BAD_UPLOADS, ids=[message for _, message in BAD_UPLOADS])
-def test_bad_dataset_leaves_nothing(
-    service: Service, requests: list[pb.CreateDatasetRequest], message: str
-) -> None:
+def test_bad_dataset_leaves_nothing(service: Service, requests: list[pb.CreateDatasetRequest], message: str) -> None:
     """INVALID_ARGUMENT, and no key of it stays in Redis."""
     with pytest.raises(grpc.RpcError) as refused:
         service.stub.CreateDataset(iter(requests), timeout=SECONDS)

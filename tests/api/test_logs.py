@@ -14,7 +14,7 @@ import pytest
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.telemetry.access import MESSAGE_CHARACTERS, VALUE_CHARACTERS, clean
 from bots_server.telemetry.logs import JsonFormatter, RecordQueue, TextFormatter
-from tests.api.service import SECONDS, Run, Service, new_id
+from tests.api.service import SECONDS, Run, new_id
 
 FIELDS = {"method", "code", "seconds", "dataset", "run", "job", "request_id", "version"}
 
@@ -48,9 +48,7 @@ def test_line_of_a_failure_has_its_message(policy: Run, caplog: pytest.LogCaptur
     assert "dataset=letters" in line
 
 
-def test_line_has_no_control_characters_and_bounded_length(
-    policy: Run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_line_has_no_control_characters_and_bounded_length(policy: Run, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever a caller sends as its job, name or id, it cannot forge a line or fill the disk."""
     forged = "x\n2026-01-01T00:00:00.000Z info    SelectBatch OK\x1b[2J\u2028" + "y" * 10_000
     with caplog.at_level(logging.INFO, "bots_server.access"), pytest.raises(grpc.RpcError):
@@ -101,7 +99,7 @@ def test_blocked_stderr_stops_no_call(redis_url: str) -> None:
         assert process.wait(SECONDS) == 0
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
         os.close(reading)
         os.close(writing)
 

@@ -77,14 +77,12 @@ def test_snapshot_of_a_lost_history_is_refused(letters: Service) -> None:
     before = held(letters)
     run.report([1], [1])
     replica = replica_of(letters)
-    posterior, nonce = replica.view().posterior, replica._state.nonce  # type: ignore[union-attr]  # noqa: SLF001
+    posterior, nonce = replica.view().posterior, replica._state.nonce  # type: ignore[union-attr]
     forget(letters, before)
     run.report([2], [1])
     assert not letters.store.history.put_snapshot(replica.record, codec.snapshot_message(posterior, nonce))
     assert replica.view().posterior.version == 2
-    np.testing.assert_array_equal(
-        alpha_beta(replica.view().posterior, replica.dataset.tasks, None), run.posteriors()
-    )
+    np.testing.assert_array_equal(alpha_beta(replica.view().posterior, replica.dataset.tasks, None), run.posteriors())
 
 
 def append(service: Service, event: storage.Event) -> None:
