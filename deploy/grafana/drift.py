@@ -257,8 +257,8 @@ def progress() -> Panels:
     return [
         lines(
             "Rollouts and tasks a minute",
-            "Rollouts reported, and tasks selected, a minute. Selections without reports: a trainer is stuck, or reports "
-            "fail.",
+            "Rollouts reported, and tasks selected, a minute. Selections without reports: a trainer is stuck, or its "
+            "reports fail.",
             {
                 "rollouts reported": f"60 * max by (dataset, run) (rate(bots_run_rollouts_total{{{RUN}}}[{INTERVAL}]))",
                 "tasks reported": f"60 * max by (dataset, run) (rate(bots_run_outcomes_total{{{RUN}}}[{INTERVAL}]))",
