@@ -154,7 +154,7 @@ BAD = [
     Bad(
         "ListRuns",
         pb.ListRunsRequest(dataset="letters", page_size=1001),
-        "page_size: got 1001, must be between 1 and 1",
+        "page_size: got 1001, must be between 1",
     ),
     Bad("ListEvents", pb.ListEventsRequest(**RUN, page_size=-1), "page_size: got -1, must be between 1 and 10000"),
     Bad("ListEvents", pb.ListEventsRequest(**RUN, page_token="x"), "page_token: got 'x', must be a next_page_token"),

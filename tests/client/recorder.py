@@ -5,6 +5,7 @@ Everything else is tested against the real server.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -43,7 +44,10 @@ class Recorder(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
     answers: dict[str, Callable[[Any, grpc.ServicerContext], Message]] = field(default_factory=dict)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        method = SERVICE.methods_by_name[details.method.rsplit("/", 1)[1]]
+        name = details.method.rsplit("/", 1)[1]
+        if name not in METHODS:
+            return None
+        method = SERVICE.methods_by_name[name]
         request_type = getattr(pb, method.input_type.name)
         response_type = getattr(pb, method.output_type.name)
 
@@ -79,10 +83,71 @@ class Recorder(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
         return [call for call in self.calls if call.method == method]
 
 
+UID = "a" * 32
+SIZE = 100
+
+
+def steady() -> Recorder:
+    """Returns a recorder with a dataset of `SIZE` tasks with ids and tags, and a run whose version grows by reports."""
+    recorder = Recorder()
+    versions = itertools.count(1)
+    selections = itertools.count(1)
+    ids = [f"t{task}" for task in range(SIZE)]
+
+    def select(request: Any, context: grpc.ServicerContext) -> Message:
+        chosen = range(request.batch_size)
+        answer = pb.SelectBatchResponse(
+            tasks=chosen,
+            ids=[ids[task] for task in chosen],
+            means=[0.5] * len(chosen),
+            draws=[0.4] * len(chosen),
+            version=7,
+            run_uid=UID,
+            selection_id=f"{next(selections):032x}",
+        )
+        if request.HasField("lease_seconds"):
+            answer.lease_expire_time.GetCurrentTime()
+        return answer
+
+    def posteriors(request: Any, context: grpc.ServicerContext) -> Message:
+        return pb.GetPosteriorsResponse(
+            run_uid=UID,
+            size=SIZE,
+            alpha=[1.0] * SIZE,
+            beta=[1.0] * SIZE,
+            ids=ids if request.with_ids else [],
+            tag=[0, 1] * (SIZE // 2) if request.with_tags else [],
+        )
+
+    run = pb.Run(ref=pb.RunRef(dataset="d", name="r", uid=UID), version=7)
+    dataset = pb.Dataset(name="d", uid=UID, size=SIZE, has_ids=True)
+    dataset.tags.add(tag="even", tasks=SIZE // 2)
+    dataset.tags.add(tag="odd", tasks=SIZE // 2)
+    recorder.answers = {
+        "SelectBatch": select,
+        "GetPosteriors": posteriors,
+        "GetDataset": lambda request, context: pb.GetDatasetResponse(dataset=dataset),
+        "CreateDataset": lambda request, context: pb.CreateDatasetResponse(dataset=dataset, created=True),
+        "CreateRun": lambda request, context: pb.CreateRunResponse(run=run, created=True),
+        "GetRun": lambda request, context: pb.GetRunResponse(run=run),
+        "UpdateRun": lambda request, context: pb.UpdateRunResponse(run=run),
+        "RestoreRun": lambda request, context: pb.RestoreRunResponse(version=8, run_uid=UID),
+        "ListEvents": lambda request, context: pb.ListEventsResponse(version=7),
+        "GetRunSummary": lambda request, context: pb.GetRunSummaryResponse(summary=pb.RunSummary(run=run)),
+        "WatchRun": lambda request, context: pb.WatchRunResponse(summary=pb.RunSummary(run=run)),
+        "ReportOutcomes": lambda request, context: pb.ReportOutcomesResponse(version=next(versions), run_uid=UID),
+    }
+    return recorder
+
+
 def fails(
-    status: grpc.StatusCode, reason: str = "", message: str = "no", times: int | None = None
+    status: grpc.StatusCode,
+    reason: str = "",
+    message: str = "no",
+    times: int | None = None,
+    then: Callable[[Any, grpc.ServicerContext], Message] | None = None,
 ) -> Callable[[Any, grpc.ServicerContext], Message]:
-    """Returns an answer that fails `times` times (None: always), and from then on is empty."""
+    """Returns an answer that fails `times` times (None: always), and from then on is `then`'s, or empty."""
     left = [times if times is not None else -1]
 
     def answer(request: Any, context: grpc.ServicerContext) -> Message:
@@ -91,6 +156,8 @@ def fails(
             if reason:
                 context.set_trailing_metadata((("bots-reason", reason),))
             context.abort(status, message)
+        if then is not None:
+            return then(request, context)
         response: Message = getattr(pb, type(request).__name__.replace("Request", "Response"))()
         return response
 

@@ -1,7 +1,7 @@
 """Every metric of the server. Names start with `bots_`, units are base units, counters end in `_total`.
 
 What a server did (sum it over servers): calls, Redis, folding, leases, snapshots, selections. What a run is (every
-server that holds it says the same: take `max by (dataset, run)`): read from the run's summary at each scrape.
+server that holds it exports the same: take `max by (dataset, run)`): read from the run's summary at each scrape.
 
 Cardinality. No label ever holds a task, a job or a request. Labels and their number of values:
     method            RPCs of the service; anything else is "other"
@@ -22,7 +22,7 @@ from bots_server.core.item_response import ItemResponseSummary
 from bots_server.core.statistics import Accuracy, Figures
 from bots_server.telemetry.collector import ObservedRun, RunCollector, RunCounts
 
-OPEN_ENDED = {"WatchRun"}  # lasts as long as its caller likes: says nothing about latency
+OPEN_ENDED = {"WatchRun"}  # lasts as long as its caller likes, so its time is no latency
 
 RPC_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 REDIS_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2)
@@ -61,7 +61,6 @@ def _recent(kind: str, field: str) -> Callable[[ObservedRun], float]:
 # What a run is now: help, and the value; NaN (not known) is not exported.
 GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "version": ("Events of the run.", lambda r: r.posterior.version),
-    "updates": ("Updates applied.", lambda r: r.posterior.state.updates),
     "capability": (
         "kappa: the policy between the weak (0) and the strong (1) reference. interpolation only.",
         _capability,
@@ -254,7 +253,7 @@ class Metrics:
         self._log_records_dropped.inc()
 
     def rpc_threads(self, threads: int) -> None:
-        """Says how many calls can be served at once."""
+        """Sets how many calls can be served at once."""
         self._rpc_threads.set(threads)
 
     def begin_rpc(self) -> None:
@@ -299,7 +298,7 @@ class Metrics:
         self._replicas.set_function(count)
 
     def observe_selection(self, dataset: str, run: str, tasks: int, leased: int) -> None:
-        """A selection of so many tasks, so many of them leased, was answered."""
+        """A selection was answered. leased: number of its tasks that are leased."""
         if leased:
             self._leases.labels("granted").inc(leased)
         self._run_counts.add((dataset, run), selections=1, selected_tasks=tasks)
