@@ -110,6 +110,16 @@ def test_every_variable_of_the_server_exists() -> None:
         assert set(re.findall(r"\bBOTS_[A-Z_]+", page.read_text())) <= settings | others, page.name
 
 
+def test_every_panel_of_the_runbook_exists() -> None:
+    """Each panel that the runbook names begins the title of a panel of that dashboard."""
+    named = re.findall(r"\*(Service|Drift): ([^*]+)\*", " ".join((ROOT / "deploy/runbook.md").read_text().split()))
+    assert len(named) > 5
+    for board, panel in named:
+        file = {"Service": "service.json", "Drift": "difficulty-drift.json"}[board]
+        titles = re.findall(r'"title": "([^"]+)"', (ROOT / "deploy/grafana/dashboards" / file).read_text())
+        assert any(title.startswith(panel) for title in titles), f"{board}: {panel}"
+
+
 def test_every_link_leads_somewhere() -> None:
     """Each relative link of a page leads to a file, and to a heading of it if it names one."""
     for page in PAGES:
