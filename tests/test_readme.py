@@ -1,6 +1,8 @@
 """The README and the manuals: their Python runs, their tables are complete, their names and links exist."""
 
+import importlib
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,23 @@ def test_python_of_a_page_runs(page: Path, redis_url: str) -> None:
     assert len(names["alpha"]) == len(names["ids"])
     assert updates > 0
     assert not names["batch"].fallback
+
+
+def test_commands_of_the_readme_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line takes each `bots` command of the README with its arguments and options."""
+    typer_main = pytest.importorskip("typer.main")
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^bots .*", README, re.MULTILINE)
+    assert len(commands) > 5
+    for line in commands:
+        words = shlex.split(line, comments=True)[1:]
+        command = typer_main.get_command(importlib.import_module("bots.cli.app").app)
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        for word in words:
+            if "." in word:
+                (tmp_path / word).touch()
+        command.make_context("bots", words)  # parses, and runs nothing
 
 
 def test_readme_is_short() -> None:
