@@ -11,6 +11,7 @@ import pytest
 import bots
 from tests.api.service import serving
 from tests.client.test_session import until
+from tests.valkey import Valkey
 
 LETTERS = [chr(ord("a") + task) for task in range(26)]
 TAGS = ["vowel" if letter in "aeiou" else "consonant" for letter in LETTERS]
@@ -93,6 +94,7 @@ def test_what_the_service_says_about_datasets(real: bots.Client) -> None:
     created = client.create_dataset("letters", ids=LETTERS, tags=TAGS, reference_grid=0.25)
     assert created.tags == {"consonant": 21, "vowel": 5}
     assert len(created.fingerprint) == 64
+    assert created.create_time is not None
     assert created.create_time.tzinfo is not None
     client.create_run("letters", "one")
     assert client.get_dataset("letters").runs == 1
@@ -307,3 +309,22 @@ def test_threads_share_a_run(real: bots.Client) -> None:
     for thread in threads:
         thread.join(60)
     assert sorted(version or 0 for version in versions) == list(range(1, 41))
+
+
+def test_selections_go_on_while_redis_is_full(shared_valkey: Valkey, real: bots.Client) -> None:
+    """Only what is stored waits: selections are the service's, and the reports are applied once there is room."""
+    real.create_dataset("letters", size=26)
+    run = real.create_run("letters", "one")
+    run.select(4).report(1, 4)
+    with shared_valkey.client() as redis:
+        redis.config_set("maxmemory-policy", "noeviction")
+        redis.config_set("maxmemory", 1)
+        try:
+            batches = [run.select(4) for _ in range(3)]
+            assert [batch.report(1, 4) for batch in batches] == [None, None, None]
+            assert not any(batch.fallback for batch in [*batches, run.select(4)])
+            assert run.stats.reports_pending == 3
+        finally:
+            redis.config_set("maxmemory", 0)
+    until(lambda: run.stats.reports_pending == 0)
+    assert run.summary().total.updates == 4

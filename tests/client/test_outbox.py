@@ -9,16 +9,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 import bots
 from bots import outbox as outbox_module
 from bots.errors import ResourceExhaustedError
 from bots.outbox import Outbox
 from bots.outbox_file import OutboxFile
-from tests.client.recorder import Recorder, fails, never, served
+from bots.v1 import task_selection_pb2 as pb
+from tests.client.recorder import UID, Recorder, fails, never, served
 from tests.client.test_session import until
 
 LANE = ("d", "r")
@@ -151,10 +154,7 @@ def test_what_an_earlier_process_left_is_delivered_without_a_report(recorder: Re
             until(lambda: len(recorder.of("ReportOutcomes")) == 1)
 
 
-def steady_report(request: object, context: object) -> object:
-    from bots.v1 import task_selection_pb2 as pb
-    from tests.client.recorder import UID
-
+def steady_report(request: Any, context: grpc.ServicerContext) -> Message:
     return pb.ReportOutcomesResponse(version=1, run_uid=UID)
 
 
@@ -169,18 +169,18 @@ def test_a_flush_waits_for_what_another_thread_has_under_way(recorder: Recorder,
     """A report is pending until it is acknowledged; a flush beside its sender ends at its own deadline."""
     arrived = threading.Event()
 
-    def slowly(request: object, context: grpc.ServicerContext) -> object:
+    def slowly(request: Any, context: grpc.ServicerContext) -> Message:
         arrived.set()
         return never(request, context)
 
-    recorder.answers["ReportOutcomes"] = slowly  # type: ignore[assignment]
+    recorder.answers["ReportOutcomes"] = slowly
     with ThreadPoolExecutor() as threads:
         sent = threads.submit(run.report, ["t1"], 1, 2)
         assert arrived.wait(30)
         with pytest.raises(bots.DeadlineExceededError):
             run.flush(0.2)
         assert run.stats.reports_pending == 1
-        recorder.answers["ReportOutcomes"] = steady_report  # type: ignore[assignment]
+        recorder.answers["ReportOutcomes"] = steady_report
         assert sent.result(30) is None
     run.flush(30)
     assert run.stats.reports_pending == 0

@@ -142,7 +142,7 @@ def select_in_a_child(run: bots.Run, answers: Any) -> None:
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_a_run_is_handed_to_a_new_process(recorder: Recorder, run: bots.Run, method: str) -> None:
     """It connects anew, with the same settings and incarnation."""
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     answers = context.Queue()
     child = context.Process(target=select_in_a_child, args=(run, answers))
     child.start()

@@ -249,3 +249,11 @@ def test_tasks_are_learned_from_the_service(recorder: Recorder, client: bots.Cli
     assert batch.fallback
     assert batch.ids == [f"t{task}" for task in batch.tasks]
     assert all(task % 2 == 1 for task in batch.tasks)
+
+
+def test_a_selection_without_a_lease_or_key_stores_nothing(recorder: Recorder, run: bots.Run) -> None:
+    """A full store refuses what has to be stored: an answer that a repeat must find."""
+    run.select(1)
+    run.select(1, lease_seconds=60)
+    run.select(1, key="step-1")
+    assert [bool(call.request.request_id) for call in recorder.of("SelectBatch")] == [False, True, True]

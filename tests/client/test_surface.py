@@ -96,7 +96,7 @@ def test_hyperparameters_are_those_of_the_proto() -> None:
 
 def test_hyperparameters_are_given_either_way(recorder: Recorder, client: bots.Client) -> None:
     """As keywords, as the dataclass, or both for different ones."""
-    client.create_run("d", "r", target=0.4, greedy=np.True_)
+    client.create_run("d", "r", target=0.4, greedy=np.True_)  # type: ignore[arg-type]  # accepted all the same
     client.create_run("d", "r", hyperparameters=bots.Hyperparameters(target=0.4, greedy=True))
     client.create_run("d", "r", hyperparameters=bots.Hyperparameters(target=0.4), greedy=True)
     first, *others = [call.request for call in recorder.of("CreateRun")]
