@@ -21,13 +21,14 @@ GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 class Oracle:
     """A run over N tasks.
 
-    references `[N, R]` pass rates, NaN: missing; tags `[N]`; features `[N, F]` as given, NaN: missing.
+    references `[N, R]` pass rates, NaN: missing; tag `[N]` below `tags`; features `[N, F]` as given, NaN: missing.
     """
 
     def __init__(
         self,
-        references: NDArray[np.float32],
-        tags: Sequence[int] | None,
+        references: NDArray[np.floating],
+        tag: Sequence[int],
+        tags: int,
         features: NDArray[np.float32],
         drift: float = 0.01,
         rho: float = 0.99,
@@ -37,18 +38,17 @@ class Oracle:
         for rates in references.T.astype(np.float64):
             logits = np.log(np.clip(rates, 0.03, 0.97)) - np.log1p(-np.clip(rates, 0.03, 0.97))
             columns.append(np.where(np.isnan(rates), np.nanmean(logits) if (rates == rates).any() else 0.0, logits))
-        t = 0 if tags is None else max(tags) + 1
-        columns += [np.array(tags) == tag for tag in range(t)]
+        columns += [np.array(tag) == number for number in range(tags)]
         for feature in features.T.astype(np.float64):
             known = feature[~np.isnan(feature)]
-            constant = len(known) == 0 or known.std() == 0
+            constant = len(known) == 0 or known.std() <= 1e-6 * abs(known.mean())  # to float32's precision
             columns.append(np.zeros(size) if constant else np.nan_to_num((feature - known.mean()) / known.std()))
         self.x = np.stack(columns, 1).astype(np.float32).astype(np.float64)
-        kinds = [1, r, t, f]
+        kinds = [1, r, tags, f]
         self.m = np.repeat([0.0, 1 / max(r, 1), 0.0, 0.0], kinds)
         self.p = np.diag(np.repeat([4.0, 0.25, 1.0, 1 / max(f, 1)], kinds))
-        self.q = drift * np.diag(np.repeat([1.0, 0.05, 0.25, 0.25 / max(f, 1)], kinds))
-        self.rho = rho
+        self.walk = np.diag(np.repeat([1.0, 0.05, 0.25, 0.25 / max(f, 1)], kinds))
+        self.drift, self.rho = drift, rho
         self.grid = [-0.5 * np.log(spread / 4) ** 2 for spread in GRID]
         self.s2 = self._estimate()
         self.d, self.v = np.zeros(size), np.full(size, self.s2)
@@ -61,7 +61,7 @@ class Oracle:
     def update(self, tasks: Sequence[int], successes: Sequence[float], rollouts: Sequence[float]) -> None:
         """Applies outcomes of distinct tasks."""
         x, rho = self.x[list(tasks)], self.rho
-        self.p = self.p + self.q
+        self.p = self.p + self.drift * self.walk
         self.d = rho * self.d
         self.v = rho**2 * self.v + (1 - rho**2) * self.s2
         self.left = rho * self.left

@@ -74,7 +74,7 @@ def after_outcome(mean: Floats, variance: Floats, successes: Floats, rollouts: F
 
 def _log_product(logits: Floats, mean: Floats, variance: Floats, successes: Floats, rollouts: Floats) -> Floats:
     normal = -0.5 * (logits - mean) ** 2 / variance
-    return np.asarray(normal - successes * np.logaddexp(0, -logits) - (rollouts - successes) * np.logaddexp(0, logits))
+    return np.asarray(normal + successes * logits - rollouts * np.logaddexp(0, logits))
 
 
 def _mode(mean: Floats, variance: Floats, successes: Floats, rollouts: Floats) -> Floats:
