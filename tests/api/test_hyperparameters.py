@@ -43,13 +43,13 @@ def test_proto_states_the_default_and_the_rule(name: str) -> None:
     comment, model = comments()[name]
     rule = RULES[name]
     assert rule.model == model
-    default = re.search(r"Default ([\w.]+?)[.:]", comment)
+    default = re.search(r"Default ([\w.]*\w)", comment)
     assert default
     assert number(default[1]) == float(getattr(Hyperparameters(), name))
     if name == "greedy":
         return
     words = comment.replace("1e6", "1000000")
-    inclusive = re.search(r"between ([\d.e]+) (?:\([^)]*\) )?and ([\d.e]+)", words)
+    inclusive = re.search(r"between ([\d.e]+) (?:\([^)]*\) )?and ([\d.]*\d)", words)
     low, high = inclusive.groups() if inclusive else ("0", "1")
     assert inclusive or rule.words in words, (name, rule.words, comment)
     if inclusive:

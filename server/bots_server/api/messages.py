@@ -11,7 +11,7 @@ from bots_server.core.hyperparameters import RULES, Hyperparameters
 from bots_server.core.interpolation import InterpolationSummary
 from bots_server.core.item_response import ItemResponseSummary
 from bots_server.core.posterior import Posterior
-from bots_server.core.statistics import Accuracy, Figures, figures
+from bots_server.core.statistics import Accuracy, Figures
 from bots_server.runs.replica import Replica, View
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import ListedRun, StoredEvent
@@ -118,7 +118,7 @@ def run_summary(replica: Replica, view: View) -> pb.RunSummary:
     message = pb.RunSummary(
         run=run_at(replica.record, posterior.version, values),
         updates=posterior.state.updates,
-        pending_rollouts=float(posterior.state.pending.rollouts.sum()),
+        pending_rollouts=summary.pending_rollouts,
         pass_rate_bins=summary.pass_rate_bins.tolist(),
         mean_pass_rate=summary.mean_pass_rate,
         solved=summary.solved,
@@ -131,14 +131,14 @@ def run_summary(replica: Replica, view: View) -> pb.RunSummary:
         epochs=summary.epochs,
         resting_tasks=summary.resting_tasks,
         retired_tasks=summary.retired_tasks,
-        total=evidence(figures(posterior.state.total)),
-        recent=evidence(figures(posterior.state.recent)),
+        total=evidence(summary.total),
+        recent=evidence(summary.recent),
         uniform_effective_task_ratio=summary.uniform_effective_task_ratio,
         tags=[pb.TagSummary(tag=t.tag, tasks=t.tasks, mean_pass_rate=t.mean_pass_rate) for t in summary.tags],
         live_leases=view.live_leases,
         last_report_time=timestamp(posterior.last_report_time_ms),
     )
-    match summary.model:
+    match summary.learned:
         case InterpolationSummary(capability=capability):
             message.interpolation.CopyFrom(pb.InterpolationSummary(capability=capability))
         case ItemResponseSummary() as learned:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.draw import Candidates, Draw, Rule, take
+from bots_server.core.draw import Candidates, Draw, take
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.tasks import Tasks
 from bots_server.errors import TooFewEligible
@@ -106,18 +106,15 @@ def draw(rng: np.random.Generator, posterior: Posterior, tasks: Tasks, spec: Sel
     given = posterior.hyperparameters
     temperature = given.temperature if spec.temperature is None else spec.temperature
     with computing(tasks, long=temperature > 0):
-        rule = Rule(
-            target=given.target if spec.target is None else spec.target,
-            targets=dict(spec.tag_targets),
-            greedy=given.greedy if spec.greedy is None else spec.greedy,
-            temperature=temperature,
-            uniform_fraction=given.uniform_fraction if spec.uniform_fraction is None else spec.uniform_fraction,
-        )
         drawing = Draw(
             rng,
             posterior,
             tasks,
-            rule,
+            target=given.target if spec.target is None else spec.target,
+            tag_targets=dict(spec.tag_targets),
+            greedy=given.greedy if spec.greedy is None else spec.greedy,
+            temperature=temperature,
+            uniform_fraction=given.uniform_fraction if spec.uniform_fraction is None else spec.uniform_fraction,
             batch_size=spec.batch_size,
             excluded=np.array(spec.excluded, np.int64),
             tags=spec.any_of,

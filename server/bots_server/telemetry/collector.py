@@ -7,20 +7,19 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from bots_server.core.hyperparameters import RULES
 from bots_server.core.posterior import Posterior
-from bots_server.core.statistics import Figures, figures
+from bots_server.core.statistics import Figures
 from bots_server.core.summary import Summary
 
 RUN = ("dataset", "run")
 MOST_COUNTED = 4096  # runs; without scrapes nothing else bounds their number
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class ObservedRun:
     """A run as a scrape sees it."""
 
@@ -30,16 +29,6 @@ class ObservedRun:
     posterior: Posterior
     summary: Summary
     live_leases: int
-
-    @cached_property
-    def total(self) -> Figures:
-        """Returns the figures since the run began."""
-        return figures(self.posterior.state.total)
-
-    @cached_property
-    def recent(self) -> Figures:
-        """Returns the figures of recent updates."""
-        return figures(self.posterior.state.recent)
 
     @property
     def labels(self) -> tuple[str, str]:
@@ -136,7 +125,7 @@ class RunCollector:
             self._monotone = {run.uid: self._monotone.get(run.uid, Monotone()) for run in runs}
             return {
                 run.uid: dict(
-                    self._monotone[run.uid].follow({name: of(run.total) for name, (_, of) in self._sums.items()})
+                    self._monotone[run.uid].follow({name: of(run.summary.total) for name, (_, of) in self._sums.items()})
                 )
                 for run in runs
             }
@@ -163,7 +152,7 @@ def _families(runs: list[ObservedRun]) -> Iterator[Metric]:
         "bots_run_tag_mean_pass_rate", "Mean of the posterior means over a tag's tasks.", labels=(*RUN, "tag")
     )
     for run in runs:
-        recent = run.recent
+        recent = run.summary.recent
         for family, values in (
             (tasks, run.summary.pass_rate_bins.tolist()),
             (predicted, [one.predicted for one in recent.calibration]),

@@ -40,7 +40,7 @@ COUNTED = {
 
 def _capability(run: ObservedRun) -> float:
     """Returns kappa; NaN if it is not known or the run has another model."""
-    learned = run.summary.model
+    learned = run.summary.learned
     if isinstance(learned, InterpolationSummary) and learned.capability is not None:
         return learned.capability
     return math.nan
@@ -49,13 +49,13 @@ def _capability(run: ObservedRun) -> float:
 def _item_response(field: str) -> Callable[[ObservedRun], float]:
     """Returns the reader of a figure of item_response; NaN if the run has another model."""
     return lambda run: (
-        float(getattr(run.summary.model, field)) if isinstance(run.summary.model, ItemResponseSummary) else math.nan
+        float(getattr(run.summary.learned, field)) if isinstance(run.summary.learned, ItemResponseSummary) else math.nan
     )
 
 
 def _recent(kind: str, field: str) -> Callable[[ObservedRun], float]:
     """Returns the reader of a recent figure of one kind of prediction."""
-    return lambda run: float(getattr(getattr(run.recent, kind), field))
+    return lambda run: float(getattr(getattr(run.summary.recent, kind), field))
 
 
 # What a run is now: help, and the value; NaN (not known) is not exported.
@@ -81,7 +81,7 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     ),
     "pending_rollouts": (
         "Rollouts that wait for the update they belong to.",
-        lambda r: float(r.posterior.state.pending.rollouts.sum()),
+        lambda r: r.summary.pending_rollouts,
     ),
     "mean_pass_rate": ("Mean of the posterior means over all tasks.", lambda r: r.summary.mean_pass_rate),
     "solved_ratio": ("Share of tasks with posterior mean above 0.9.", lambda r: r.summary.solved),
@@ -105,7 +105,7 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     ),
     "recent_effective_task_ratio": (
         "Share of recent outcomes whose rollouts did not all get the same reward.",
-        lambda r: r.recent.effective_task_ratio,
+        lambda r: r.summary.recent.effective_task_ratio,
     ),
     "recent_absolute_error": (
         "Mean distance of the posterior mean before the outcome from the observed pass rate, recently.",
@@ -129,7 +129,7 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     ),
     "recent_policy_lag_steps": (
         "Mean policy steps between selection and report, recently, over reports that state both.",
-        lambda r: r.recent.mean_policy_lag,
+        lambda r: r.summary.recent.mean_policy_lag,
     ),
 }
 
