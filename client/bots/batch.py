@@ -90,7 +90,8 @@ class BatchData:
             raise invalid("rank", rank, f"must be between 0 and {world - 1}")
         if len(rollouts) % world:
             raise invalid("world", world, f"must divide the number of rollouts ({len(rollouts)})")
-        return rollouts.reshape(world, -1)[rank]
+        block: npt.NDArray[np.int64] = rollouts.reshape(world, -1)[rank]
+        return block
 
     def report_id(self, part: object = "") -> str:
         """Returns the request id of the report of these tasks: equal for all copies of the batch."""

@@ -1,8 +1,8 @@
 """Operations on the service as steps, so that one text serves threads and asyncio.
 
-An operation is a generator: it yields a `Call` and is sent the answer or thrown the error, or yields a `Pause`. `bots.run`
-and `bots.client` drive operations in the calling thread, `bots.aio` in the event loop; `blocking` and `awaited` make
-methods of them.
+An operation is a generator: it yields a `Call` and is sent the answer or thrown the error, or yields a `Pause`.
+`bots.run` and `bots.client` drive operations in the calling thread, `bots.aio` in the event loop; `blocking` and
+`awaited` make methods of them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from google.protobuf.message import Message
 
@@ -127,23 +127,39 @@ class DrivenAsync(Protocol):
         """Returns the result of an operation."""
 
 
-def blocking(operation: Callable[Concatenate[Any, P], Steps[T]]) -> Callable[Concatenate[Any, P], T]:
-    """Returns the operation as a method that blocks."""
+@overload
+def blocking(operation: Callable[Concatenate[Any, P], Steps[T]]) -> Callable[Concatenate[Any, P], T]: ...
+@overload
+def blocking(
+    operation: Callable[Concatenate[Any, P], Steps[Any]], returns: type[T]
+) -> Callable[Concatenate[Any, P], T]: ...
+def blocking(
+    operation: Callable[Concatenate[Any, P], Steps[Any]], returns: Any = None
+) -> Callable[Concatenate[Any, P], Any]:
+    """Returns the operation as a method that blocks. `returns` tells a type checker what an untyped one returns."""
 
     @functools.wraps(operation)
-    def method(self: Driven, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def method(self: Driven, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         return self.drive(operation(self, *args, **kwargs))
 
     return method
 
 
+@overload
 def awaited(
     operation: Callable[Concatenate[Any, P], Steps[T]],
-) -> Callable[Concatenate[Any, P], Awaitable[T]]:
-    """Returns the operation as a coroutine method."""
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]: ...
+@overload
+def awaited(
+    operation: Callable[Concatenate[Any, P], Steps[Any]], returns: type[T]
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]: ...
+def awaited(
+    operation: Callable[Concatenate[Any, P], Steps[Any]], returns: Any = None
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Any]]:
+    """Returns the operation as a coroutine method; `returns` as for `blocking`."""
 
     @functools.wraps(operation)
-    async def method(self: DrivenAsync, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def method(self: DrivenAsync, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         return await self.drive(operation(self, *args, **kwargs))
 
     return method

@@ -97,7 +97,7 @@ class Channel:
         if channel is None:
             return ""
         # A method without a retry policy, so that a connection that fails is an answer.
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
         try:
             check(b"", timeout=0.1, wait_for_ready=False, metadata=self.target.metadata())
         except grpc.RpcError as error:

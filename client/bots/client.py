@@ -27,17 +27,17 @@ class Client(ClientCore):
     timeout      deadline of every call in seconds, with connecting and retries; uploads and downloads have their own.
     token        sent as "authorization: Bearer". It is part of a pickle, and crosses the network in clear without TLS.
     tls          how to encrypt; None: not.
-    job          name of this trainer job, at most 128 bytes: for the history, leases and resuming. All processes of a job
-                 give the same name, and so does the job when it is started again.
+    job          name of this trainer job, at most 128 bytes: for the history, leases and resuming. All processes of a
+                 job give the same name, and so does the job when it is started again.
     incarnation  tells this start of the job from the next; None: from the environment, see `bots.incarnation`.
     outbox       a file for the reports that wait, so that they survive this process; None: memory alone.
     strict       raise the errors of a service that is away, instead of going on without it.
     proxy        heed http_proxy and the like, which are ignored otherwise.
 
     While the service is away a trainer goes on (guarantee 6): `select` draws uniformly (`Batch.fallback`), `report`
-    keeps what it cannot deliver and returns None, and both are made good in the background when the service is back. One
-    warning says when it went away and one when it is back; `Run.stats` counts. `close`, and the end of the process,
-    deliver what waits within the timeout.
+    keeps what it cannot deliver and returns None, and what was kept is delivered in the background when the service is
+    back. One warning says when it went away and one when it is back; `Run.stats` counts. `close`, and the end of the
+    process, deliver what waits within the timeout.
     """
 
     session: Session
@@ -114,7 +114,7 @@ class Client(ClientCore):
     delete_dataset = blocking(operations.delete_dataset)
     list_runs = iterated(operations.list_runs)
     delete_run = blocking(operations.delete_run)
-    create_run = blocking(operations.create_run)
+    create_run = blocking(operations.create_run, Run)
     flush = blocking(operations.flush)
 
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bots import hyperparameters, upload
+from bots import upload
 from bots.calls import Steps
 from bots.columns import Column
 from bots.errors import TemporaryError
 from bots.handle import RunHandle
-from bots.hyperparameters import Hyperparameters, HyperparameterValues, Model
+from bots.hyperparameters import Hyperparameters, HyperparameterValues, Model, hyperparameters_message
 from bots.resources import Dataset, ForkPoint, RunInfo
 from bots.session import SessionCore
 from bots.v1 import task_selection_pb2 as pb
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bots")
 
 PAGE = 1_000
-MODELS: Mapping[str | None, pb.EvidenceModel] = {
+MODELS: Mapping[str | None, pb.EvidenceModel.ValueType] = {
     None: pb.EVIDENCE_MODEL_UNSPECIFIED,
     "interpolation": pb.EVIDENCE_MODEL_INTERPOLATION,
     "item_response": pb.EVIDENCE_MODEL_ITEM_RESPONSE,
@@ -136,8 +136,8 @@ def create_run(
     model: Model | None = None,
     policy: str = "",
     fork_from: str | ForkPoint | None = None,
-    values: Hyperparameters | None = None,
-    **hyperparameters_: Unpack[HyperparameterValues],
+    hyperparameters: Hyperparameters | None = None,
+    **keywords: Unpack[HyperparameterValues],
 ) -> Steps[Any]:
     """Starts a run and returns it; if the name's run was asked for equally, returns that (`Run.created` is False). So
     every rank of a job, and a job that is started again, may call it.
@@ -147,7 +147,7 @@ def create_run(
     model      None: interpolation if the references weak and strong are all that the dataset has, else item_response.
     policy     label of the policy that trains, at most 128 bytes; a later call with another label is refused.
     fork_from  start at the posterior of another run: of this dataset by name (its newest version), or a `ForkPoint`.
-    values     hyperparameters, which may also be given as keywords.
+    hyperparameters  as `Hyperparameters`, or each as a keyword.
 
     AlreadyExistsError: the name is taken by a run that was asked for differently.
     """
@@ -158,7 +158,7 @@ def create_run(
         dataset=dataset,
         name=name,
         model=MODELS[model],
-        hyperparameters=hyperparameters.message(values, hyperparameters_),
+        hyperparameters=hyperparameters_message(hyperparameters, keywords),
         fork_from=_fork_point(fork_from),
         policy=policy,
     )

@@ -1,6 +1,6 @@
-"""Values as trainers hold them, as the columns of a request: the one conversion of tasks, ids, tags, rates and rewards.
+"""The one conversion of tasks, ids, tags, rates and rewards from the values that trainers hold.
 
-Everything array-like is taken: numpy arrays (of objects too), torch tensors (bfloat16, on a device, with requires_grad),
+Everything array-like is taken: numpy arrays (of objects too), torch tensors (bfloat16, on a device, requires_grad),
 pandas columns, nested lists, numbers of any library. The libraries are recognised by their methods and never imported.
 Errors have the position of the first value that breaks the rule.
 """

@@ -36,8 +36,8 @@ class BotsError(Exception):
     """A call to the service failed.
 
     code              canonical gRPC status code in capitals, such as "NOT_FOUND".
-    reason            the service's reason, such as "RUN_NOT_FOUND" (listed at the top of task_selection.proto); empty if
-                      the service did not answer.
+    reason            the service's reason, such as "RUN_NOT_FOUND" (listed at the top of task_selection.proto); empty
+                      if the service did not answer.
     request_id        the id of a call that changes something; pass it again to repeat that call safely. Empty: the call
                       has none.
     field_violations  field -> value and rule, for INVALID_FIELD.

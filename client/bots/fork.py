@@ -1,7 +1,7 @@
 """Calls and forks exclude each other, for gRPC survives a fork only while no thread is inside it.
 
-A fork waits until the calls under way have ended, at most `LONGEST_WAIT_SECONDS`; a call waits until the fork is over. A
-child that was forked in another way (during a stream or a longer call, beside an asyncio client, or with
+A fork waits until the calls under way have ended, at most `LONGEST_WAIT_SECONDS`; a call waits until the fork is over.
+A child that was forked in another way (during a stream or a longer call, beside an asyncio client, or with
 GRPC_ENABLE_FORK_SUPPORT=0) gets ForkedError from every call at once. Otherwise the child's clients connect anew.
 """
 
@@ -57,17 +57,25 @@ class Guard:
     @contextmanager
     def unforkable(self) -> Iterator[None]:
         """While it is held, the child of a fork cannot call."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.let_go()
+
+    def hold(self) -> None:
+        """Makes the children of forks unable to call, until `let_go`. ForkedError: this process cannot call."""
         with self._changed:
             self.check()
             while self._forking:
                 self._changed.wait()
             self._used = True
             self._unforkable += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._unforkable -= 1
+
+    def let_go(self) -> None:
+        """Ends a `hold`."""
+        with self._changed:
+            self._unforkable = max(0, self._unforkable - 1)  # a child has none of its parent's
 
     def check(self) -> None:
         """ForkedError: this process cannot call."""

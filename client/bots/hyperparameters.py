@@ -67,7 +67,7 @@ class Hyperparameters:
 NAMES = tuple(field.name for field in dataclasses.fields(Hyperparameters))
 
 
-def message(given: Hyperparameters | None, keywords: Mapping[str, Any]) -> pb.Hyperparameters:
+def hyperparameters_message(given: Hyperparameters | None, keywords: Mapping[str, Any]) -> pb.Hyperparameters:
     """Returns the message. TypeError: an unknown name, one that is given twice, or a value of the wrong type."""
     values = {} if given is None else {name: getattr(given, name) for name in NAMES}
     for name, value in keywords.items():

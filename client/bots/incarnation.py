@@ -14,8 +14,8 @@ before. The incarnation is, in this order:
  4. A random text: this process alone. A fork keeps it; a spawned process gets it with the pickled client.
 
 MASTER_ADDR and MASTER_PORT may be the same at the next start; two starts are then one incarnation: keys give the
-batches of the first start for an hour, and leases of the first start run until they expire. Set BOTS_INCARNATION if your
-launcher does that.
+batches of the first start for an hour, and leases of the first start run until they expire. Set BOTS_INCARNATION if
+your launcher does that.
 """
 
 from __future__ import annotations

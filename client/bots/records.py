@@ -15,7 +15,6 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from google.protobuf.descriptor import FieldDescriptor
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -26,7 +25,7 @@ T = TypeVar("T")
 
 def record(cls: type[T], message: Message, /, **given: Any) -> T:
     """Returns a `cls`: each field from `given`, or else from the message."""
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     fields = message.DESCRIPTOR.fields_by_name
     return cls(
         **given,
@@ -49,13 +48,14 @@ def _hints(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def _value(message: Message, field: FieldDescriptor, hint: Any) -> Any:
+def _value(message: Message, field: Any, hint: Any) -> Any:
     if _repeated(field):
         entries = getattr(message, field.name)
         if "ndarray" in str(hint):
             return np.array(entries, dtype=typing.get_args(typing.get_args(hint)[1])[0])
-        kind = typing.get_args(hint)[0]
-        return tuple(record(kind, entry) if dataclasses.is_dataclass(kind) else entry for entry in entries)
+        kind: Any = typing.get_args(hint)[0]
+        nested = dataclasses.is_dataclass(kind)
+        return tuple(record(kind, entry) if nested else entry for entry in entries)
     if field.has_presence and not message.HasField(field.name):
         return None
     value = getattr(message, field.name)
@@ -69,7 +69,7 @@ def _value(message: Message, field: FieldDescriptor, hint: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _repeated(field: FieldDescriptor) -> bool:
+def _repeated(field: Any) -> bool:
     # protobuf 6.31 and later warn about `label`, and versions before lack `is_repeated`.
     return bool(field.is_repeated) if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
 

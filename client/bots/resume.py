@@ -1,7 +1,7 @@
 """A run's place in a trainer's own checkpoint.
 
-When a trainer goes back to an older checkpoint of its policy, the posterior should go back with it. A run may be shared,
-and what other jobs have learned must stay. Loading a state does one of these, and says which:
+When a trainer goes back to an older checkpoint of its policy, the posterior should go back with it. A run may be
+shared, and what other jobs have learned must stay. Loading a state does one of these, and says which:
 
     current    the run is where the state was taken: nothing to do
     restored   only this job has made events since: the run went back
@@ -9,9 +9,9 @@ and what other jobs have learned must stay. Loading a state does one of these, a
     forked     the same, and `fork_as` was given: `Resumed.run` is a new run of that name, started at the state
     deferred   the service is away: one of the first three happens when it is back, before any report of this process
 
-A job is known by its name (`Client(job=...)`), the present one or the one in the state; jobs without a name count as one.
-Every process of a job may load the state, in any order, with reports between: the restore has one request id, made of
-the state, the incarnation, and how often this process has loaded a state of this run, so it is done once.
+A job is known by its name (`Client(job=...)`), the present one or the one in the state; jobs without a name count as
+one. Every process of a job loads the state, in any order, with reports between: the restore has one request id, made
+of the state, the incarnation, and how often this process has loaded a state of this run, so it is done once.
 """
 
 from __future__ import annotations

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from typing import Any
 
 from bots import client_operations, reporting, run_operations, selecting
 from bots.batch import BatchData
 from bots.calls import Call, Steps, T, blocking, iterated
 from bots.errors import DeadlineExceededError
 from bots.handle import RunHandle
+from bots.resume import Resumed
 from bots.session import Session
 from bots.summary import Summary
 
@@ -42,7 +44,7 @@ class Run(RunHandle):
         """Returns the result of an operation."""
         return self.session.drive(steps)
 
-    select = blocking(selecting.select)
+    select = blocking(selecting.select, Batch)
     report = blocking(reporting.report)
     release = blocking(reporting.release)
     flush = blocking(client_operations.flush_run)
@@ -61,7 +63,13 @@ class Run(RunHandle):
     restore = blocking(run_operations.restore)
     events = iterated(run_operations.events)
     state_dict = blocking(run_operations.state_dict)
-    load_state_dict = blocking(run_operations.load_state_dict)
+
+    def load_state_dict(self, state: Mapping[str, Any], *, fork_as: str | None = None) -> Resumed[Run]:
+        """Goes back to a state if no other job is in the way, and says what was done; see `bots.resume`.
+
+        fork_as  if another job is in the way: start a run of this name at the state, which is `Resumed.run`.
+        """
+        return self.drive(run_operations.load_state_dict(self, state, fork_as=fork_as))
 
     def watch(self, interval_seconds: float = 1.0) -> Generator[Summary, None, None]:
         """Yields the summary now and after each change of the version, at most once in `interval_seconds`, without end.

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bots import columns, hyperparameters, resume
+from bots import columns, resume
 from bots.calls import Steps
 from bots.columns import Tasks
 from bots.errors import TemporaryError, invalid
 from bots.handle import RunHandle
 from bots.history import Checkpoint, Event
-from bots.hyperparameters import Hyperparameters, HyperparameterValues
+from bots.hyperparameters import Hyperparameters, HyperparameterValues, hyperparameters_message
 from bots.records import record
 from bots.reporting import dataset_has_ids
 from bots.request_ids import new_request_id
@@ -92,15 +92,15 @@ def read_summary(run: RunHandle, message: pb.RunSummary) -> Summary:
 
 def update(
     run: RunHandle,
-    values: Hyperparameters | None = None,
+    hyperparameters: Hyperparameters | None = None,
     *,
     request_id: str | None = None,
-    **hyperparameters_: Unpack[HyperparameterValues],
+    **keywords: Unpack[HyperparameterValues],
 ) -> Steps[RunInfo]:
     """Changes hyperparameters, given as keywords or as `Hyperparameters`, for every trainer of the run."""
     request = pb.UpdateRunRequest(
         run=run.ref(),
-        hyperparameters=hyperparameters.message(values, hyperparameters_),
+        hyperparameters=hyperparameters_message(hyperparameters, keywords),
         job=run.session.job,
         request_id=request_id or new_request_id(),
     )
@@ -187,13 +187,15 @@ def restore(
         raise invalid("restore", "both or neither", "must have exactly one of checkpoint and version")
     request = pb.RestoreRunRequest(
         run=run.ref(),
-        checkpoint=checkpoint,
-        version=version,
         expected_version=expected_version,
         job=run.session.job,
         incarnation=run.session.incarnation,
         request_id=request_id or new_request_id(),
     )
+    if checkpoint is not None:
+        request.checkpoint = checkpoint
+    elif version is not None:
+        request.version = version
     answer = yield from run.session.ask("RestoreRun", request)
     run.saw(answer.run_uid, answer.version)
     restored: int = answer.version

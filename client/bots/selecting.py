@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from bots import columns, fallback
-from bots.batch import BatchData
 from bots.calls import Steps
 from bots.columns import Column, Tasks
 from bots.errors import TemporaryError, UnavailableError, invalid
@@ -110,7 +109,7 @@ def select(
     return batch
 
 
-def _select(run: RunHandle, spec: SelectionSpec, request: pb.SelectBatchRequest, key: str | None) -> Steps[BatchData]:
+def _select(run: RunHandle, spec: SelectionSpec, request: pb.SelectBatchRequest, key: str | None) -> Steps[Any]:
     session = run.session
     failure: TemporaryError | None = None
     if session.strict or session.availability.reachable:

@@ -199,7 +199,7 @@ class SessionCore:
 
     def store(
         self, columns: upload.Columns, progress: Callable[[int], object] | None, timeout: float | None
-    ) -> Steps[pb.CreateDatasetResponse]:
+    ) -> Steps[Any]:
         """Returns the answer to the upload of a dataset."""
         if timeout is None:
             timeout = self.timeout + UPLOAD_SECONDS_PER_MILLION_TASKS * columns.size / 1e6
@@ -281,14 +281,18 @@ class SessionCore:
             case "resume":
                 return (yield from resume.resume_later(self, dataset, run, entry.payload, entry.first_sent))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits to be delivered."""
+        return bool(self._unstored) or self.outbox.load()
+
     def flush(self, timeout: float | None = None) -> Steps[None]:
         """Delivers what waits now. DeadlineExceededError: something is left when `timeout` (None: the client's) is
         over. Another error of `bots.errors`: something could not be delivered.
         """
         seconds = self.timeout if timeout is None else timeout
         end = time.monotonic() + seconds
-        if not self.outbox.load():
-            return
+        self.outbox.load()
         for columns in list(self._unstored.values()):
             yield from self._store(columns)
         while lanes := self.outbox.lanes():
@@ -355,7 +359,7 @@ class Session(SessionCore):
         if self.closed:
             return
         try:
-            if self.availability.reachable and (self._unstored or len(self.outbox)):
+            if self.availability.reachable and self.waiting:
                 self.drive(self.flush())
         except BotsError as error:
             logger.warning("%d reports wait still: %s", self.outbox.pending(), error)

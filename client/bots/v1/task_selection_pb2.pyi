@@ -1367,8 +1367,11 @@ class GetPosteriorsRequest(google.protobuf.message.Message):
     TASKS_FIELD_NUMBER: builtins.int
     IDS_FIELD_NUMBER: builtins.int
     WITH_IDS_FIELD_NUMBER: builtins.int
+    WITH_TAGS_FIELD_NUMBER: builtins.int
     with_ids: builtins.bool
     """Return the tasks' ids as well, if the dataset has ids."""
+    with_tags: builtins.bool
+    """Return the tasks' tags as well, if the dataset has tags."""
     @property
     def run(self) -> global___RunRef: ...
     @property
@@ -1384,9 +1387,10 @@ class GetPosteriorsRequest(google.protobuf.message.Message):
         tasks: collections.abc.Iterable[builtins.int] | None = ...,
         ids: collections.abc.Iterable[builtins.str] | None = ...,
         with_ids: builtins.bool = ...,
+        with_tags: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ids", b"ids", "run", b"run", "tasks", b"tasks", "with_ids", b"with_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ids", b"ids", "run", b"run", "tasks", b"tasks", "with_ids", b"with_ids", "with_tags", b"with_tags"]) -> None: ...
 
 global___GetPosteriorsRequest = GetPosteriorsRequest
 
@@ -1403,6 +1407,7 @@ class GetPosteriorsResponse(google.protobuf.message.Message):
     ALPHA_FIELD_NUMBER: builtins.int
     BETA_FIELD_NUMBER: builtins.int
     IDS_FIELD_NUMBER: builtins.int
+    TAG_FIELD_NUMBER: builtins.int
     version: builtins.int
     run_uid: builtins.str
     offset: builtins.int
@@ -1415,8 +1420,10 @@ class GetPosteriorsResponse(google.protobuf.message.Message):
     def beta(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """If asked for."""
+        """If asked for. A tag is an index into Dataset.tags."""
 
+    @property
+    def tag(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
         self,
         *,
@@ -1427,8 +1434,9 @@ class GetPosteriorsResponse(google.protobuf.message.Message):
         alpha: collections.abc.Iterable[builtins.float] | None = ...,
         beta: collections.abc.Iterable[builtins.float] | None = ...,
         ids: collections.abc.Iterable[builtins.str] | None = ...,
+        tag: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["alpha", b"alpha", "beta", b"beta", "ids", b"ids", "offset", b"offset", "run_uid", b"run_uid", "size", b"size", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["alpha", b"alpha", "beta", b"beta", "ids", b"ids", "offset", b"offset", "run_uid", b"run_uid", "size", b"size", "tag", b"tag", "version", b"version"]) -> None: ...
 
 global___GetPosteriorsResponse = GetPosteriorsResponse
 
