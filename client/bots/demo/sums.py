@@ -33,6 +33,12 @@ class Sums:
         """`[N]` digits of the numbers to add."""
         return np.asarray(self.used.sum(axis=1) - 1)
 
+    @property
+    def texts(self) -> list[str]:
+        """`N` questions, as a language model would be asked."""
+        rows = zip(self.left, self.right, self.lengths, strict=True)
+        return [f"What is {_text(left[:length])} + {_text(right[:length])}?" for left, right, length in rows]
+
     def take(self, tasks: npt.NDArray[np.int64]) -> Sums:
         """Returns the given tasks, in their order."""
         return Sums(self.left[tasks], self.right[tasks], self.answer[tasks], self.used[tasks])
@@ -56,3 +62,7 @@ def add(left: Digits, right: Digits, lengths: npt.NDArray[np.int64]) -> Sums:
         carry, answer[:, at] = np.divmod(left[:, at] + right[:, at] + carry, 10)
     blank = np.int8(BLANK)
     return Sums(np.where(present, left, blank), np.where(present, right, blank), answer, place <= lengths[:, None])
+
+
+def _text(digits: Digits) -> str:
+    return "".join(map(str, digits[::-1]))
