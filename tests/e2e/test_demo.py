@@ -1,7 +1,9 @@
 """`bots demo`: the training is GRPO on sums, and tasks selected through a real server are effective more often."""
 
+import importlib.util
 import math
 import multiprocessing
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 import bots
+from bots.demo.command import demo
 from bots.demo.learning import Rollouts, advantages, grpo_gradient, learner, pretrain, roll_out
 from bots.demo.outcome import outcome, steps_to
 from bots.demo.plots import selected_lengths
@@ -263,6 +266,13 @@ def test_demo_needs_nothing(tmp_path: Path) -> None:
     for word in (*ARMS, "held-out accuracy", "rollouts spent on references", "distinct tasks", "bots replay"):
         assert word in done.stdout
     assert is_png(picture)
+
+
+def test_without_scikit_learn_the_demo_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without scikit-learn the demo stops before it starts anything."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=re.escape("pip install 'bots-client[cli,features]'")):
+        demo(picture=tmp_path / "demo.png")
 
 
 def test_demo_leaves_nothing_on_a_server(tmp_path: Path, redis_url: str) -> None:

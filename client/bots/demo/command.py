@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +40,8 @@ def demo(
     start from the same weights and train on the same number of rollouts; only the selection of the tasks differs. The
     runs have default hyperparameters.
     """
+    if importlib.util.find_spec("sklearn") is None:
+        raise ValueError("the demo learns from text, which needs scikit-learn: pip install 'bots-client[cli,features]'")
     setting = Setting(steps=steps)
     say(f"{setting.tasks:,} sums of 1 to {setting.longest} digits to train on, {setting.held_out} held out")
     say(f"{seeds} seeds; {setting.steps} steps of {setting.batch} tasks x {setting.rollouts} rollouts in each arm:")
