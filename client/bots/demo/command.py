@@ -74,8 +74,8 @@ def _show(traces: Traces, setting: Setting) -> None:
         table.add_column(arm, justify="right")
     for name, cells in {
         "held-out accuracy": [str(row.accuracy) for row in rows.values()],
-        "  less uniform's, seed by seed": [str(row.gain) for row in rows.values()],
-        "steps to uniform's final accuracy": [
+        "  less uniform's, paired": [str(row.gain) for row in rows.values()],
+        "steps to uniform's accuracy": [
             ("at least " if row.missed else "") + str(row.steps) for row in rows.values()
         ],
         "training rollouts": [f"{setting.budget:,}" for _ in rows],

@@ -51,12 +51,12 @@ def selected_lengths(traces: Traces, arm: Arm, setting: Setting) -> Floats:
 
 def _lines(axes: Axes, x: npt.NDArray[np.int64], values: Mapping[Arm, Sequence[Floats]]) -> None:
     """Draws a thin line for each seed and a thick one for their mean."""
-    ends = {}
+    ends: dict[str, tuple[float, str]] = {}
     for arm, of_seeds in values.items():
         mean = np.mean(of_seeds, axis=0)
         axes.plot(x, np.transpose(of_seeds), color=COLOURS[arm], lw=0.8, alpha=0.25)
         axes.plot(x, mean, color=COLOURS[arm], lw=2.5)
-        ends[f"{arm}  {mean[-1]:.2f}"] = (float(mean[-1]), COLOURS[arm])
+        ends[arm] = (float(mean[-1]), COLOURS[arm])
     label_ends(axes, float(x[-1]), ends, spacing=0.07)
     axes.set(xlabel="step", xlim=(0, x[-1]), ylim=(0, FULL))
 
