@@ -13,6 +13,7 @@ The public surface is here, and for asyncio in `bots.aio`; task_selection.proto 
 """
 
 from bots.client import Client
+from bots.collector import Collector
 from bots.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -62,6 +63,7 @@ __all__ = [
     "CalibrationBin",
     "Checkpoint",
     "Client",
+    "Collector",
     "Dataset",
     "DeadlineExceededError",
     "Event",

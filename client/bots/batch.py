@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -97,3 +97,18 @@ class BatchData:
         """Returns the request id of the report of these tasks: equal for all copies of the batch."""
         where = "whole" if self.whole else self.positions.tolist()
         return derived_request_id("report", self.selection_id, where, part)
+
+
+def joined(parts: Sequence[B]) -> B:
+    """Returns parts of one selection as one part, in the order of the selection."""
+    positions = np.concatenate([part.positions for part in parts])
+    order = np.argsort(positions)
+    ids = [task_id for part in parts for task_id in part.ids or ()]
+    return dataclasses.replace(
+        parts[0],
+        tasks=np.concatenate([part.tasks for part in parts])[order],
+        ids=[ids[row] for row in order] if ids else None,
+        means=np.concatenate([part.means for part in parts])[order],
+        draws=np.concatenate([part.draws for part in parts])[order],
+        positions=positions[order],
+    )

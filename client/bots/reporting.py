@@ -18,6 +18,7 @@ from bots.columns import Column, Tasks
 from bots.errors import BotsError, TemporaryError, invalid
 from bots.fallback import check_ids, check_rows
 from bots.handle import RunHandle
+from bots.outbox import Kind
 from bots.request_ids import new_request_id
 from bots.v1 import task_selection_pb2 as pb
 
@@ -66,8 +67,14 @@ def report(
     policy_step    the policy's training step now, and at the selection (`selection_policy_step`).
     request_id     to repeat a call: `request_id` of the error that it raised.
     """
-    has_ids = False if rows else (yield from dataset_has_ids(run))
-    indices, ids = columns.rows_or_ids("tasks", tasks, has_ids)
+    known = run.session.known(run.dataset)
+    if known is None and run.session.strict and not rows:
+        known = yield from run.session.tasks_of(run.dataset, run.name)
+    resolved = rows or known is not None
+    if resolved:
+        indices, ids = columns.rows_or_ids("tasks", tasks, known is not None and known.has_ids and not rows)
+    else:
+        indices, ids = columns.numbers_or_texts("tasks", tasks)
     return (
         yield from _report(
             run,
@@ -75,6 +82,7 @@ def report(
             ids,
             *columns.outcomes(successes, rollouts, len(indices) + len(ids)),
             _effective(effective, len(indices) + len(ids)),
+            resolved=resolved,
             selection_id=selection_id,
             policy_step=policy_step,
             selection_policy_step=selection_policy_step,
@@ -140,11 +148,47 @@ def report_rewards(
     part, policy_step  as in `report`.
     """
     counts = rewards_.counts(rewards, len(batch), low=low, high=high, success=success)
-    empty = np.setdiff1d(np.arange(len(batch)), counts.tasks)
     version = None
     if len(counts.tasks):
-        # The id is of all tasks, so that a repeat in which a late reward came in is refused, not added.
-        version = yield from _report(
+        version = yield from _report_counts(batch, counts, part, policy_step)
+    empty = batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
+    if len(empty) and batch.lease_expire_time is not None:
+        yield from release_batch(empty)
+    return _reported(batch, counts, empty, version)
+
+
+def keep_rewards(batch: BatchData, rewards: Column, *, part: object = "", **mapping: Any) -> RewardsReported:
+    """Does as `report_rewards`, without waiting for the service: the report is delivered in the background."""
+    counts = rewards_.counts(rewards, len(batch), **mapping)
+    session, lane = batch.run.session, batch.run.lane
+    if len(counts.tasks):
+        request = _request(
+            batch.run,
+            batch.tasks[counts.tasks].tolist(),
+            [],
+            counts.successes,
+            counts.rollouts,
+            counts.effective,
+            selection_id=batch.selection_id,
+            request_id=batch.report_id(part),
+        )
+        session.outbox.add(lane, "report", request.SerializeToString())
+    empty = batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
+    if len(empty) and batch.lease_expire_time is not None:
+        request_ = pb.ReleaseSelectionRequest(
+            run=batch.run.ref(), selection_id=batch.selection_id, tasks=empty.tasks.tolist()
+        )
+        session.outbox.add(lane, "release", request_.SerializeToString())
+    session.wake()
+    return _reported(batch, counts, empty, None)
+
+
+def _report_counts(
+    batch: BatchData, counts: rewards_.Counts, part: object, policy_step: int | None
+) -> Steps[int | None]:
+    # The id is of all tasks, so that a repeat in which a late reward came in is refused, not added.
+    return (
+        yield from _report(
             batch.run,
             batch.tasks[counts.tasks].tolist(),
             [],
@@ -156,14 +200,16 @@ def report_rewards(
             selection_policy_step=batch.policy_step if policy_step is not None else None,
             request_id=batch.report_id(part),
         )
-    if len(empty) and batch.lease_expire_time is not None:
-        yield from release_batch(batch[empty])
+    )
+
+
+def _reported(batch: BatchData, counts: rewards_.Counts, empty: BatchData, version: int | None) -> RewardsReported:
     if counts.left_out or len(empty):
         logger.info(
             "run %s/%s: %d rewards are None or NaN, %d tasks have none", *batch.run.lane, counts.left_out, len(empty)
         )
     return RewardsReported(
-        version=version, rollouts=sum(counts.rollouts), left_out=counts.left_out, empty_tasks=batch.tasks[empty]
+        version=version, rollouts=sum(counts.rollouts), left_out=counts.left_out, empty_tasks=empty.tasks
     )
 
 
@@ -175,19 +221,44 @@ def _report(
     rollouts: list[int],
     effective: list[bool],
     *,
-    selection_id: str,
-    policy_step: int | None,
-    selection_policy_step: int | None,
-    request_id: str,
+    resolved: bool = True,
+    **fields: Any,
 ) -> Steps[int | None]:
     began = time.monotonic()
     if not rows and not ids:
         return None
+    request = _request(run, rows, ids, successes, rollouts, effective, **fields)
+    try:
+        if run.session.strict:
+            answer = yield from run.session.ask("ReportOutcomes", request)
+        else:
+            answer = yield from _send_or_keep(run, request, "report" if resolved else "unresolved")
+    finally:
+        run.counters.add("report", time.monotonic() - began)
+    if answer is None:
+        return None
+    run.saw(answer.run_uid, answer.version)
+    version: int = answer.version
+    return version
+
+
+def _request(
+    run: RunHandle,
+    rows: list[int],
+    ids: list[str],
+    successes: list[float],
+    rollouts: list[int],
+    effective: list[bool],
+    *,
+    selection_id: str,
+    request_id: str,
+    policy_step: int | None = None,
+    selection_policy_step: int | None = None,
+) -> pb.ReportOutcomesRequest:
     _check(run, rows, ids, policy_step, selection_policy_step)
-    session = run.session
-    request = pb.ReportOutcomesRequest(
+    return pb.ReportOutcomesRequest(
         run=run.ref(),
-        job=session.job,
+        job=run.session.job,
         request_id=request_id,
         selection_id=selection_id,
         policy_step=policy_step,
@@ -198,27 +269,14 @@ def _report(
         rollouts=rollouts,
         effective=effective,
     )
-    try:
-        answer = yield from (_send(run, request) if session.strict else _send_or_keep(run, request))
-    finally:
-        run.counters.add("report", time.monotonic() - began)
-    if answer is None:
-        return None
-    run.saw(answer.run_uid, answer.version)
-    version: int = answer.version
-    return version
 
 
-def _send(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[Any]:
-    return (yield from run.session.ask("ReportOutcomes", request))
-
-
-def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[Any]:
+def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind) -> Steps[Any]:
     """Returns the answer, or None if the report waits in the outbox. It is there before it is sent, so that whatever
     interrupts the call, it is kept.
     """
     session = run.session
-    entry = session.outbox.add(run.lane, "report", request.SerializeToString())
+    entry = session.outbox.add(run.lane, kind, request.SerializeToString())
     if not session.availability.reachable:
         session.availability.degraded(None, reports=1)
         session.wake()
@@ -227,7 +285,7 @@ def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[An
         session.wake()  # older ones wait
         return None
     try:
-        answer = yield from session.ask("ReportOutcomes", request, first_sent=entry.first_sent)
+        answer = yield from session.send(entry)
     except TemporaryError as error:
         session.outbox.released(entry, error)
         if session.availability.reachable:
@@ -244,6 +302,9 @@ def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[An
         session.wake()
         raise
     session.outbox.delivered(entry)
+    if session.outbox.waits(run.lane):
+        session.wake()  # reports that came meanwhile
+    session.availability.restored()
     return answer
 
 
@@ -281,11 +342,8 @@ def release_batch(batch: BatchData) -> Steps[int]:
 
 
 def dataset_has_ids(run: RunHandle) -> Steps[bool]:
-    """Returns whether the run's dataset has ids, which the service is asked for once."""
-    known = run.session.known(run.dataset)
-    if known is None:
-        known = yield from run.session.ask_for_tasks(run.dataset, run.name)
-    return known.has_ids
+    """Returns whether the run's dataset has ids."""
+    return (yield from run.session.tasks_of(run.dataset, run.name)).has_ids
 
 
 def _effective(effective: Column | None, tasks: int) -> list[bool]:

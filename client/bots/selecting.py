@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from bots.records import utc
 from bots.reporting import dataset_has_ids
 from bots.request_ids import derived_digest, derived_request_id, new_request_id
 from bots.v1 import task_selection_pb2 as pb
+
+logger = logging.getLogger("bots")
 
 MOST_TASKS = 10_000
 MOST_EXCLUDED = 100_000
@@ -139,6 +142,8 @@ def _select(run: RunHandle, spec: SelectionSpec, request: pb.SelectBatchRequest,
         )
     batch = _drawn(run, known, spec, request, key)
     session.availability.degraded(failure, selections=1)
+    if (spec.tags or spec.quotas or spec.weights) and known.tag is None:
+        logger.warning("run %s/%s: the tags of its tasks are not known, so the batch is of all tags", *run.lane)
     return batch
 
 

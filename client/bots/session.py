@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bots import resume, upload
 from bots.availability import Availability
@@ -48,6 +49,8 @@ logger = logging.getLogger("bots")
 UPLOAD_SECONDS_PER_MILLION_TASKS = 60.0
 DOWNLOAD_SECONDS = 60.0
 MOST_IDS_REMEMBERED = 10_000
+# The ids and tags of a larger dataset are not downloaded: it would take longer than the outages that they bridge.
+MOST_TASKS_LEARNED = 5_000_000
 
 
 class SessionCore:
@@ -176,19 +179,39 @@ class SessionCore:
             self._wanted[dataset] = (dataset, run)
             self.wake()
 
-    def ask_for_tasks(self, dataset: str, run: str, *, with_ids: bool = False) -> Steps[KnownTasks]:
-        """Returns a dataset's tasks as the service knows them, and keeps them."""
+    def tasks_of(self, dataset: str, run: str) -> Steps[KnownTasks]:
+        """Returns what is known of a dataset's tasks, for which the service is asked once."""
+        known = self.known(dataset)
+        if known is None:
+            known = yield from self.ask_for_tasks(dataset, run)
+        return known
+
+    def ask_for_tasks(self, dataset: str, run: str, *, columns: bool = False) -> Steps[KnownTasks]:
+        """Returns a dataset's tasks as the service knows them, with `columns` their ids and tags too."""
         about = (yield from self.ask("GetDataset", pb.GetDatasetRequest(name=dataset))).dataset
         ids: list[str] = []
-        # The shortest ids of a dataset that is too large are not worth the download.
-        if with_ids and about.has_ids and about.size * 4 <= MOST_BYTES // 4:
-            request = pb.GetPosteriorsRequest(run=pb.RunRef(dataset=dataset, name=run), with_ids=True)
-            yield from self.ask(
-                "GetPosteriors", request, timeout=DOWNLOAD_SECONDS, each=lambda chunk: ids.extend(chunk.ids)
+        tag: list[npt.NDArray[np.int64]] = []
+
+        def take(chunk: pb.GetPosteriorsResponse) -> None:
+            ids.extend(chunk.ids)
+            tag.append(np.array(chunk.tag, np.int64))
+
+        incomplete = about.has_ids or len(about.tags) > 0
+        if columns and incomplete and about.size <= MOST_TASKS_LEARNED:
+            request = pb.GetPosteriorsRequest(
+                run=pb.RunRef(dataset=dataset, name=run), with_ids=about.has_ids, with_tags=len(about.tags) > 0
             )
+            yield from self.ask("GetPosteriors", request, timeout=DOWNLOAD_SECONDS, each=take)
         tags = {count.tag: count.tasks for count in about.tags}
-        tasks = KnownTasks(size=about.size, has_ids=about.has_ids, ids=_texts(ids or None), tags=tags)
-        if with_ids or not about.has_ids:
+        every = np.concatenate(tag) if tag else np.empty(0, np.int64)
+        tasks = KnownTasks(
+            size=about.size,
+            has_ids=about.has_ids,
+            ids=_texts(ids or None),
+            tags=tags,
+            tag=every if len(every) == about.size and tags else None,
+        )
+        if columns or not incomplete:
             self.learn(dataset, tasks)
         return tasks
 
@@ -241,7 +264,7 @@ class SessionCore:
 
     def _learn(self, dataset: str, run: str) -> Steps[None]:
         try:
-            yield from self.ask_for_tasks(dataset, run, with_ids=True)
+            yield from self.ask_for_tasks(dataset, run, columns=True)
         except TemporaryError:
             raise
         except BotsError as error:
@@ -271,9 +294,15 @@ class SessionCore:
         """Returns the answer to one entry of the outbox."""
         dataset, run = entry.lane
         match entry.kind:
-            case "report":
+            case "report" | "unresolved":
                 request = pb.ReportOutcomesRequest.FromString(entry.payload)
+                if entry.kind == "unresolved" and (yield from self.tasks_of(dataset, run)).has_ids:
+                    request.ids.extend(map(str, request.tasks))
+                    del request.tasks[:]
                 return (yield from self.ask("ReportOutcomes", request, first_sent=entry.first_sent))
+            case "release":
+                request_ = pb.ReleaseSelectionRequest.FromString(entry.payload)
+                return (yield from self.ask("ReleaseSelection", request_))
             case "create":
                 if dataset in self._unstored:
                     yield from self._store(self._unstored[dataset])
@@ -295,19 +324,19 @@ class SessionCore:
         self.outbox.load()
         for columns in list(self._unstored.values()):
             yield from self._store(columns)
-        while lanes := self.outbox.lanes():
-            for lane in lanes:
+        while len(self.outbox):
+            for lane in self.outbox.lanes():
                 if (error := (yield from self.deliver(lane))) is not None and not isinstance(error, TemporaryError):
                     raise error
                 if error is not None and time.monotonic() >= end:
                     raise error
-            if not self.outbox.lanes():
-                return
-            if time.monotonic() >= end:
+            if len(self.outbox) and time.monotonic() >= end:
                 raise DeadlineExceededError(
                     f"flush: {self.outbox.pending()} reports wait still after {seconds:.3g} s",
                     code="DEADLINE_EXCEEDED",
                 )
+            if not len(self.outbox):
+                return
             yield Pause(min(0.05, max(0.0, end - time.monotonic())))  # another caller delivers, or a back-off
 
     def _storage(self) -> Storage:

@@ -39,7 +39,7 @@ def test_table_and_messages_have_the_same_fields() -> None:
 
 @pytest.mark.parametrize("name", RULES)
 def test_proto_states_the_default_and_the_rule(name: str) -> None:
-    """"Default ..." and the words of the rule, whose bounds hold and beyond which values are refused."""
+    """The default and the words of the rule, whose bounds hold and beyond which values are refused."""
     comment, model = comments()[name]
     rule = RULES[name]
     assert rule.model == model

@@ -33,9 +33,7 @@ def test_invalid_field_is_a_field_violation(policy: Run) -> None:
     assert found.keys() == {"ErrorInfo", "BadRequest"}
     assert details.ErrorInfo.FromString(found["ErrorInfo"]) == details.ErrorInfo(reason="INVALID_FIELD", domain="bots")
     assert details.BadRequest.FromString(found["BadRequest"]) == details.BadRequest(
-        field_violations=[
-            details.FieldViolation(field="batch_size", description="got 0, must be between 1 and 10000")
-        ]
+        field_violations=[details.FieldViolation(field="batch_size", description="got 0, must be between 1 and 10000")]
     )
 
 
@@ -72,7 +70,8 @@ def test_each_branch_has_its_code_and_says_when_to_repeat(
     if retry_seconds is None:
         assert "RetryInfo" not in found
     else:
-        assert details.RetryInfo.FromString(found["RetryInfo"]).retry_delay.ToTimedelta().total_seconds() == retry_seconds
+        delay = details.RetryInfo.FromString(found["RetryInfo"]).retry_delay
+        assert delay.ToTimedelta().total_seconds() == retry_seconds
 
 
 def test_every_failure_has_a_reason_of_the_proto() -> None:
@@ -89,9 +88,8 @@ def test_every_failure_has_a_reason_of_the_proto() -> None:
 
 def test_error_is_raised_again_without_its_traceback() -> None:
     """An equal error for each thread that waited, so that tracebacks do not pile up on one object."""
-    try:
-        raise errors.StoreUnavailable("away")
-    except errors.StoreUnavailable as error:
-        again = error.again()
-        assert (str(again), again.reason, again.__traceback__) == (str(error), error.reason, None)
-        assert again is not error
+    with pytest.raises(errors.InvalidField) as raised:
+        raise errors.InvalidField("job", "x", "must be y")
+    error, again = raised.value, raised.value.again()
+    assert again is not error
+    assert (str(again), again.field, again.__traceback__) == (str(error), "job", None)

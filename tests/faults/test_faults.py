@@ -25,7 +25,7 @@ import pytest
 
 import bots
 from bots.request_ids import new_request_id
-from bots_server.store import choose_durability
+from bots_server.store import choose_durability, connect
 from tests.faults.deployment import Deployment, copy_file, deployed, in_step, put_back
 from tests.faults.failpoints import FAILPOINTS, Failpoint, struck
 from tests.faults.model import Content, Dataset, Entry, History, Hyperparameters, Outcomes, Restore, replay
@@ -168,11 +168,11 @@ def test_cluster_fails_over() -> None:
 
 
 def test_a_level_that_redis_cannot_give_stops_the_start() -> None:
-    """A server whose Redis never says that something is on its disk does not start with durability fsync."""
+    """A server whose Redis never reports a write as synced does not start with durability fsync."""
     persistence = ["--appendonly", "yes", "--appendfsync", "no"]
     refused = pytest.raises(ValueError, match="appendfsync no")
-    with valkey(*persistence) as store, store.client() as client, refused:
-        choose_durability(client, "fsync")
+    with valkey(*persistence) as store, refused:
+        choose_durability(connect(store.url), "fsync")
 
 
 # ------------------------------------------------------------------------------------------------ idempotency
