@@ -36,8 +36,9 @@ def demo(
 ) -> None:
     """Trains a small policy by GRPO on a shuffled epoch and on tasks that a real server selects.
 
-    A two-layer network learns to add numbers of 1 to 20 digits from nothing but right or wrong. All arms of a seed
-    start from the same weights and train on the same number of rollouts; only the selection of the tasks differs. The
+    A two-layer network learns to add numbers of 1 to 20 digits from nothing but
+    right or wrong. All arms of a seed start from the same weights and train on
+    the same number of rollouts; only the selection of the tasks differs. The
     runs have default hyperparameters.
     """
     if importlib.util.find_spec("sklearn") is None:
@@ -75,9 +76,7 @@ def _show(traces: Traces, setting: Setting) -> None:
     for name, cells in {
         "held-out accuracy": [str(row.accuracy) for row in rows.values()],
         "  less uniform's, paired": [str(row.gain) for row in rows.values()],
-        "steps to uniform's accuracy": [
-            ("at least " if row.missed else "") + str(row.steps) for row in rows.values()
-        ],
+        "steps to uniform's accuracy": [("at least " if row.missed else "") + str(row.steps) for row in rows.values()],
         "training rollouts": [f"{setting.budget:,}" for _ in rows],
         "rollouts spent on references": [f"{setting.reference_cost(arm):,}" for arm in rows],
         "effective task ratio": [str(row.ratio) for row in rows.values()],

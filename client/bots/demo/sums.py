@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Digits = npt.NDArray[np.int8]
-BLANK = 10  # stands where there is no digit
+BLANK = 10  # no digit
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +16,7 @@ class Sums:
     """`N` tasks, as digits from the last (ones) to the first, in `P` places.
 
     left, right  `[N, P]` the numbers to add, BLANK above their length.
-    answer       `[N, P]` their sum, one place longer than they are, with a leading zero where it needs none.
+    answer       `[N, P]` their sum, one place longer than they are, with a leading zero if it is shorter.
     used         `[N, P]` bool, the places of the answer.
     """
 

@@ -34,7 +34,7 @@ def replay(
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions of every arm.")] = 5,
     target: Annotated[float, typer.Option(min=0, max=1, help="The pass rate to select near.")] = Setting.target,
     rest: Annotated[
-        float, typer.Option(min=0, max=1, help="How long a task rests, as a share of an epoch.")
+        float, typer.Option(min=0, max=1, help="Share of an epoch that an evaluated task rests; 0: it never rests.")
     ] = Setting.rest,
     margin: Annotated[
         float, typer.Option("--squeeze", min=0, max=0.49, help="Map true pass rates onto [SQUEEZE, 1 - SQUEEZE].")
@@ -46,11 +46,14 @@ def replay(
 ) -> None:
     """Replays a table of real pass rates with both evidence models, a shuffled epoch, and an oracle.
 
-    The ordered models serve as checkpoints of a policy that improves, two of them as references.
+    The ordered models serve as checkpoints of a policy that improves, two of
+    them as references.
 
-    A table does not react to training: the policy improves equally whatever is selected. A replay therefore shows how
-    well the models predict pass rates and how often selected tasks are effective, not how much a policy learns from
-    them. Do not tune hyperparameters on it: the best on a table can be far worse in training. `bots demo` trains.
+    A table does not react to training: the policy improves equally whatever is
+    selected. So a replay shows how well the models predict pass rates and how
+    often selected tasks are effective, not how much a policy learns from them.
+    Do not tune hyperparameters on it: the best on a table can be far worse in
+    training. `bots demo` trains.
     """
     rates = read(table)
     weak_place, strong_place = rates.place(weak), rates.place(strong)

@@ -1,4 +1,4 @@
-"""Datasets that a command makes on a server and takes away again."""
+"""Datasets that a command creates on a server and deletes again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bots.client import Client
 
 @contextmanager
 def scratch_datasets(address: str, purpose: str) -> Iterator[str]:
-    """Yields a prefix for names of datasets that nobody else has; deletes all datasets so named at exit."""
+    """Yields an unused prefix for names of datasets; deletes all datasets so named at exit."""
     prefix = f"{purpose}-{secrets.token_hex(4)}-"
     try:
         yield prefix
