@@ -1,7 +1,9 @@
 """The item_response model in its plain O(N) form, straight from its equations: what the core is compared with.
 
-Every task has its own row of inputs, residual and variance, and every update goes through all of them. Nothing is
-dropped, inverses are formed as they are written, and integrals are done task by task in extended precision.
+Every task has its own row of inputs, residual and variance, and every update goes through all of them. Inverses are
+formed as they are written. The equations and their order are those of the prototype from which the model was designed,
+with three additions: the quadrature lies about the mode of the product, s2 is the grid's mean from the start, and a
+residual is forgotten whole when less than 1e-10 of it is left.
 """
 
 from collections.abc import Sequence
@@ -52,7 +54,8 @@ class Oracle:
         self.grid = [-0.5 * np.log(spread / 4) ** 2 for spread in GRID]
         self.s2 = self._estimate()
         self.d, self.v = np.zeros(size), np.full(size, self.s2)
-        self.left = np.zeros(size)  # of the memory of a task's newest outcome
+        self.seen = np.zeros(size, np.bool_)
+        self.memory = np.zeros(size)  # product of rho since a task's last outcome
 
     def _estimate(self) -> float:
         mass = np.exp(np.array(self.grid) - max(self.grid))
@@ -60,42 +63,43 @@ class Oracle:
 
     def update(self, tasks: Sequence[int], successes: Sequence[float], rollouts: Sequence[float]) -> None:
         """Applies outcomes of distinct tasks."""
-        x, rho = self.x[list(tasks)], self.rho
+        i, k, n, rho = list(tasks), successes, rollouts, self.rho
+        x = self.x[i]
+        # Time passes.
         self.p = self.p + self.drift * self.walk
         self.d = rho * self.d
         self.v = rho**2 * self.v + (1 - rho**2) * self.s2
-        self.left = rho * self.left
-        self._learn_spread(tasks, successes, rollouts)
-        message, precision = np.empty(len(tasks)), np.empty(len(tasks))
-        for at, (i, k, n) in enumerate(zip(tasks, successes, rollouts, strict=True)):
-            mean = x[at] @ self.m + self.d[i]
-            variance = self.v[i] + x[at] @ self.p @ x[at]
-            after, left, _ = product(mean, variance, k, n)
+        # A residual of which less than 1e-10 is left is forgotten whole: its task is as if never evaluated.
+        self.memory = rho * self.memory
+        forgotten = self.seen & (self.memory < 1e-10)
+        self.d[forgotten], self.v[forgotten], self.seen[forgotten] = 0.0, self.s2, False
+        # s2 is learned from first outcomes, and is the variance of the tasks without outcomes, of no others.
+        first = [at for at, task in enumerate(i) if not self.seen[task]]
+        if first:
+            for number, s2 in enumerate(GRID):
+                self.grid[number] *= 0.99
+                self.grid[number] += sum(
+                    product(x[at] @ self.m, s2 + x[at] @ self.p @ x[at], k[at], n[at])[2] for at in first
+                )
+            self.s2 = self._estimate()
+            self.v[~self.seen] = self.s2
+        # Each outcome as a Gaussian message about its logit.
+        message, precision = np.empty(len(i)), np.empty(len(i))
+        for at, task in enumerate(i):
+            e, variance = x[at] @ self.m + self.d[task], self.v[task] + x[at] @ self.p @ x[at]
+            after, left, _ = product(e, variance, k[at], n[at])
             left = min(max(left, 1e-3), 0.999 * variance)
             precision[at] = 1 / left - 1 / variance
-            message[at] = (after / left - mean / variance) / precision[at]
-        d, v = self.d[list(tasks)], self.v[list(tasks)]
-        r_inverse = np.diag(1 / (1 / precision + v))
+            message[at] = (after / left - e / variance) / precision[at]
+        # Ability and weights.
+        r_inverse = np.diag(1 / (1 / precision + self.v[i]))
         self.p = np.linalg.inv(np.linalg.inv(self.p) + x.T @ r_inverse @ x)
-        self.m = self.m + self.p @ x.T @ r_inverse @ (message - d - x @ self.m)
-        for at, i in enumerate(tasks):
-            gain = v[at] / (v[at] + 1 / precision[at] + x[at] @ self.p @ x[at])
-            self.d[i] += gain * (message[at] - x[at] @ self.m - self.d[i])
-            self.v[i] *= 1 - gain
-            self.left[i] = 1.0
-
-    def _learn_spread(self, tasks: Sequence[int], successes: Sequence[float], rollouts: Sequence[float]) -> None:
-        """Weighs s2 by the first outcomes of tasks, and puts the new s2 into the variance of every residual."""
-        first = [at for at, i in enumerate(tasks) if self.left[i] < 1e-10]
-        if not first:
-            return
-        for number, spread in enumerate(GRID):
-            self.grid[number] *= 0.99
-            for at in first:
-                x = self.x[tasks[at]]
-                self.grid[number] += product(x @ self.m, spread + x @ self.p @ x, successes[at], rollouts[at])[2]
-        before, self.s2 = self.s2, self._estimate()
-        self.v = 1 / (1 / self.v + 1 / self.s2 - 1 / before)
+        self.m = self.m + self.p @ x.T @ r_inverse @ (message - self.d[i] - x @ self.m)
+        # Residuals.
+        gain = self.v[i] / (self.v[i] + 1 / precision + np.diag(x @ self.p @ x.T))
+        self.d[i] += gain * (message - x @ self.m - self.d[i])
+        self.v[i] *= 1 - gain
+        self.seen[i], self.memory[i] = True, 1.0
 
     def alpha_beta(self) -> tuple[Floats, Floats]:
         """Returns `[N]` alpha and `[N]` beta."""

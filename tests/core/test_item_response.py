@@ -23,6 +23,7 @@ from bots_server.core.item_response import (
     update,
     without_own,
 )
+from bots_server.core.item_response.model import residuals_of
 from bots_server.core.strata import StrataBuilder
 from bots_server.core.tasks import Tasks, arrange
 from tests.core.item_response_oracle import Oracle
@@ -144,7 +145,7 @@ def test_equals_the_dense_form(run: tuple[Dataset, Hyperparameters, list[Step]])
 
 
 def test_equals_the_dense_form_when_residuals_are_forgotten() -> None:
-    """A residual is dropped rho^n < 1e-10 after its outcome; alpha and beta stay within 1e-4, and s2 learns anew."""
+    """A residual of which rho^n < 1e-10 is left is forgotten: its task is as if never evaluated, for s2 too."""
     dataset = Dataset(np.full((40, 1), 0.5, np.float32), None, np.empty((40, 0), np.float32))
     parameters = Hyperparameters(residual_memory=0.9, drift=0.001)
     tasks, oracle, state = dataset.arranged(), dataset.oracle(parameters), start(dataset.arranged(), parameters)
@@ -164,16 +165,42 @@ def test_equals_the_dense_form_when_residuals_are_forgotten() -> None:
     assert len(state.residuals) < 30
 
 
-def test_equals_the_design_when_the_spread_stays() -> None:
-    """The variance of a residual is v <- rho^2 v + (1 - rho^2) s2 as time passes and v (1 - g) after an outcome."""
-    dataset = Dataset(np.empty((2, 0), np.float32), None, np.empty((2, 0), np.float32))
+@pytest.mark.parametrize("features", [0, 4])
+def test_equals_the_prototype_over_300_updates(features: int) -> None:
+    """A policy that learns, 8 tasks x 16 rollouts an update: alpha and beta of all tasks, seen or not, after each."""
+    rng, size = np.random.default_rng(11), 400
+    dataset = Dataset(
+        rng.random((size, 2)).astype(np.float32),
+        tuple(rng.integers(0, 5, size).tolist()),
+        rng.standard_normal((size, features)).astype(np.float32),
+    )
+    tasks, oracle = dataset.arranged(), dataset.oracle(DEFAULT)
+    state, hardness = start(tasks, DEFAULT), 4 * rng.random(size) - 4 * dataset.references.mean(1)
+    tried = np.flatnonzero(rng.random(size) < 0.75)
+    for number in range(300):
+        chosen = np.sort(rng.choice(tried, 8, replace=False))
+        successes = rng.binomial(16, 1 / (1 + np.exp(hardness[chosen] + 1 - number / 100)))
+        step = (tuple(chosen.tolist()), tuple(map(float, successes.tolist())), (16.0,) * 8)
+        state = update(state, tasks, DEFAULT, evidence(step))
+        oracle.update(*step)
+        np.testing.assert_allclose(every(state, tasks), oracle.alpha_beta(), rtol=0, atol=1e-4)
+    assert 250 < oracle.seen.sum() < 350
+    np.testing.assert_array_equal(state.residuals.tasks, np.flatnonzero(oracle.seen))
+
+
+def test_new_estimate_of_s2_moves_only_tasks_without_outcomes() -> None:
+    """A task with outcomes has v <- rho^2 v + (1 - rho^2) s2 with the s2 before the update; all others have s2."""
+    dataset = Dataset(np.empty((8, 0), np.float32), None, np.empty((8, 0), np.float32))
     tasks, parameters = dataset.arranged(), Hyperparameters(residual_memory=0.8)
-    state = play(tasks, parameters, [((0, 1), (4.0, 12.0), (16.0, 16.0))])
-    variance = 1 / (1 / state.spread + state.residuals.precision[0])
-    for _ in range(5):  # outcomes of the other task alone, which is no first outcome
-        state = update(state, tasks, parameters, evidence(((1,), (8.0,), (16.0,))))
-        variance = 0.64 * variance + 0.36 * state.spread
-        assert 1 / (1 / state.spread + state.residuals.precision[0]) == pytest.approx(variance, rel=1e-12)
+    state = play(tasks, parameters, [((0,), (4.0,), (16.0,))])
+    for task in range(1, 7):  # first outcomes, from which s2 is estimated anew
+        before, variance = state.spread, state.residuals.variance[0]
+        state = update(state, tasks, parameters, evidence(((task,), (16.0,), (16.0,))))
+        assert abs(state.spread / before - 1) > 1e-3
+        assert state.residuals.variance[0] == pytest.approx(0.64 * variance + 0.36 * before, rel=1e-12)
+        np.testing.assert_array_equal(
+            residuals_of(state, np.array([7, 0]))[1], [state.spread, state.residuals.variance[0]]
+        )
 
 
 def packed(state: ItemResponse) -> ItemResponse:
@@ -227,7 +254,7 @@ def test_some_tasks_are_read_as_all_are(run: tuple[Dataset, Hyperparameters, lis
     assert (shapes >= 0.02).all()
     own = states[-1].residuals
     np.testing.assert_array_equal(own.tasks, np.unique(own.tasks))
-    assert (own.precision >= 0).all()
+    assert (own.variance > 0).all()
     # Without its own outcomes a task is predicted as one of its cell that has none.
     if tasks.features is None:
         alpha, beta = baseline(states[-1], tasks)
@@ -259,7 +286,7 @@ def test_stays_positive_definite_in_a_long_run(tags: int | None) -> None:
         state = update(state, tasks, DEFAULT, Evidence(chosen, rollouts * share, rollouts))
     np.testing.assert_array_equal(state.covariance, state.covariance.T)
     assert np.linalg.eigvalsh(state.covariance)[0] > 0
-    for part in (state.mean, state.covariance, state.residuals.mean, state.residuals.precision, every(state, tasks)):
+    for part in (state.mean, state.covariance, state.residuals.mean, state.residuals.variance, every(state, tasks)):
         assert np.isfinite(part).all()
 
 
