@@ -33,7 +33,7 @@ def message() -> pb.RunSummary:
             explained_share=0.375,
             weights=[
                 pb.InputWeight(input="feature:digits", mean=-2.0, standard_deviation=0.5),
-                pb.InputWeight(input="tag:easy", mean=1.0, standard_deviation=0.25),
+                pb.InputWeight(input="tag:[red]", mean=1.0, standard_deviation=0.25),
             ],
         ),
         pass_rate_bins=[1_000, *[0] * 18, 1],
@@ -92,13 +92,13 @@ def test_coverage_is_beside_the_effective_task_ratio() -> None:
 
 
 def test_item_response_shows_ability_and_weights_by_name() -> None:
-    """The ability has its trend; each input has its weight, its deviation and a bar."""
+    """The ability has its trend; each input has its weight, its deviation and a bar. Names are no markup."""
     lines = drawn(message(), [0.0, 0.25])
     assert "item_response" in lines[0]
     assert words(lines, "ability") == ["+0.25", "(logit)", "▁█"]
     assert words(lines, "difficulty:") == ["37.5%", "explained", "by", "the", "inputs,", "residual", "variance", "2.5"]
     assert words(lines, "feature:digits") == ["████████", "-2.00", "±", "0.50"]
-    assert words(lines, "tag:easy") == ["████", "+1.00", "±", "0.25"]
+    assert words(lines, "tag:[red]") == ["████", "+1.00", "±", "0.25"]
     assert not any(NOTHING_EXPLAINED in line for line in lines)
 
 

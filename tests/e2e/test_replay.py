@@ -325,7 +325,7 @@ def test_replay_leaves_nothing_on_a_server(table: Path, tmp_path: Path, redis_ur
 def test_a_wrong_option_is_one_line(table: Path, options: tuple[str, ...], message: str) -> None:
     """Wrong options are one line of error, before any server starts."""
     done = bots("replay", table, *options)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_USAGE
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.text import Text
 
 import bots
+from bots.cli import options
 from bots.cli.connection import RunName, run_of
-from bots.cli.console import out
+from bots.cli.console import out, show_json
 from bots.cli.glance import glance, position
 from bots.summary import Summary
 
@@ -41,9 +42,13 @@ def watch(
     context: typer.Context,
     run: RunName,
     interval: Annotated[float, typer.Option(help="Seconds between two views, at least.")] = 1.0,
+    as_json: options.Json = False,
 ) -> None:
-    """Shows a run live until Ctrl-C: pass rates, coverage, what the model learned, and how well it predicts."""
+    """Shows a run live until Ctrl-C: pass rates, coverage, the model and its predictions. --json: a line a summary."""
     watched = run_of(context, run)
+    if as_json:
+        for summary in watched.watch(interval):
+            show_json(summary)
     rate = Rate()
     trend: deque[float] = deque(maxlen=TREND)
     view: RenderableType = Text(f"waiting for {run}")

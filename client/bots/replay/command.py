@@ -59,7 +59,9 @@ def replay(
     weak_place, strong_place = rates.place(weak), rates.place(strong)
     columns = Columns(len(rates), rates.rates[:, weak_place], rates.rates[:, strong_place], rates.tags(tags))
     if not columns.weak.mean() < columns.strong.mean():
-        raise ValueError(f"strong: got {strong}, must solve more than weak ({weak}); models go from weak to strong")
+        raise ValueError(
+            f"strong: got {strong}, must solve more than weak ({weak}); models go from weakest to strongest"
+        )
     if batch > len(rates):
         raise ValueError(f"batch: got {batch}, must be at most {len(rates)}, the tasks of the table")
     setting = Setting(batch=batch, rollouts=rollouts, steps=steps, target=target, rest=rest)
