@@ -37,5 +37,5 @@ USER 10001:10001
 WORKDIR /data
 EXPOSE 50051 9090
 HEALTHCHECK --interval=5s --timeout=4s --start-period=20s --retries=3 \
-    CMD ["python", "-m", "bots_server.healthcheck"]
+    CMD ["python", "-m", "bots_server.process.health"]
 ENTRYPOINT ["bots-server"]

@@ -8,7 +8,7 @@ import pytest
 
 import bots
 from bots_server.core.hyperparameters import Hyperparameters
-from bots_server.settings import Settings
+from bots_server.process.settings import Settings
 from tests.api.service import serving
 
 ROOT = Path(__file__).parent.parent

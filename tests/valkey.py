@@ -28,7 +28,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from bots_server.embedded import ending_with_parent, find_binary
+from bots_server.process.embedded import ending_with_parent, find_binary
 
 HOST = "127.0.0.1"
 

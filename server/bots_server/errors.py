@@ -1,131 +1,157 @@
-"""Everything that the service says no with. Raised once, where it is known; one interceptor turns it into a status.
+"""The errors that the service answers with. `api/status.py` turns them into gRPC statuses.
 
-The tree goes by what the caller can do:
+The branches say what the caller can do:
 
     Failure
-    ├── InvalidRequest       mend the call         InvalidField · RequestIdReused
-    ├── NotFound             name something else   DatasetNotFound · RunNotFound · CheckpointNotFound · VersionNotFound
-    ├── AlreadyExists        take another name     DatasetExists · RunExists · CheckpointExists
-    ├── FailedPrecondition   look again            TooFewEligible · RunReplaced · RequestTooOld · VersionMismatch ·
-    │                                              DatasetHasRuns
+    ├── InvalidRequest       correct the call           InvalidField · RequestIdReused
+    ├── NotFound             name something else        DatasetNotFound · RunNotFound · CheckpointNotFound ·
+    │                                                   VersionNotFound
+    ├── AlreadyExists        choose another name        DatasetExists · RunExists · CheckpointExists
+    ├── FailedPrecondition   read the state again       TooFewEligible · RunReplaced · RequestTooOld · VersionMismatch ·
+    │                                                   DatasetHasRuns
     ├── Conflict             repeat
-    ├── Exhausted            make room             TooManyStreams · StoreFull
-    ├── Unavailable          wait, then repeat     StoreUnavailable · NotDurable
-    └── BadToken             show a valid token
+    ├── Exhausted            wait, or make room         TooManyCalls · StoreFull
+    ├── Unavailable          wait, then repeat          StoreUnavailable · NotDurable · ServerTooOld
+    ├── DeadlineExceeded     allow more time
+    └── BadToken             send a valid token
 
-`code` is the canonical status, `reason` the word for programs that goes out as trailing metadata `bots-reason`; both
-are listed at the head of `proto/bots/v1/task_selection.proto`.
+`reason` is the word of `bots-reason`; the head of `proto/bots/v1/task_selection.proto` lists them.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-import grpc
+SHOWN = 200  # characters of a value in a message
 
 
 class Failure(Exception):
-    """An answer that is an error: `str()` is the message, complete as it stands."""
+    """An error to answer with; `str()` is the message.
 
-    code: ClassVar[grpc.StatusCode]
+    retry_seconds: when a repeat can succeed at the earliest; None: a repeat fails again
+    """
+
     reason: ClassVar[str]
+    retry_seconds: ClassVar[float | None] = None
+
+    def again(self) -> Self:
+        """Returns an equal error without a traceback, to be raised by another thread."""
+        other = type(self).__new__(type(self), *self.args)
+        other.__dict__.update(self.__dict__)
+        return other
 
 
 class InvalidRequest(Failure):
-    code = grpc.StatusCode.INVALID_ARGUMENT
+    pass
+
+
+class Described(str):
+    """A value in words, which a message shows without quotes: for lengths, and for absence."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class InvalidField(InvalidRequest):
-    """Bad input is refused whole, with the field, the value and the rule in the message; nothing of it is stored."""
+    """A field breaks a rule, which starts with "must" (guarantee 7)."""
 
     reason = "INVALID_FIELD"
 
     def __init__(self, field: str, value: object, rule: str) -> None:
-        shown = repr(value)
-        super().__init__(f"{field} = {shown if len(shown) <= 200 else shown[:200] + '…'}: {rule}")
         self.field, self.value, self.rule = field, value, rule
+        super().__init__(f"{field}: {self.description}")
+
+    @property
+    def description(self) -> str:
+        """Returns the value and the rule."""
+        shown = repr(self.value)
+        return f"got {shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'}, {self.rule}"
 
 
 class RequestIdReused(InvalidRequest):
     reason = "REQUEST_ID_REUSED"
 
     def __init__(self, request_id: str) -> None:
-        super().__init__(f"request_id = {request_id!r}: was used for a request of other content")
+        super().__init__(f"request_id: got {request_id!r}, must not have been used for a request with other content")
 
 
 class NotFound(Failure):
-    code = grpc.StatusCode.NOT_FOUND
+    pass
 
 
 class DatasetNotFound(NotFound):
     reason = "DATASET_NOT_FOUND"
 
     def __init__(self, dataset: str) -> None:
-        super().__init__(f"dataset = {dataset!r}: there is no such dataset")
+        super().__init__(f"dataset: got {dataset!r}, must be the name of a dataset")
 
 
 class RunNotFound(NotFound):
     reason = "RUN_NOT_FOUND"
 
     def __init__(self, dataset: str, run: str) -> None:
-        super().__init__(f"run = {run!r}: there is no such run of dataset {dataset!r}")
+        super().__init__(f"run: got {run!r}, must be the name of a run of dataset {dataset!r}")
 
 
 class CheckpointNotFound(NotFound):
     reason = "CHECKPOINT_NOT_FOUND"
 
     def __init__(self, run: str, checkpoint: str) -> None:
-        super().__init__(f"checkpoint = {checkpoint!r}: there is no such checkpoint of run {run!r}")
+        super().__init__(f"checkpoint: got {checkpoint!r}, must be the name of a checkpoint of run {run!r}")
 
 
 class VersionNotFound(NotFound):
     reason = "VERSION_NOT_FOUND"
 
     def __init__(self, run: str, version: int, oldest: int, newest: int) -> None:
-        super().__init__(f"version = {version}: run {run!r} has the versions {oldest} to {newest}")
+        super().__init__(f"version: got {version}, must be between {oldest} and {newest}, which run {run!r} has")
 
 
 class AlreadyExists(Failure):
-    code = grpc.StatusCode.ALREADY_EXISTS
+    pass
 
 
 class DatasetExists(AlreadyExists):
     reason = "DATASET_EXISTS"
 
-    def __init__(self, dataset: str) -> None:
-        super().__init__(f"dataset = {dataset!r}: the name is taken by a dataset of other content")
+    def __init__(self, dataset: str, difference: str = "") -> None:
+        because = f" ({difference})" if difference else ""
+        super().__init__(f"name: got {dataset!r}, must not be taken by a dataset with other content{because}")
 
 
 class RunExists(AlreadyExists):
     reason = "RUN_EXISTS"
 
     def __init__(self, dataset: str, run: str, difference: str) -> None:
-        super().__init__(f"run = {run!r}: the name is taken by another run of dataset {dataset!r} ({difference})")
+        super().__init__(
+            f"name: got {run!r}, must not be taken by a run of dataset {dataset!r} that was asked for differently "
+            f"({difference})"
+        )
 
 
 class CheckpointExists(AlreadyExists):
     reason = "CHECKPOINT_EXISTS"
 
     def __init__(self, run: str, checkpoint: str, version: int) -> None:
-        super().__init__(f"checkpoint = {checkpoint!r}: the name is taken by version {version} of run {run!r}")
+        super().__init__(f"name: got {checkpoint!r}, must not be taken by version {version} of run {run!r}")
 
 
 class FailedPrecondition(Failure):
-    code = grpc.StatusCode.FAILED_PRECONDITION
+    pass
 
 
 class TooFewEligible(FailedPrecondition):
     reason = "TOO_FEW_ELIGIBLE"
 
     def __init__(self, batch_size: int, counts: str) -> None:
-        super().__init__(f"batch_size = {batch_size}: fewer tasks are eligible ({counts})")
+        super().__init__(f"batch_size: got {batch_size}, must be at most the number of eligible tasks ({counts})")
 
 
 class RunReplaced(FailedPrecondition):
     reason = "RUN_REPLACED"
 
     def __init__(self, run: str, run_uid: str) -> None:
-        super().__init__(f"run_uid = {run_uid!r}: that run {run!r} is deleted; a new run of the name has another uid")
+        super().__init__(f"run.uid: got {run_uid!r}, must be the uid of run {run!r}; that one is deleted")
 
 
 class RequestTooOld(FailedPrecondition):
@@ -133,8 +159,8 @@ class RequestTooOld(FailedPrecondition):
 
     def __init__(self, request_id: str) -> None:
         super().__init__(
-            f"request_id = {request_id!r}: is older than the oldest that is remembered (request_memory): nobody can "
-            "know whether it was applied"
+            f"request_id: got {request_id!r}, must not be older than the ids that are remembered; whether it was "
+            "applied is not known"
         )
 
 
@@ -142,41 +168,45 @@ class VersionMismatch(FailedPrecondition):
     reason = "VERSION_MISMATCH"
 
     def __init__(self, expected_version: int, version: int) -> None:
-        super().__init__(f"expected_version = {expected_version}: the run's version is {version}")
+        super().__init__(f"expected_version: got {expected_version}, must be the run's version, {version}")
 
 
 class DatasetHasRuns(FailedPrecondition):
     reason = "DATASET_HAS_RUNS"
 
     def __init__(self, dataset: str, runs: int) -> None:
-        super().__init__(f"name = {dataset!r}: the dataset has {runs} runs; delete_runs takes them along")
+        super().__init__(f"delete_runs: got False, must be true to delete dataset {dataset!r} with its {runs} runs")
 
 
 class Conflict(Failure):
-    code = grpc.StatusCode.ABORTED
     reason = "CONFLICT"
+    retry_seconds = 0.0
 
 
 class Exhausted(Failure):
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    pass
 
 
-class TooManyStreams(Exhausted):
-    reason = "TOO_MANY_STREAMS"
+class TooManyCalls(Exhausted):
+    reason = "TOO_MANY_CALLS"
+    retry_seconds = 1.0
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the server serves {limit} streams at once, and that many are open")
+        super().__init__(
+            f"the server serves at most {limit} long calls (WatchRun, GetPosteriors, CreateDataset) at once"
+        )
 
 
 class StoreFull(Exhausted):
     reason = "STORE_FULL"
+    retry_seconds = 10.0
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"Redis takes no more data: {what}")
+        super().__init__(f"Redis accepts no more data: {what}")
 
 
 class Unavailable(Failure):
-    code = grpc.StatusCode.UNAVAILABLE
+    retry_seconds = 1.0
 
 
 class StoreUnavailable(Unavailable):
@@ -190,12 +220,25 @@ class NotDurable(Unavailable):
     reason = "NOT_DURABLE"
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"stored, but not as durably as asked: {what}; a repeat with the same request_id is safe")
+        super().__init__(f"stored, but not yet as durably as configured: {what}; repeat with the same request_id")
+
+
+class ServerTooOld(Unavailable):
+    reason = "SERVER_TOO_OLD"
+
+    def __init__(self, what: str, needed: int, reader: int) -> None:
+        super().__init__(f"{what} needs reader version {needed}, and this server has {reader}; upgrade it")
+
+
+class DeadlineExceeded(Failure):
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self) -> None:
+        super().__init__("the caller's time is over")
 
 
 class BadToken(Failure):
-    code = grpc.StatusCode.UNAUTHENTICATED
     reason = "BAD_TOKEN"
 
     def __init__(self) -> None:
-        super().__init__("authorization: the bearer token is missing or not one of the server's")
+        super().__init__("authorization: the bearer token is missing or wrong")

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-import bots
-from tests.api.service import Service, serving
+from tests.api.service import Run, Service, serving
+
+LETTERS = [chr(ord("a") + task) for task in range(26)]
+TAGS = ["vowel" if letter in "aeiou" else "consonant" for letter in LETTERS]
 
 
 @pytest.fixture
@@ -17,9 +19,13 @@ def service(redis_url: str) -> Iterator[Service]:
 
 @pytest.fixture
 def letters(service: Service) -> Service:
-    """A server with the dataset `letters` (26 tasks with ids, tags and no references) and its run `policy`."""
-    ids = [chr(ord("a") + task) for task in range(26)]
-    tags = ["vowel" if letter in "aeiou" else "consonant" for letter in ids]
-    service.client.create_dataset("letters", size=26, ids=ids, tags=tags)
-    service.client.create_run("letters", "policy", retention=bots.Retention(request_memory=1000))
+    """A server with the dataset `letters` (26 tasks with ids and tags, no references) and its run `policy`."""
+    service.dataset("letters", 26, ids=LETTERS, tags=TAGS)
+    service.create("letters", "policy", model="EVIDENCE_MODEL_INTERPOLATION", rest=0)
     return service
+
+
+@pytest.fixture
+def policy(letters: Service) -> Run:
+    """The run `policy` of `letters`: model interpolation, tasks do not rest."""
+    return letters.run("letters", "policy")

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 import bots
-from bots_server.logs import JsonFormatter, TextFormatter
+from bots_server.telemetry.logs import JsonFormatter, TextFormatter
 from tests.api.service import Service
 
 FIELDS = {"method", "code", "seconds", "dataset", "run", "job", "request_id", "version"}

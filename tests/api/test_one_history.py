@@ -6,10 +6,10 @@ from prometheus_client import CollectorRegistry
 
 import bots
 from bots_server.core.posterior import alpha_beta
-from bots_server.datasets import load
-from bots_server.metrics import Metrics
-from bots_server.replica import Replica
+from bots_server.runs.dataset import load
+from bots_server.runs.replica import Replica
 from bots_server.store import Store
+from bots_server.telemetry.metrics import Metrics
 from tests.api.service import Service, serving
 
 

@@ -95,7 +95,7 @@ def test_a_signal_is_heard_whatever_the_main_thread_does() -> None:
     """A signal sets the event also where the main thread does not run: as when it comes just before a wait begins."""
     program = """
 import os, signal, sys, threading
-from bots_server.signals import stop_on
+from bots_server.process.signals import stop_on
 stopping = threading.Event()
 stop_on((signal.SIGTERM,), stopping)
 threading.Thread(target=lambda: (stopping.wait(), os._exit(7))).start()

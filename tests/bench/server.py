@@ -9,10 +9,10 @@ client of Redis. Nothing else differs, and the public API has no such call.
 import grpc
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server import __main__ as program
-from bots_server.metrics import Metrics
-from bots_server.server import Server
-from bots_server.settings import Settings
+from bots_server.process import main as program
+from bots_server.telemetry.metrics import Metrics
+from bots_server.process.server import Server
+from bots_server.process.settings import Settings
 from bots_server.store import Store
 
 EMPTY_CALL = "/bots.bench.Bench/Ping"

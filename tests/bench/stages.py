@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry
 
 import bots
 from bots.v1 import task_selection_pb2 as pb
-from bots_server import messages
+from bots_server.api import messages
 from bots_server.core.posterior import fold_all
-from bots_server.datasets import DatasetCache
-from bots_server.metrics import Metrics
-from bots_server.replica import Replica
-from bots_server.selection import Selection, Wish
+from bots_server.runs.dataset import DatasetCache
+from bots_server.telemetry.metrics import Metrics
+from bots_server.runs.replica import Replica
+from bots_server.runs.selection import Selection, Wish
 from bots_server.store import Store, connect
 from tests.bench.sides import ServiceSide
 from tests.bench.table import ROLLOUT_SECONDS, empty_call

@@ -4,9 +4,10 @@ import tracemalloc
 
 import numpy as np
 
+from bots_server.core.draw import Draw, take
+from bots_server.core.evidence import gather
 from bots_server.core.hyperparameters import Hyperparameters
-from bots_server.core.posterior import Posterior, Report, fold, gather, start
-from bots_server.core.selection import Draw, take
+from bots_server.core.posterior import Posterior, Report, fold, start
 from bots_server.core.strata import StrataBuilder
 from bots_server.core.tasks import Tasks, arrange
 
@@ -16,10 +17,9 @@ BATCH = 32
 def dataset(size: int) -> Tasks:
     """Returns tasks with references in sixteenths: 289 strata at most."""
     rng = np.random.default_rng(1)
-    weak, strong = (rng.integers(0, 17, (2, size)) / 16).astype(np.float32)
-    builder = StrataBuilder(0.0)
-    stratum = builder.add(weak, strong, None, None, size)
-    return arrange(builder.strata(), stratum)
+    builder = StrataBuilder(2)
+    stratum = builder.add((rng.integers(0, 17, (size, 2)) / 16).astype(np.float32), None, None, size)
+    return arrange(builder.strata(), stratum, reference_names=("weak", "strong"))
 
 
 def select(seed: int, posterior: Posterior, tasks: Tasks) -> np.ndarray:
@@ -32,13 +32,13 @@ def step(seed: int, posterior: Posterior, tasks: Tasks) -> Posterior:
     rollouts = np.full(BATCH, 16.0)
     successes = np.random.default_rng(seed).integers(0, 17, BATCH).astype(np.float64)
     evidence = gather(select(seed, posterior, tasks), successes, rollouts)
-    return fold(posterior, tasks, Report(evidence, None, None, time_ms=1))
+    return fold(posterior, tasks, Report(evidence, time_ms=1))
 
 
 def most_allocated(size: int) -> int:
     """Returns the bytes that one step needs at its height, after fifty steps."""
     tasks = dataset(size)
-    posterior = start(tasks, Hyperparameters())
+    posterior = start(tasks, Hyperparameters(), "interpolation")
     for seed in range(50):
         posterior = step(seed, posterior, tasks)
     tracemalloc.start()

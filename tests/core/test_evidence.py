@@ -1,54 +1,59 @@
-"""Interpolation: the capability, and what it says about tasks that were not evaluated."""
+"""Evidence: outcomes of a task are summed, and the spread of a group is known however it was reported."""
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from bots_server.core.evidence import capability, implicit_evidence, implicit_pass_rates
-from bots_server.core.strata import Strata
-
-NAN = float("nan")
+from bots_server.core.evidence import NOTHING, capped, gather, merge
 
 
-def f32(*values: float) -> NDArray[np.float32]:
-    return np.array(values, np.float32)
+def test_gather_sums_the_outcomes_of_a_task() -> None:
+    """Several outcomes of one task are one, in order of task."""
+    evidence = gather(np.array([5, 2, 5]), np.array([1.0, 0.5, 2.5]), np.array([4, 1, 4]))
+    assert evidence.tasks.tolist() == [2, 5]
+    assert evidence.successes.tolist() == [0.5, 3.5]
+    assert evidence.rollouts.tolist() == [1.0, 8.0]
+    assert evidence.spread().tolist() == [True, True]
 
 
-def test_the_first_estimate_starts_the_capability() -> None:
-    """kappa_hat = (mean(k/n) - mean(w)) / (mean(s) - mean(w)), over the tasks that have references."""
-    observed = np.array([0.25, 0.75, 0.0])
-    assert capability(None, 0.9, f32(0, 0.5, NAN), f32(0.5, 1, NAN), observed) == 0.5
+@pytest.mark.parametrize(
+    ("successes", "rollouts", "effective", "expected"),
+    [
+        ([4.0], [8], [False], False),  # all rewards are 1/2
+        ([4.0], [8], [True], True),
+        ([1.0, 2.0], [2, 4], [False, False], False),
+        ([0.3, 0.1, 0.2], [3, 1, 2], [False, False, False], False),  # equal but for rounding
+        ([1.0, 3.0], [2, 4], [False, False], True),
+        ([1.0, 2.0], [2, 4], [False, True], True),
+        ([8.0], [8], None, False),
+        ([8.0, 0.0], [8, 1], None, True),
+    ],
+)
+def test_a_group_is_effective_if_its_rewards_were_not_all_equal(
+    successes: list[float], rollouts: list[int], effective: list[bool] | None, expected: bool
+) -> None:
+    """As given, or if the parts' pass rates differ; without it the sum tells: neither none nor all succeeded."""
+    same = np.zeros(len(successes), np.int64)
+    given = None if effective is None else np.array(effective)
+    assert gather(same, np.array(successes), np.array(rollouts), given).spread().tolist() == [expected]
+    merged = NOTHING
+    for j in range(len(successes)):
+        part = slice(j, j + 1)
+        spread = None if given is None else given[part]
+        merged = merge(merged, gather(same[part], np.array(successes[part]), np.array(rollouts[part]), spread))
+    assert merged.spread().tolist() == [expected]
+    assert merged.successes.tolist() == [pytest.approx(sum(successes))]
 
 
-def test_later_estimates_smooth_it() -> None:
-    """kappa <- smoothing kappa + (1 - smoothing) kappa_hat."""
-    assert capability(2.0, 0.75, f32(0), f32(1), np.array([1.0])) == 0.75 * 2 + 0.25 * 1
+def test_a_part_without_spread_tells_its_own() -> None:
+    """If only some parts say whether they were effective, the others' successes tell."""
+    silent = gather(np.array([1]), np.array([1.0]), np.array([2]))
+    given = gather(np.array([1]), np.array([1.0]), np.array([2]), np.array([False]))
+    assert merge(silent, given).spread().tolist() == [True]
+    assert merge(given, given).spread().tolist() == [False]
 
 
-@pytest.mark.parametrize("previous", [None, 0.25])
-def test_it_stays_where_nothing_is_said(previous: float | None) -> None:
-    """Without references, or where the mean references are less than 1e-3 apart, kappa stays."""
-    one = np.ones(2)
-    assert capability(previous, 0.9, f32(NAN, NAN), f32(NAN, NAN), one) == previous
-    assert capability(previous, 0.9, f32(0, 0.5), f32(0.5, 0.0009), one) == previous
-    assert capability(previous, 0.0, f32(0, 0.5), f32(0.5, 0.25), one) == 6.0
-
-
-def test_implicit_pass_rates_lie_between_0_and_1() -> None:
-    """~p = clip(w + kappa (s - w), 0, 1), also where the policy is below the weak or above the strong model."""
-    weak, strong = f32(0.25, 0.5, 1, NAN), f32(0.75, 1, 0, NAN)
-    np.testing.assert_array_equal(implicit_pass_rates(0.5, weak, strong), [0.5, 0.75, 0.5, NAN])
-    np.testing.assert_array_equal(implicit_pass_rates(2.0, weak, strong), [1, 1, 0, NAN])
-    np.testing.assert_array_equal(implicit_pass_rates(-1.0, weak, strong), [0, 0, 1, NAN])
-    np.testing.assert_array_equal(implicit_pass_rates(None, weak, strong), [NAN] * 4)
-
-
-def test_implicit_evidence_needs_references_and_a_capability() -> None:
-    """m rollouts at the implicit pass rate, and nothing for a stratum without references or before any kappa."""
-    strata = Strata(f32(0.25, NAN), f32(0.75, NAN), np.ones(2), np.ones(2))
-    for kappa, rollouts, expected in [
-        (1.0, 8.0, [[6, 0], [2, 0]]),
-        (None, 8.0, [[0, 0], [0, 0]]),
-        (1.0, 0.0, [[0, 0], [0, 0]]),
-    ]:
-        np.testing.assert_array_equal(implicit_evidence(kappa, strata, rollouts), expected)
+def test_more_than_1024_rollouts_count_as_1024() -> None:
+    """The pass rate stays."""
+    evidence = capped(gather(np.array([1, 2, 3]), np.array([512.0, 1e9, 3.0]), np.array([1024, 4 * 10**9, 4])))
+    assert evidence.rollouts.tolist() == [1024.0, 1024.0, 4.0]
+    assert evidence.successes.tolist() == [512.0, 256.0, 3.0]

@@ -4,38 +4,70 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from bots_server.core.hyperparameters import RULES, Hyperparameters, InvalidHyperparameter, check
+from bots_server.core.hyperparameters import (
+    MODELS,
+    RULES,
+    Hyperparameters,
+    InvalidHyperparameter,
+    check,
+    default_model,
+)
 
 LIMITS = {  # lowest and highest value that is taken, and the next ones that are not
-    "forgetting": (0, 0.999999, -1e-9, 1),
-    "implicit_weight": (0, 1, -1e-9, 1.000001),
     "target": (0, 1, -1e-9, 1.000001),
-    "implicit_rollouts": (0, 1e6, -1e-9, 1e6 + 1),
-    "capability_smoothing": (0, 0.999999, -1e-9, 1),
-    "rollouts_per_update": (0, 10**9, -1, 10**9 + 1),
-    "tolerance": (0, 1e-6, -1e-9, 1.1e-6),
-    "cooldown": (0, 10_000, -1, 10_001),
+    "rest": (0, 1, -1e-9, 1.000001),
     "uniform_fraction": (0, 1, -1e-9, 1.000001),
     "temperature": (0, 1e6, -1e-9, 1e6 + 1),
     "greedy": (False, True, -1, 2),
+    "rollouts_per_update": (0, 10**9, -1, 10**9 + 1),
+    "forgetting": (0, 0.999999, -1e-9, 1),
+    "implicit_weight": (0, 1, -1e-9, 1.000001),
+    "implicit_rollouts": (0, 1e6, -1e-9, 1e6 + 1),
+    "residual_memory": (0, 1, -1e-9, 1.000001),
+    "drift": (0, 1, -1e-9, 1.000001),
 }
 
 
 def test_every_field_has_a_rule_that_its_default_keeps() -> None:
-    """There is one rule for each field, and the defaults are valid."""
+    """There is one rule for each field, and the defaults are valid for the models that have them."""
     assert list(RULES) == [field.name for field in fields(Hyperparameters)] == list(LIMITS)
-    check(**asdict(Hyperparameters()))
+    for field, value in asdict(Hyperparameters()).items():
+        check(RULES[field].model or MODELS[0], **{field: value})
 
 
 @pytest.mark.parametrize("field", RULES)
 def test_limits(field: str) -> None:
-    """The bounds of the rule are taken; what is beyond, and what is no number, is refused and says so."""
+    """The bounds of the rule are taken; values beyond them, NaN and infinity are refused with field, value and rule."""
     lowest, highest, below, above = LIMITS[field]
-    check(**{field: lowest})
-    check(**{field: highest})
+    model = RULES[field].model or MODELS[1]
+    check(model, **{field: lowest})
+    check(model, **{field: highest})
     for value in (below, above, float("nan"), float("inf")):
         with pytest.raises(InvalidHyperparameter) as caught:
-            check(**{field: value})
-        assert (caught.value.field, caught.value.rule) == (field, RULES[field][0])
-        assert field in str(caught.value)
-        assert repr(value) in str(caught.value)
+            check(model, **{field: value})
+        assert (caught.value.field, caught.value.rule) == (field, RULES[field].words)
+        assert str(caught.value) == f"{field}: got {value!r}, must be {RULES[field].words}"
+
+
+@pytest.mark.parametrize("field", RULES)
+def test_a_value_of_the_other_model_is_refused(field: str) -> None:
+    """A hyperparameter that belongs to one model is refused for the other; what belongs to none is taken by both."""
+    for model in MODELS:
+        if RULES[field].model in (None, model):
+            check(model, **{field: LIMITS[field][0]})
+        else:
+            with pytest.raises(InvalidHyperparameter, match=f"belongs to {RULES[field].model}.*model is {model}"):
+                check(model, **{field: LIMITS[field][0]})
+
+
+def test_the_model_of_a_run_that_asks_for_none() -> None:
+    """Interpolation if the dataset has both references and nothing else, else item_response."""
+    assert default_model(("strong", "weak"), tagged=False, features=0) == "interpolation"
+    for names, tagged, features in [
+        (("weak",), False, 0),
+        ((), False, 0),
+        (("weak", "strong", "other"), False, 0),
+        (("weak", "strong"), True, 0),
+        (("weak", "strong"), False, 1),
+    ]:
+        assert default_model(names, tagged, features) == "item_response"

@@ -1,43 +1,60 @@
 """The fold: equal to the oracle, whatever the history, and to the last bit however its events are grouped."""
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from bots_server.core.hyperparameters import Hyperparameters
+from bots_server.core import deviations
+from bots_server.core.coverage import restored
+from bots_server.core.evidence import gather
+from bots_server.core.hyperparameters import MODELS, Hyperparameters
+from bots_server.core.interpolation import Interpolation
 from bots_server.core.posterior import (
-    Deviations,
+    OPEN_UPDATES,
     Event,
-    Evidence,
     HyperparametersChanged,
     Posterior,
     Report,
     Restored,
+    Retired,
+    Unretired,
     alpha_beta,
     fold,
     fold_all,
-    gather,
     individuals,
+    reopened,
     start,
 )
+from bots_server.core.task_set import TaskSet
 from bots_server.core.tasks import Tasks
-from tests.core.oracle import Oracle
-from tests.strategies import Change, Columns, Outcomes, Step, cuts, outcomes, runs
+from tests.core.oracle import Dense, Oracle, oracle
+from tests.strategies import Change, Columns, Outcomes, Restore, Step, cuts, examples, given_values, outcomes, runs
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-EXACT: dict[str, Any] = {"tolerance": 0.0}
+Run = tuple[Columns, dict[str, Any], list[Step]]
+
+
+def begun(tasks: Tasks, begin: dict[str, Any], model: str = "interpolation") -> Posterior:
+    """Returns version 0 of a run."""
+    return start(tasks, Hyperparameters(**begin), model)
+
+
+def learned(posterior: Posterior) -> Interpolation:
+    """Returns the state of the first model."""
+    assert isinstance(posterior.state.learned, Interpolation)
+    return posterior.state.learned
 
 
 def report(step: Outcomes, time_ms: int = 0) -> Report:
+    """Returns the event of outcomes."""
     evidence = gather(np.array(step.tasks), np.array(step.successes, np.float64), np.array(step.rollouts, np.float64))
-    return Report(evidence, policy_step=None, selection_policy_step=None, time_ms=time_ms)
+    return Report(evidence, time_ms, step.selection)
 
 
 def play(tasks: Tasks, begin: Posterior, history: Iterable[Step]) -> tuple[list[Event], list[Posterior]]:
@@ -50,8 +67,10 @@ def play(tasks: Tasks, begin: Posterior, history: Iterable[Step]) -> tuple[list[
             event = report(step, time_ms)
         elif isinstance(step, Change):
             event = HyperparametersChanged(step.changes)
-        else:
+        elif isinstance(step, Restore):
             event = Restored(states[step.version % len(states)])
+        else:
+            event = (Unretired if step.back else Retired)(np.array(step.tasks, np.int64))
         events.append(event)
         states.append(fold(states[-1], tasks, event))
     return events, states
@@ -59,240 +78,311 @@ def play(tasks: Tasks, begin: Posterior, history: Iterable[Step]) -> tuple[list[
 
 def play_oracle(columns: Columns, begin: dict[str, Any], history: Iterable[Step]) -> list[Oracle]:
     """Returns the oracle before the first event of a history and after each."""
-    states = [Oracle(**columns.each(), **begin)]
+    states = [oracle(columns.each(), given_values(begin))]
     for step in history:
+        after = states[-1].copy()
         if isinstance(step, Outcomes):
-            after = states[-1].copy()
-            after.report(step.tasks, step.successes, step.rollouts)
+            after.report(step.tasks, step.successes, step.rollouts, step.selection)
         elif isinstance(step, Change):
-            after = states[-1].copy()
             after.change(step.changes)
+        elif isinstance(step, Restore):
+            after = states[step.version % len(states)].restored()
+        elif step.back:
+            after.retired -= set(step.tasks)
         else:
-            after = states[step.version % len(states)].copy()
+            after.retired |= set(step.tasks)
         states.append(after)
     return states
 
 
+def assert_equal(posterior: Posterior, tasks: Tasks, right: Dense, *, rtol: float, atol: float) -> None:
+    """Fails if alpha, beta, the number of updates or the coverage are not the oracle's."""
+    for got, expected in zip(alpha_beta(posterior, tasks, None), right.seen(), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
+    state, coverage = posterior.state, posterior.state.coverage
+    assert state.updates == right.updates
+    assert set(coverage.ever.tasks().tolist()) == right.ever
+    assert (coverage.evaluations, len(coverage.ever)) == (right.evaluations, len(right.ever))
+    rank = [2 if task in right.current else 1 if task in right.previous else 0 for task in range(len(tasks))]
+    assert coverage.rank(np.arange(len(tasks))).tolist() == rank
+    cell = tasks.cell_of(np.arange(len(tasks)))
+    assert coverage.resting_by_cell.tolist() == np.bincount(cell, np.array(rank) > 0).tolist()
+    assert coverage.current_by_cell.tolist() == np.bincount(cell, np.array(rank) == 2).tolist()
+
+
+@examples(300)
 @given(runs())
-def test_equals_the_equations_with_tolerance_0(run: tuple[Columns, dict[str, Any], list[Step]]) -> None:
-    """With tolerance 0 alpha, beta, the capability and what cools are the oracle's after every event of any history."""
+def test_equals_the_equations_with_tolerance_0(run: Run) -> None:
+    """If no deviation is dropped, the state is the oracle's after every event of any history, to rounding."""
     columns, begin, history = run
     tasks = columns.arranged()
-    _, states = play(tasks, start(tasks, Hyperparameters(**begin, **EXACT)), history)
-    for version, (state, oracle) in enumerate(zip(states, play_oracle(columns, begin, history), strict=True)):
-        alpha, beta = alpha_beta(state, tasks, None)
-        np.testing.assert_allclose(alpha, oracle.alpha, rtol=1e-9, atol=0)
-        np.testing.assert_allclose(beta, oracle.beta, rtol=1e-9, atol=0)
-        assert (state.version, state.updates) == (version, oracle.updates)
-        if oracle.kappa is None:
-            assert state.capability is None
-        else:
-            assert state.capability == pytest.approx(oracle.kappa, rel=1e-9, abs=1e-9)
-        own = individuals(state, tasks)
-        assert set(own.tasks[own.cooling].tolist()) == set(np.flatnonzero(oracle.cooling).tolist())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deviations, "TOLERANCE", 0.0)
+        _, states = play(tasks, begun(tasks, begin), history)
+    for version, (state, right) in enumerate(zip(states, play_oracle(columns, begin, history), strict=True)):
+        now = right.now()
+        assert_equal(state, tasks, now, rtol=1e-9, atol=0)
+        assert state.version == version
+        assert set(state.retired.tolist()) == right.retired
+        assert learned(state).capability == (
+            None if now.kappa is None else pytest.approx(now.kappa, rel=1e-9, abs=1e-9)
+        )
 
 
+@examples(200)
 @given(runs(max_steps=30))
-def test_equals_the_equations_with_the_default_tolerance(run: tuple[Columns, dict[str, Any], list[Step]]) -> None:
-    """The posterior equals the equations of the method to within 1e-4 in alpha and beta, for any history and any split
-    of it into reports.
-    """
+def test_equals_the_equations_with_the_tolerance(run: Run) -> None:
+    """Guarantee 3: alpha and beta are the oracle's to within 1e-4, for any history and any split of it into reports."""
     columns, begin, history = run
     tasks = columns.arranged()
-    _, states = play(tasks, start(tasks, Hyperparameters(**begin)), history)
-    for state, oracle in zip(states, play_oracle(columns, begin, history), strict=True):
-        alpha, beta = alpha_beta(state, tasks, None)
-        np.testing.assert_allclose(alpha, oracle.alpha, rtol=0, atol=1e-4)
-        np.testing.assert_allclose(beta, oracle.beta, rtol=0, atol=1e-4)
+    _, states = play(tasks, begun(tasks, begin), history)
+    for state, right in zip(states, play_oracle(columns, begin, history), strict=True):
+        assert_equal(state, tasks, right.now(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("forgetting", [0.0, 1e-4, 0.003, 0.1])
 def test_dropped_deviations_never_add_up(forgetting: float) -> None:
-    """Where every update leaves a deviation just below the tolerance, the posterior is still right to 1e-4."""
-    columns = Columns(2, weak=np.zeros(2, np.float32), strong=np.ones(2, np.float32))
+    """If every update leaves a deviation just below the tolerance, the posterior is still right to 1e-4."""
+    columns = Columns(2, {"weak": np.zeros(2, np.float32), "strong": np.ones(2, np.float32)})
     tasks = columns.arranged()
-    begin: dict[str, Any] = {"forgetting": forgetting, "implicit_weight": 1.0, "capability_smoothing": 0.0}
+    begin: dict[str, Any] = {"forgetting": forgetting, "implicit_weight": 1.0, "rest": 0.0}
     step = Outcomes(tasks=(0, 1), successes=(0.5 + 0.9e-6, 0.5 - 0.9e-6), rollouts=(1, 1))
-    state, oracle = start(tasks, Hyperparameters(**begin)), Oracle(**columns.each(), **begin)
+    state, right = begun(tasks, begin), oracle(columns.each(), given_values(begin))
     for _ in range(2000):
         state = fold(state, tasks, report(step))
-        oracle.report(step.tasks, step.successes, step.rollouts)
-    np.testing.assert_allclose(alpha_beta(state, tasks, None), (oracle.alpha, oracle.beta), rtol=0, atol=1e-4)
+        right.report(step.tasks, step.successes, step.rollouts)
+    np.testing.assert_allclose(alpha_beta(state, tasks, None), right.now().seen(), rtol=0, atol=1e-4)
 
 
 @st.composite
-def split_steps(draw: st.DrawFn) -> tuple[Columns, dict[str, Any], list[Outcomes], list[Outcomes]]:
-    """A dataset, a start, training steps of one report each, and the same steps with each one split into reports."""
-    columns, begin, _ = draw(runs(max_steps=1))
+def split_steps(draw: st.DrawFn) -> tuple[str, Columns, dict[str, Any], list[Outcomes], list[Outcomes]]:
+    """A model, a dataset, a start, training steps of one report each, and the same steps split into reports.
+
+    Successes are quarters, so that their sums are exact in any order.
+    """
+    model = draw(st.sampled_from(MODELS))
+    columns, begin, _ = draw(runs(max_steps=1, model=model))
     whole, parts = [], []
-    for _ in range(draw(st.integers(1, 6))):
-        drawn = draw(st.lists(outcomes(columns.size, 3), min_size=3, max_size=3))
+    for step in range(draw(st.integers(1, 6))):
+        drawn = []
+        for part in draw(st.lists(outcomes(columns.size, 3), min_size=3, max_size=3)):
+            quarters = tuple(round(4 * k) / 4 for k in part.successes)
+            drawn.append(Outcomes(part.tasks, quarters, part.rollouts, f"step {step}"))
         whole.append(
             Outcomes(
                 tasks=sum((part.tasks for part in drawn), ()),
                 successes=sum((part.successes for part in drawn), ()),
                 rollouts=sum((part.rollouts for part in drawn), ()),
+                selection=f"step {step}",
             )
         )
         parts += draw(st.permutations(drawn))
-    return columns, begin, whole, parts
+    return model, columns, begin | {"rollouts_per_update": 0}, whole, parts
 
 
+SplitSteps = tuple[str, Columns, dict[str, Any], list[Outcomes], list[Outcomes]]
+
+
+@examples(100)
 @given(split_steps())
-def test_a_split_step_is_the_step(case: tuple[Columns, dict[str, Any], list[Outcomes], list[Outcomes]]) -> None:
-    """However a step's outcomes are split into reports and ordered, with its rollouts as R it is one update."""
-    columns, begin, whole, parts = case
+def test_parts_of_a_selection_are_one_update(case: SplitSteps) -> None:
+    """The parts of a selection, by rank or by rollout, give every bit of the state that one report of it gives."""
+    model, columns, begin, whole, parts = case
     tasks = columns.arranged()
-    split = together = start(tasks, Hyperparameters(**begin | EXACT | {"rollouts_per_update": 0}))
+    together = fold_all(begun(tasks, begin, model), tasks, [report(step) for step in whole])
+    split = fold_all(begun(tasks, begin, model), tasks, [report(part) for part in parts])
+    assert split.state.updates == len(whole)
+    assert bits(split.state) == bits(together.state)
+    assert bits(split.open) == bits(together.open)
+
+
+@examples(100)
+@given(split_steps())
+def test_late_parts_of_a_selection_join_its_update(case: SplitSteps) -> None:
+    """Parts that arrive between reports of later selections give the state of whole reports in the order of the first
+    parts.
+    """
+    model, columns, begin, whole, parts = case
+    tasks = columns.arranged()
+    late = [part for k in range(3) for part in parts[k::3]]
+    together = fold_all(begun(tasks, begin, model), tasks, [report(step) for step in whole])
+    split = fold_all(begun(tasks, begin, model), tasks, [report(part) for part in late])
+    assert bits(split.state) == bits(together.state)
+
+
+@examples(50)
+@given(split_steps())
+def test_rollouts_per_update_makes_a_split_step_one_update(case: SplitSteps) -> None:
+    """If a step's rollouts are R, its reports are one update, with or without selections."""
+    model, columns, begin, whole, parts = case
+    tasks = columns.arranged()
+    split = together = begun(tasks, begin, model)
     for position, step in enumerate(whole):
         together = fold(together, tasks, report(step))
         split = fold(split, tasks, HyperparametersChanged({"rollouts_per_update": sum(step.rollouts)}))
         for part in parts[3 * position : 3 * position + 3]:
-            split = fold(split, tasks, report(part))
-        assert split.updates == together.updates == position + 1
-        assert len(split.pending) == 0
+            split = fold(split, tasks, report(replace(part, selection="")))
+        assert split.state.updates == together.state.updates == position + 1
+        assert len(split.state.pending) == 0
     for got, expected in zip(alpha_beta(split, tasks, None), alpha_beta(together, tasks, None), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=0)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4)
 
 
-def bits(state: Posterior) -> list[object]:
+def test_the_seventeenth_newest_selection_is_closed() -> None:
+    """A report of a selection that is no longer open is an update of its own."""
+    tasks = Columns(40, {}).arranged()
+    steps = [Outcomes((task,), (1.0,), (2,), f"{task}") for task in range(OPEN_UPDATES + 1)]
+    state = fold_all(begun(tasks, {}), tasks, [report(step) for step in steps])
+    assert [update.selection_id for update in state.open] == [f"{task}" for task in range(1, OPEN_UPDATES + 1)]
+    joined = fold(state, tasks, report(replace(steps[1], tasks=(30,))))
+    assert joined.state.updates == OPEN_UPDATES + 1
+    assert joined.open[0].evidence.tasks.tolist() == [1, 30]
+    own = fold(state, tasks, report(replace(steps[0], tasks=(30,))))
+    assert own.state.updates == OPEN_UPDATES + 2
+
+
+@pytest.mark.parametrize("closing", [HyperparametersChanged({"target": 0.4}), None])
+def test_changes_and_restores_close_open_updates(closing: HyperparametersChanged | None) -> None:
+    """After a change of hyperparameters or a restore, a further part is an update of its own; retiring closes none."""
+    tasks = Columns(4, {}).arranged()
+    part = report(Outcomes((0,), (1.0,), (2,), "a"))
+    state = fold(begun(tasks, {}), tasks, part)
+    assert fold_all(state, tasks, [Retired(np.array([1])), part]).state.updates == 1
+    closed = fold(state, tasks, closing or Restored(state))
+    assert (closed.open, bits(closed.state)) == ((), bits(state.state))
+    assert fold(closed, tasks, part).state.updates == 2
+
+
+def bits(held: object) -> object:
     """Returns everything that a state holds, to the last bit."""
-    held: list[object] = []
-    for field in fields(state):
-        value = getattr(state, field.name)
-        for part in [getattr(value, name.name) for name in fields(value)] if hasattr(value, "tasks") else [value]:
-            held.append((part.dtype.str, part.tobytes()) if isinstance(part, np.ndarray) else part)
+    if isinstance(held, np.ndarray):
+        return held.dtype.str, held.tobytes()
+    if is_dataclass(held):
+        return [bits(getattr(held, field.name)) for field in fields(held) if field.init]
+    if isinstance(held, tuple):
+        return [bits(part) for part in held]
     return held
 
 
-def stored(state: Posterior) -> Posterior:
-    """Returns the state as it comes back from bytes: other memory, and nothing of it writable."""
+def loaded(held: Any) -> Any:
+    """Returns arrays, sets and evidence as they come back from bytes: other memory, and not writable."""
+    if isinstance(held, np.ndarray):
+        return np.frombuffer(held.tobytes(), held.dtype).reshape(held.shape)
+    if is_dataclass(held) and not isinstance(held, type):
+        return replace(held, **{field.name: loaded(getattr(held, field.name)) for field in fields(held)})
+    return held
 
-    def load(array: NDArray[Any], stored_as: str) -> NDArray[Any]:
-        loaded = np.frombuffer(array.astype(stored_as).tobytes(), stored_as).astype(array.dtype, copy=False)
-        loaded.flags.writeable = False
-        return loaded
 
-    deviations, pending = state.deviations, state.pending
-    return replace(
-        state,
-        baseline_alpha=load(state.baseline_alpha, "<f8"),
-        baseline_beta=load(state.baseline_beta, "<f8"),
-        deviations=Deviations(
-            tasks=load(deviations.tasks, "<u4"),
-            alpha=load(deviations.alpha, "<f8"),
-            beta=load(deviations.beta, "<f8"),
-            last_update=load(deviations.last_update, "<u8"),
-        ),
-        pending=Evidence(
-            tasks=load(pending.tasks, "<u4"),
-            successes=load(pending.successes, "<f8"),
-            rollouts=load(pending.rollouts, "<f8"),
-        ),
-        total=load(state.total, "<f8"),
-        recent=load(state.recent, "<f8"),
-        tried=load(state.tried, "u1"),
+def stored(posterior: Posterior, tasks: Tasks) -> Posterior:
+    """Returns a posterior as it comes back from a snapshot: the base and the evidence of the open updates."""
+    base = posterior.base
+    parts: dict[str, TaskSet] = {name: loaded(getattr(base.coverage, name)) for name in ("ever", "current", "previous")}
+    coverage = restored(tasks, base.coverage.evaluations, base.coverage.in_half, **parts)
+    state = replace(
+        base,
+        learned=loaded(base.learned),
+        pending=loaded(base.pending),
+        coverage=coverage,
+        total=loaded(base.total),
+        recent=loaded(base.recent),
     )
+    closed = replace(posterior, retired=loaded(posterior.retired), open=(), state=state)
+    updates = [(update.selection_id, loaded(update.evidence), update.policy_lag) for update in posterior.open]
+    return reopened(closed, tasks, updates)
 
 
-@given(runs(), st.data())
-def test_same_bits_however_events_are_grouped(
-    run: tuple[Columns, dict[str, Any], list[Step]], data: st.DataObject
-) -> None:
-    """One by one, all at once, or in groups with the state stored in between: every array is the same, bit for bit."""
-    columns, begin, history = run
+@examples(150)
+@given(st.data())
+def test_same_bits_however_events_are_grouped(data: st.DataObject) -> None:
+    """Folded at once, or in any groups with the state stored in between: every array is the same, bit for bit."""
+    model = data.draw(st.sampled_from(MODELS))
+    columns, begin, history = data.draw(runs(model=model))
     tasks = columns.arranged()
-    first = start(tasks, Hyperparameters(**begin))
+    first = begun(tasks, begin, model)
     events, states = play(tasks, first, history)
     assert bits(fold_all(first, tasks, events)) == bits(states[-1])
     grouped = first
     for group in data.draw(cuts(len(events))):
-        grouped = fold_all(stored(grouped), tasks, events[group])
+        grouped = fold_all(stored(grouped, tasks), tasks, events[group])
     assert bits(grouped) == bits(states[-1])
 
 
-@given(runs())
-def test_never_changes_its_input(run: tuple[Columns, dict[str, Any], list[Step]]) -> None:
+@examples(100)
+@given(st.data())
+def test_never_changes_its_input(data: st.DataObject) -> None:
     """Folding on from a state leaves every bit of it as it was, so that a reader may hold it meanwhile."""
-    columns, begin, history = run
+    model = data.draw(st.sampled_from(MODELS))
+    columns, begin, history = data.draw(runs(model=model))
     tasks = columns.arranged()
-    _, states = play(tasks, start(tasks, Hyperparameters(**begin)), history)
+    _, states = play(tasks, begun(tasks, begin, model), history)
     before = [bits(state) for state in states]
     for state in states:
         play(tasks, state, history)
     assert [bits(state) for state in states] == before
 
 
-@given(runs(), st.data())
-def test_some_tasks_are_read_as_all_are(run: tuple[Columns, dict[str, Any], list[Step]], data: st.DataObject) -> None:
-    """alpha_beta of any tasks in any order, and individuals, are to the last bit what alpha_beta of all tasks says."""
-    columns, begin, history = run
+@examples(100)
+@given(st.data())
+def test_some_tasks_are_read_as_all_are(data: st.DataObject) -> None:
+    """alpha_beta of any tasks in any order, and individuals, are those of alpha_beta of all tasks, to rounding."""
+    model = data.draw(st.sampled_from(MODELS))
+    columns, begin, history = data.draw(runs(model=model))
     tasks = columns.arranged()
-    state = play(tasks, start(tasks, Hyperparameters(**begin)), history)[1][-1]
+    state = play(tasks, begun(tasks, begin, model), history)[1][-1]
     which = np.array(data.draw(st.lists(st.integers(0, columns.size - 1), max_size=12)), np.int64)
     every = alpha_beta(state, tasks, None)
     own = individuals(state, tasks)
     for column, some, individual in zip(every, alpha_beta(state, tasks, which), (own.alpha, own.beta), strict=True):
-        np.testing.assert_array_equal(some, column[which])
+        np.testing.assert_allclose(some, column[which], rtol=1e-9 * (model != "interpolation"), atol=0)
         np.testing.assert_array_equal(individual, column[own.tasks])
-    assert (every[0] >= tasks.strata.prior_alpha[tasks.stratum]).all()
-    assert (every[1] >= tasks.strata.prior_beta[tasks.stratum]).all()
+    if model == "interpolation":
+        assert (every[0] >= tasks.strata.prior_alpha[tasks.stratum]).all()
+        assert (every[1] >= tasks.strata.prior_beta[tasks.stratum]).all()
     np.testing.assert_array_equal(own.tasks, np.unique(own.tasks))
-    np.testing.assert_array_equal(state.deviations.tasks, np.unique(state.deviations.tasks))
 
 
-def test_a_deviation_is_dropped_when_small_and_past_its_cooldown() -> None:
-    """An evaluated task goes back to its stratum's baseline when it is below the tolerance and no longer cools."""
-    tasks = Columns(3).arranged()
-    state = start(tasks, Hyperparameters(forgetting=0.9, cooldown=10))
-    state = fold(state, tasks, report(Outcomes((1,), (8.0,), (16,))))
-    cooled = []
-    while 1 in state.deviations.tasks:
-        cooled.append(bool(individuals(state, tasks).cooling[state.deviations.tasks == 1][0]))
-        state = fold(state, tasks, report(Outcomes((0,), (8.0,), (16,))))
-    # 8 pseudo-counts are below 1e-6 after 7 updates; the cooldown lasts until 10 updates came after its own.
-    assert cooled == [True] * 10
-    state = fold(state, tasks, HyperparametersChanged({"cooldown": 0}))
-    state = fold(state, tasks, report(Outcomes((1,), (8.0,), (16,))))
+def test_a_deviation_is_dropped_when_small() -> None:
+    """An evaluated task goes back to its stratum's baseline when its deviation is below the tolerance."""
+    tasks = Columns(3, {}).arranged()
+    state = fold(begun(tasks, {"forgetting": 0.9}), tasks, report(Outcomes((1,), (8.0,), (16,))))
     updates = 0
-    while 1 in state.deviations.tasks:
+    while 1 in learned(state).deviations.tasks:
         state = fold(state, tasks, report(Outcomes((0,), (8.0,), (16,))))
         updates += 1
-    assert updates == 7
-    assert state.deviations.tasks.tolist() == [0]
+    assert updates == 7  # 8 pseudo-counts, of which a tenth is left each time
+    assert learned(state).deviations.tasks.tolist() == [0]
 
 
 def test_pending_outcomes_wait_for_rollouts_per_update() -> None:
-    """Pending outcomes are seen and cool, but are no update until R rollouts are pending, or R is lowered to them."""
-    tasks = Columns(3).arranged()
-    state = start(tasks, Hyperparameters(rollouts_per_update=32, cooldown=1))
+    """Pending outcomes are seen and rest, but are no update until R rollouts are pending, or R is lowered to them."""
+    tasks = Columns(3, {}).arranged()
+    state = begun(tasks, {"rollouts_per_update": 32, "rest": 1.0})
     state = fold(state, tasks, report(Outcomes((2,), (4.0,), (16,))))
-    assert (state.version, state.updates, state.pending.rollouts.tolist()) == (1, 0, [16.0])
+    assert (state.version, state.state.updates, state.state.pending.rollouts.tolist()) == (1, 0, [16.0])
     assert alpha_beta(state, tasks, None)[0].tolist() == [1.0, 1.0, 5.0]
-    own = individuals(state, tasks)
-    assert (own.tasks.tolist(), own.cooling.tolist()) == ([2], [True])
+    assert individuals(state, tasks).tasks.tolist() == [2]
+    assert state.state.coverage.rank(np.arange(3)).tolist() == [0, 0, 2]
     lowered = fold(state, tasks, HyperparametersChanged({"rollouts_per_update": 16, "forgetting": 0.0}))
-    assert (lowered.version, lowered.updates, len(lowered.pending)) == (2, 1, 0)
+    assert (lowered.version, lowered.state.updates, len(lowered.state.pending)) == (2, 1, 0)
     assert alpha_beta(lowered, tasks, None)[0].tolist() == [1.0, 1.0, 5.0]
     filled = fold(state, tasks, report(Outcomes((0, 2), (0.0, 1.0), (15, 1))))
-    assert (filled.version, filled.updates, len(filled.pending)) == (2, 1, 0)
-    assert filled.deviations.tasks.tolist() == [0, 2]
+    assert (filled.version, filled.state.updates, len(filled.state.pending)) == (2, 1, 0)
+    assert filled.state.coverage.evaluations == 2
 
 
 def test_restoring_goes_on_with_the_version() -> None:
     """A restore brings back everything but the version, which goes on."""
-    tasks = Columns(2).arranged()
-    first = start(tasks, Hyperparameters())
+    tasks = Columns(2, {}).arranged()
+    first = begun(tasks, {})
     state = fold(first, tasks, report(Outcomes((0,), (1.0,), (2,)), time_ms=7))
-    state = fold(state, tasks, HyperparametersChanged({"target": 0.25}))
-    restored = fold(state, tasks, Restored(first))
-    assert restored.version == 3
-    assert bits(replace(restored, version=0)) == bits(first)
+    state = fold_all(state, tasks, [HyperparametersChanged({"target": 0.25}), Retired(np.array([1]))])
+    restored_state = fold(state, tasks, Restored(first))
+    assert restored_state.version == 4
+    assert bits(replace(restored_state, version=0)) == bits(first)
 
 
-def test_gather_sums_the_outcomes_of_a_task() -> None:
-    """Several outcomes of one task are one, in order of task."""
-    evidence = gather(np.array([5, 2, 5]), np.array([1.0, 0.5, 2.5]), np.array([4, 1, 4]))
-    assert evidence.tasks.tolist() == [2, 5]
-    assert evidence.successes.tolist() == [0.5, 3.5]
-    assert evidence.rollouts.tolist() == [1.0, 8.0]
+def test_an_empty_report_changes_the_version_alone() -> None:
+    """A report without outcomes is no update."""
+    tasks = Columns(2, {}).arranged()
+    state = fold(begun(tasks, {}), tasks, report(Outcomes((), (), ())))
+    assert (state.version, state.state.updates, state.open) == (1, 0, ())

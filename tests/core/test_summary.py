@@ -1,29 +1,30 @@
 """The summary is what a pass over all tasks would give."""
 
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 from scipy.stats import beta as beta_distribution
 from scipy.stats import binom
 
-from bots_server.core.distinct import estimate
-from bots_server.core.hyperparameters import Hyperparameters
-from bots_server.core.posterior import alpha_beta, start
+from bots_server.core.hyperparameters import MODELS
+from bots_server.core.interpolation import InterpolationSummary
+from bots_server.core.item_response import ItemResponseSummary
+from bots_server.core.posterior import alpha_beta, individuals
 from bots_server.core.summary import MOST_TAGS, summarise
-from tests.core.test_posterior import play
-from tests.strategies import Columns, Outcomes, Step, runs
+from tests.core.test_posterior import begun, play
+from tests.strategies import Columns, Outcomes, Step, examples, runs
 
 
-@given(runs())
-def test_equals_a_pass_over_all_tasks(run: tuple[Columns, dict[str, Any], list[Step]]) -> None:
+@examples(150)
+@given(st.data())
+def test_equals_a_pass_over_all_tasks(data: st.DataObject) -> None:
     """Bins, means, shares, evidence and tags are those of alpha and beta of all N tasks."""
-    columns, begin, history = run
+    model = data.draw(st.sampled_from(MODELS))
+    columns, begin, history = data.draw(runs(model=model))
     tasks = columns.arranged()
-    state = play(tasks, start(tasks, Hyperparameters(**begin)), history)[1][-1]
+    state = play(tasks, begun(tasks, begin, model), history)[1][-1]
     summary = summarise(state, tasks)
     alpha, beta = alpha_beta(state, tasks, None)
     means = alpha / (alpha + beta)
@@ -31,11 +32,19 @@ def test_equals_a_pass_over_all_tasks(run: tuple[Columns, dict[str, Any], list[S
     assert summary.pass_rate_bins.tolist() == np.bincount(bins, minlength=20).tolist()
     assert summary.mean_pass_rate == pytest.approx(means.mean(), rel=1e-9)
     assert summary.solved == pytest.approx((means > 0.9).mean())
-    assert summary.unsolvable == pytest.approx((means < 0.1).mean())
-    assert summary.solved + summary.unsolvable + summary.in_reach == pytest.approx(1)
+    assert summary.too_hard == pytest.approx((means < 0.1).mean())
+    assert summary.solved + summary.too_hard + summary.in_reach == pytest.approx(1)
     prior = columns.each()["prior_alpha"] + columns.each()["prior_beta"]
     assert summary.mean_evidence == pytest.approx((alpha + beta - prior).mean(), rel=1e-6, abs=1e-6)
-    assert summary.tried_tasks == min(estimate(state.tried), columns.size)
+    coverage = state.state.coverage
+    assert summary.distinct_tasks == len(coverage.ever.tasks()) == round(summary.coverage * columns.size)
+    assert summary.epochs == summary.evaluations / columns.size
+    rests = state.hyperparameters.rest > 0
+    assert summary.resting_tasks == rests * (coverage.rank(np.arange(columns.size)) > 0).sum()
+    assert summary.retired_tasks == len(state.retired)
+    assert summary.pending_rollouts == state.state.pending.rollouts.sum()
+    assert summary.deviating_tasks == len(individuals(state, tasks))
+    assert summary.total.updates >= summary.recent.updates
     tag_of = [] if columns.tag is None else [columns.tags[j] for j in columns.tag]
     assert [tag.tag for tag in summary.tags] == sorted(sorted(set(tag_of)), key=lambda tag: -tag_of.count(tag))
     for tag in summary.tags:
@@ -46,9 +55,9 @@ def test_equals_a_pass_over_all_tasks(run: tuple[Columns, dict[str, Any], list[S
 
 def test_what_uniform_selection_would_get() -> None:
     """1 - E[p^n] - E[(1 - p)^n] is the chance that n rollouts of a task neither all fail nor all succeed."""
-    columns = Columns(3, prior_alpha=np.array([1.0, 0.5, 1e6]), prior_beta=np.array([1.0, 3.0, 1e6]))
+    columns = Columns(3, {}, prior_alpha=np.array([1.0, 0.5, 1e6]), prior_beta=np.array([1.0, 3.0, 1e6]))
     tasks = columns.arranged()
-    first = start(tasks, Hyperparameters(rollouts_per_update=1000))
+    first = begun(tasks, {"rollouts_per_update": 1000})
     assert np.isnan(summarise(first, tasks).uniform_effective_task_ratio)
     state = play(tasks, first, [Outcomes((0,), (2.0,), (8,))])[1][-1]
     alpha, beta = alpha_beta(state, tasks, None)
@@ -63,16 +72,22 @@ def test_what_uniform_selection_would_get() -> None:
 def test_the_largest_tags() -> None:
     """The 50 largest tags are shown, larger ones first, and of equal ones those that the dataset names first."""
     tag = np.repeat(np.arange(60), np.arange(60) % 3 + 1).astype(np.uint32)
-    columns = Columns(len(tag), tag=tag, tags=tuple(f"tag-{j:02}" for j in range(60)))
+    columns = Columns(len(tag), {}, tag=tag, tags=tuple(f"tag-{j:02}" for j in range(60)))
     tasks = columns.arranged()
-    shown = summarise(start(tasks, Hyperparameters()), tasks).tags
+    shown = summarise(begun(tasks, {}), tasks).tags
     assert len(shown) == MOST_TAGS
     assert [item.tasks for item in shown] == [3] * 20 + [2] * 20 + [1] * 10
     assert [item.tag for item in shown[:2]] == ["tag-02", "tag-05"]
 
 
-def test_a_million_tried_tasks_are_at_most_all() -> None:
-    """The estimate of tried tasks never says more tasks than there are."""
-    tasks = Columns(10).arranged()
-    full = replace(start(tasks, Hyperparameters()), tried=np.full(2048, 20, np.uint8))
-    assert summarise(full, tasks).tried_tasks == 10
+def test_the_model_adds_its_own() -> None:
+    """Interpolation adds the capability, item_response what it knows of ability and inputs."""
+    columns = Columns(4, {"weak": np.zeros(4, np.float32), "strong": np.ones(4, np.float32)})
+    tasks = columns.arranged()
+    step: list[Step] = [Outcomes((0, 1), (2.0, 6.0), (8, 8))]
+    capability = summarise(play(tasks, begun(tasks, {}), step)[1][-1], tasks).learned
+    assert isinstance(capability, InterpolationSummary)
+    assert capability.capability == 0.5
+    ability = summarise(play(tasks, begun(tasks, {}, "item_response"), step)[1][-1], tasks).learned
+    assert isinstance(ability, ItemResponseSummary)
+    assert len(ability.weights) == 2

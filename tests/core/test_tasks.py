@@ -6,8 +6,8 @@ from hypothesis import given
 from numpy.typing import NDArray
 
 from bots_server.core.strata import Strata
-from bots_server.core.tasks import Tasks, arrange
-from tests.strategies import Columns, columns
+from bots_server.core.tasks import Tasks, TooManyInputs, arrange, check_inputs
+from tests.strategies import Columns, columns, examples
 
 
 def holds(tasks: Tasks, stratum: NDArray[np.unsignedinteger], tag: NDArray[np.unsignedinteger] | None) -> None:
@@ -22,8 +22,12 @@ def holds(tasks: Tasks, stratum: NDArray[np.unsignedinteger], tag: NDArray[np.un
     np.testing.assert_array_equal(np.repeat(tasks.cell_tag, sizes), tag_of[tasks.members])
     cells = list(zip(tasks.cell_stratum.tolist(), tasks.cell_tag.tolist(), strict=True))
     assert cells == sorted(set(cells))
+    cell = tasks.cell_of(np.arange(len(tasks)))
+    np.testing.assert_array_equal(tasks.cell_stratum[cell], stratum)
+    np.testing.assert_array_equal(tasks.cell_tag[cell], tag_of)
 
 
+@examples(150)
 @given(columns())
 def test_members_lie_by_stratum_then_tag_then_task(dataset: Columns) -> None:
     """Every stratum and every cell is one stretch of members, and no cell is empty."""
@@ -41,8 +45,7 @@ def test_columns_are_narrow(strata: int, tags: int) -> None:
     size = 200_000
     stratum = rng.integers(0, strata, size).astype(np.uint32)
     tag = rng.integers(0, tags, size).astype(np.uint32) if tags else None
-    nothing = np.full(strata, np.nan, np.float32)
-    table = Strata(nothing, nothing, np.ones(strata), np.ones(strata))
+    table = Strata(np.empty((strata, 0), np.float32), np.ones(strata), np.ones(strata))
     tasks = arrange(table, stratum, tag, [f"tag-{j}" for j in range(tags)])
     holds(tasks, stratum, tag)
     assert tasks.stratum.dtype == (np.uint16 if strata <= 65_536 else np.uint32)
@@ -54,8 +57,33 @@ def test_columns_are_narrow(strata: int, tags: int) -> None:
 
 def test_strata_without_tasks_are_empty_stretches() -> None:
     """A stratum that no task has is empty, at the start, in the middle and at the end."""
-    nothing = np.full(5, np.nan, np.float32)
-    tasks = arrange(Strata(nothing, nothing, np.ones(5), np.ones(5)), np.array([3, 1, 3]))
+    tasks = arrange(Strata(np.empty((5, 0), np.float32), np.ones(5), np.ones(5)), np.array([3, 1, 3]))
     assert tasks.stratum_start.tolist() == [0, 0, 1, 1, 3, 3]
     assert tasks.members.tolist() == [1, 0, 2]
     assert (tasks.cell_start.tolist(), tasks.cell_stratum.tolist()) == ([0, 1, 3], [1, 3])
+
+
+def test_features_are_standardised() -> None:
+    """Each has mean 0 and standard deviation 1 over the tasks that have it; missing and constant ones are 0."""
+    nan = np.nan
+    given_features = np.array([[1, 7, nan, 1e6], [3, 7, nan, 1e6], [nan, 7, nan, 1e6]], np.float32)
+    tasks = arrange(
+        Strata(np.empty((1, 0), np.float32), np.ones(1), np.ones(1)), np.zeros(3, int), features=given_features
+    )
+    assert tasks.features is not None
+    assert tasks.features.tolist() == [[-1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert tasks.feature_names == ("feature 0", "feature 1", "feature 2", "feature 3")
+
+
+@pytest.mark.parametrize(
+    ("references", "tags", "features", "inputs"),
+    [(8, 3, 64, None), (8, 500, 118, None), (8, 500, 119, 257), (8, 128, 120, 257)],
+)
+def test_a_model_has_at_most_256_inputs(references: int, tags: int, features: int, inputs: int | None) -> None:
+    """The intercept, references, tags (those beyond the 128 most frequent as one) and features are inputs."""
+    if inputs is None:
+        check_inputs(references, tags, features)
+    else:
+        with pytest.raises(TooManyInputs) as caught:
+            check_inputs(references, tags, features)
+        assert caught.value.inputs == inputs

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from bots_server.healthcheck import complaint
+from bots_server.process.health import complaint
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.exporter import Monotone
-from bots_server.metrics import METHODS, Metrics
-from bots_server.scrape import Workers, answer_scrapes, serve_metrics
+from bots_server.telemetry.collector import Monotone
+from bots_server.telemetry.metrics import METHODS, Metrics
+from bots_server.telemetry.scrape import Workers, answer_scrapes, serve_metrics
 
 
 def summary(name: str = "r", *, uid: str = "1", outcomes: float = 0.0, tags: int = 0) -> pb.RunSummary:

@@ -146,8 +146,8 @@ def test_the_image_gives_nothing_away(stack: Stack) -> None:
     assert inside(server, "command -v gcc cc make ld; ls /venv/bin | grep -c pip") == (1, "0\n")
     assert inside(server, "id -u") == (0, "10001\n")
     assert inside(server, "touch /venv/x /data/x")[0] != 0
-    assert inside(server, "python -m bots_server.healthcheck") == (0, "")
-    status, output = inside(server, "python -m bots_server.healthcheck localhost:1")
+    assert inside(server, "python -m bots_server.process.health") == (0, "")
+    status, output = inside(server, "python -m bots_server.process.health localhost:1")
     assert (status, "UNAVAILABLE" in output) == (1, True)
 
 

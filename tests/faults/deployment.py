@@ -27,7 +27,7 @@ import redis
 from redis.crc import key_slot
 
 import bots
-from bots_server.embedded import ending_with_parent
+from bots_server.process.embedded import ending_with_parent
 from bots_server.store import keys
 from tests.faults.model import Dataset, Entry
 from tests.faults.proxy import Proxy, proxy

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import bots
-from bots_server.embedded import ending_with_parent
+from bots_server.process.embedded import ending_with_parent
 from tests.faults.server import children, one_server
 from tests.valkey import Valkey, valkey
 

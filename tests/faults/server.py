@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bots_server.embedded import ending_with_parent
+from bots_server.process.embedded import ending_with_parent
 
 
 @contextmanager

@@ -2,85 +2,72 @@
 
 from __future__ import annotations
 
-import os
-import time
 import uuid
+from typing import Any
 
-from bots.v1 import task_selection_pb2
+import pytest
+
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Appended, Store
+from bots_server.store import Appended, Store, history
+from bots_server.store.datasets import MIN_CHUNK_TASKS
+
+HYPERPARAMETERS = storage_pb2.Hyperparameters(target=0.5, rest=0.5, forgetting=0.1)
 
 
-def request_id(milliseconds: int | None = None) -> str:
-    """Returns a UUIDv7 (RFC 9562) of that time, or of now."""
-    at = time.time_ns() // 1_000_000 if milliseconds is None else milliseconds
-    number = at << 80 | 7 << 76 | int.from_bytes(os.urandom(10), "big") & ~(0xF << 76)
-    return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))
+def redis_of(store: Store) -> Any:
+    """Returns redis-py's client of the server that a store uses."""
+    (client,) = store.client.primaries()
+    return client
 
 
-def columns(first: int, size: int) -> storage_pb2.TaskColumns:
-    """Returns columns of `size` tasks, all of one stratum numbered `first`."""
+def request_id() -> str:
+    """Returns a new request id."""
+    return str(uuid.uuid4())
+
+
+def columns(first: int, size: int = MIN_CHUNK_TASKS) -> storage_pb2.TaskColumns:
+    """Returns columns of `size` tasks, all of the stratum `first`."""
     return storage_pb2.TaskColumns(size=size, stratum=first.to_bytes(4, "little") * size)
 
 
 def dataset(
     store: Store, name: str = "guru-math", chunks: int = 2, fingerprint: bytes = b"f"
 ) -> storage_pb2.DatasetRecord:
-    """Returns a dataset that is created here, with ten tasks a chunk."""
+    """Returns a dataset that is created here."""
     with store.datasets.upload(name) as upload:
         for chunk in range(chunks):
-            upload.put(chunk, columns(chunk, 10))
-        record = storage_pb2.DatasetRecord(size=10 * chunks, fingerprint=fingerprint, strata=chunks)
-        created, new = upload.commit(record, storage_pb2.StrataTable(weak=b"w" * 4 * chunks))
+            upload.put(columns(chunk))
+        record = storage_pb2.DatasetRecord(size=MIN_CHUNK_TASKS * chunks, fingerprint=fingerprint, strata=chunks)
+        created, new = upload.commit(record, storage_pb2.StrataTable(references=b"w" * 4 * chunks))
     assert new
     return created
 
 
-def run_record(
-    of: storage_pb2.DatasetRecord,
-    name: str = "qwen-7b",
-    *,
-    history: int = 10_000,
-    history_stride: int = 1024,
-    request_memory: int = 100_000,
-) -> storage_pb2.RunRecord:
+def run_record(of: storage_pb2.DatasetRecord, name: str = "qwen-7b") -> storage_pb2.RunRecord:
     """Returns the record of a new run."""
     return storage_pb2.RunRecord(
         name=name,
         uid=uuid.uuid4().hex,
         dataset=of.name,
         dataset_uid=of.uid,
-        retention=task_selection_pb2.Retention(
-            snapshot_interval=256, history=history, history_stride=history_stride, request_memory=request_memory
-        ),
+        model="interpolation",
+        hyperparameters=HYPERPARAMETERS,
     )
 
 
-def run(
-    store: Store,
-    name: str = "qwen-7b",
-    *,
-    history: int = 10_000,
-    history_stride: int = 1024,
-    request_memory: int = 100_000,
-) -> storage_pb2.RunRecord:
-    """Returns a run that is created here, of the dataset `guru-math`, which is created where it is not there."""
+def run(store: Store, name: str = "qwen-7b") -> storage_pb2.RunRecord:
+    """Returns a run that is created here, of the dataset `guru-math`, which is created if it does not exist."""
     listed = [one for one in store.datasets.list() if one.name == "guru-math"]
-    record = run_record(
-        listed[0] if listed else dataset(store),
-        name,
-        history=history,
-        history_stride=history_stride,
-        request_memory=request_memory,
-    )
-    created, new = store.runs.create(record)
+    created, new = store.runs.create(run_record(listed[0] if listed else dataset(store), name))
     assert new
     return created
 
 
-def report(task: int = 0, job: str = "") -> storage_pb2.Event:
-    """Returns a report of one outcome."""
-    return storage_pb2.Event(job=job, report=storage_pb2.Report(tasks=[task], successes=[1], rollouts=[2]))
+def report(*tasks: int, job: str = "", selection_id: str = "") -> storage_pb2.Event:
+    """Returns a report of one outcome for each task; of task 0 if there is none."""
+    tasks = tasks or (0,)
+    columns = {"tasks": tasks, "successes": [1] * len(tasks), "rollouts": [2] * len(tasks)}
+    return storage_pb2.Event(job=job, report=storage_pb2.Report(**columns, selection_id=selection_id), min_reader=1)
 
 
 def append(store: Store, to: storage_pb2.RunRecord, event: storage_pb2.Event | None = None) -> Appended:
@@ -92,4 +79,15 @@ def snapshot(store: Store, of: storage_pb2.RunRecord, version: int) -> storage_p
     """Returns a snapshot of a version that is in the history, with the nonce of its event."""
     page = store.history.events(of, version - 1, 1)
     assert page.events[0].version == version
-    return storage_pb2.Snapshot(version=version, nonce=page.events[0].nonce, updates=version)
+    return storage_pb2.Snapshot(
+        version=version, nonce=page.events[0].nonce, state=storage_pb2.State(updates=version), min_reader=1
+    )
+
+
+def keep(
+    monkeypatch: pytest.MonkeyPatch, *, events: int = 10_000, stride: int = 1_024, request_ids: int = 100_000
+) -> None:
+    """Changes what runs keep, for the duration of a test."""
+    monkeypatch.setattr(history, "HISTORY_EVENTS", events)
+    monkeypatch.setattr(history, "HISTORY_STRIDE", stride)
+    monkeypatch.setattr(history, "REQUEST_IDS", request_ids)

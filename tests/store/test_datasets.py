@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from bots_server.errors import Conflict, DatasetExists, DatasetHasRuns, DatasetNotFound, RunReplaced
+from bots_server.errors import Conflict, DatasetHasRuns, DatasetNotFound, InvalidField, RunReplaced
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import Store, keys
 from tests.store import records
@@ -14,39 +14,53 @@ from tests.store import records
 
 def everything(store: Store) -> set[bytes]:
     """Returns all keys, the index of names left out."""
-    return {key for key in store._database.client.scan_iter(count=1000) if key != b"bots:datasets"}
+    return {key for key in records.redis_of(store).scan_iter(count=1000) if key != b"bots:datasets"}
 
 
 def test_what_is_created_is_read_back(store: Store) -> None:
     """A dataset's record, strata and columns come back as they were put."""
     record = records.dataset(store)
-    assert (record.name, record.chunks, record.size) == ("guru-math", 2, 20)
+    assert (record.name, record.chunks, record.size, record.min_reader) == ("guru-math", 2, 2048, 1)
+    assert record.create_time_ms > 0
     assert len(record.uid) == 32
     assert store.datasets.get("guru-math") == record
-    assert store.datasets.strata(record) == storage_pb2.StrataTable(weak=b"w" * 8)
-    assert list(store.datasets.columns(record)) == [records.columns(0, 10), records.columns(1, 10)]
-    assert all(store._database.client.ttl(key) == -1 for key in everything(store))
+    assert store.datasets.strata(record) == storage_pb2.StrataTable(references=b"w" * 8)
+    assert list(store.datasets.columns(record)) == [records.columns(0), records.columns(1)]
+    assert all(records.redis_of(store).ttl(key) == -1 for key in everything(store))
 
 
-def test_creating_it_again(store: Store) -> None:
-    """Equal content returns the dataset that is there; other content is refused; neither leaves anything behind."""
+@pytest.mark.parametrize("fingerprint", [b"equal", b"other"])
+def test_a_name_that_is_taken_returns_its_dataset(store: Store, fingerprint: bytes) -> None:
+    """An upload under a name that is taken returns the dataset that has it, to be compared, and leaves nothing."""
     first = records.dataset(store, fingerprint=b"equal")
     before = everything(store)
     with store.datasets.upload("guru-math") as upload:
-        upload.put(0, records.columns(0, 10))
-        assert upload.commit(storage_pb2.DatasetRecord(fingerprint=b"equal"), storage_pb2.StrataTable()) == (
-            first,
-            False,
-        )
-    with pytest.raises(DatasetExists):
-        records.dataset(store, fingerprint=b"other")
+        upload.put(records.columns(0))
+        record = storage_pb2.DatasetRecord(fingerprint=fingerprint)
+        assert upload.commit(record, storage_pb2.StrataTable()) == (first, False)
     assert everything(store) == before
 
 
-def test_a_broken_upload_leaves_nothing(store: Store) -> None:
-    """Bad input is refused whole, with the field, the value and the rule in the message; nothing of it is stored."""
+def test_small_chunks_are_refused(store: Store) -> None:
+    """Only the last chunk may have fewer than 1,024 tasks, so that a dataset has a bounded number of keys."""
     with store.datasets.upload("guru-math") as upload:
-        upload.put(0, records.columns(0, 10))
+        upload.put(records.columns(0, 1024))
+        upload.put(records.columns(1, 1023))
+        with pytest.raises(
+            InvalidField, match=r"^chunk\.size: got 1023, must be at least 1024, except in the last chunk$"
+        ):
+            upload.put(records.columns(2, 2000))
+    assert everything(store) == set()
+    with store.datasets.upload("guru-math") as upload:
+        upload.put(records.columns(0, 1024))
+        upload.put(records.columns(1, 1))
+        assert upload.commit(storage_pb2.DatasetRecord(), storage_pb2.StrataTable())[1]
+
+
+def test_a_broken_upload_leaves_nothing(store: Store) -> None:
+    """An upload that ends without a commit is deleted (guarantee 7)."""
+    with store.datasets.upload("guru-math") as upload:
+        upload.put(records.columns(0))
         assert len(everything(store)) == 1
     assert everything(store) == set()
     assert store.datasets.list() == []
@@ -55,34 +69,34 @@ def test_a_broken_upload_leaves_nothing(store: Store) -> None:
 
 
 def test_staged_chunks_expire(store: Store) -> None:
-    """What a server uploaded before it died expires within an hour, and a commit that finds it gone is refused."""
+    """The chunks of a server that died expire within an hour, and a commit that finds one gone is refused."""
     with store.datasets.upload("guru-math") as upload:
-        upload.put(0, records.columns(0, 10))
+        upload.put(records.columns(0))
         (staged,) = everything(store)
-        assert 3500 < store._database.client.ttl(staged) <= 3600
-        store._database.client.delete(staged)
+        assert 3500 < records.redis_of(store).ttl(staged) <= 3600
+        records.redis_of(store).delete(staged)
         with pytest.raises(Conflict):
             upload.commit(storage_pb2.DatasetRecord(), storage_pb2.StrataTable())
     assert everything(store) == set()
 
 
 def test_a_commit_whose_answer_was_lost(store: Store) -> None:
-    """An upload that left without the answer to its commit does not take back what it committed."""
+    """An upload that ends without the answer to its commit does not delete the dataset that it committed."""
     with store.datasets.upload("guru-math") as upload:
-        upload.put(0, records.columns(0, 10))
+        upload.put(records.columns(0))
         record, new = upload.commit(storage_pb2.DatasetRecord(fingerprint=b"f"), storage_pb2.StrataTable())
         upload._committed = False
         assert new
-    assert list(store.datasets.columns(record)) == [records.columns(0, 10)]
+    assert list(store.datasets.columns(record)) == [records.columns(0)]
 
 
-def test_concurrent_creation(store: Store) -> None:
-    """Of many ranks that create one dataset one does, and all get the same."""
+def test_concurrent_creations_create_one_dataset(store: Store) -> None:
+    """If many ranks create one dataset, one of them does, and all get the same."""
     answers: list[tuple[storage_pb2.DatasetRecord, bool]] = []
 
     def rank() -> None:
         with store.datasets.upload("guru-math") as upload:
-            upload.put(0, records.columns(0, 10))
+            upload.put(records.columns(0))
             answers.append(upload.commit(storage_pb2.DatasetRecord(fingerprint=b"f"), storage_pb2.StrataTable()))
 
     threads = [threading.Thread(target=rank) for _ in range(8)]
@@ -95,19 +109,34 @@ def test_concurrent_creation(store: Store) -> None:
     assert len(everything(store)) == 3
 
 
-def test_list(store: Store) -> None:
+def test_the_index_of_datasets_heals(store: Store) -> None:
     """Datasets are listed by name; the index heals from stale names, and from its loss."""
     for name in ("c", "a", "b"):
         records.dataset(store, name)
-    store._database.client.sadd(keys.DATASETS, "never-committed")
+    records.redis_of(store).sadd(keys.DATASETS, "never-committed")
     assert [record.name for record in store.datasets.list()] == ["a", "b", "c"]
-    assert store._database.client.smembers(keys.DATASETS) == {b"a", b"b", b"c"}
-    store._database.client.delete(keys.DATASETS)
+    assert records.redis_of(store).smembers(keys.DATASETS) == {b"a", b"b", b"c"}
+    records.redis_of(store).delete(keys.DATASETS)
     assert [record.name for record in store.datasets.list()] == ["a", "b", "c"]
 
 
-def test_delete(store: Store) -> None:
-    """Deleting a dataset leaves nothing of it; one that has runs stays unless they go with it, in one transition."""
+def test_datasets_are_listed_in_pages(store: Store) -> None:
+    """A page has the next names in order, and is shorter than asked only at the end."""
+    for name in ("d3", "d1", "d4", "d0", "d2"):
+        records.dataset(store, name)
+    records.redis_of(store).sadd(keys.DATASETS, "d00", "d11")  # never committed
+
+    def names(after: str, limit: int) -> list[str]:
+        return [one.name for one in store.datasets.list(after, limit)]
+
+    assert names("", 2) == ["d0", "d1"]
+    assert names("d1", 2) == ["d2", "d3"]
+    assert names("d3", 2) == ["d4"]
+    assert names("d4", 2) == []
+
+
+def test_a_deleted_dataset_leaves_nothing(store: Store) -> None:
+    """Deleting a dataset leaves nothing of it. With runs it is deleted only together with them, in one transition."""
     run = records.run(store)
     other = records.run(store, "other")
     records.append(store, run)
@@ -116,7 +145,7 @@ def test_delete(store: Store) -> None:
     assert store.datasets.run_count(record) == 2
     with pytest.raises(DatasetHasRuns, match="2 runs"):
         store.datasets.delete("guru-math", delete_runs=False)
-    assert store.runs.list(record) == [other, run]
+    assert [one.record for one in store.runs.list(record)] == [other, run]
     store.datasets.delete("guru-math", delete_runs=True)
     assert everything(store) == set()
     assert store.datasets.list() == []
@@ -130,7 +159,7 @@ def test_delete(store: Store) -> None:
         records.append(store, run)
 
 
-def test_one_slot(store: Store) -> None:
+def test_all_keys_of_a_dataset_are_in_one_slot(store: Store) -> None:
     """All keys of a dataset and of its runs have the hash tag of its name."""
     run = records.run(store)
     records.append(store, run)
@@ -143,11 +172,11 @@ def test_size_of_ten_million_tasks(store: Store) -> None:
     """A million tasks in one chunk take less than 12 bytes each, tags included, and without them a value of 4 MB."""
     size = 1 << 20
     with store.datasets.upload("large") as upload:
-        upload.put(0, storage_pb2.TaskColumns(size=size, stratum=bytes(4 * size)))
-        upload.put(1, storage_pb2.TaskColumns(size=size, stratum=bytes(4 * size), tag=bytes(4 * size)))
+        upload.put(storage_pb2.TaskColumns(size=size, stratum=bytes(4 * size)))
+        upload.put(storage_pb2.TaskColumns(size=size, stratum=bytes(4 * size), tag=bytes(4 * size)))
         record, _ = upload.commit(storage_pb2.DatasetRecord(fingerprint=b"f"), storage_pb2.StrataTable())
         plain, tagged = (
-            store._database.client.memory_usage(keys.columns("large", record.uid, chunk)) for chunk in range(2)
+            records.redis_of(store).memory_usage(keys.columns("large", record.uid, chunk)) for chunk in range(2)
         )
     assert plain is not None
     assert tagged is not None

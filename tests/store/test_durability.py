@@ -1,4 +1,4 @@
-"""What an acknowledged report has reached, and that a repeat waits for it again."""
+"""How durable an acknowledged report is, and that a repeat waits for it again."""
 
 from __future__ import annotations
 
@@ -39,12 +39,7 @@ def needs_waitaof() -> None:
 
 
 def test_fsync_survives_a_crash() -> None:
-    """An acknowledged report is stored at the configured durability and applied exactly once, in an order all servers
-    agree on; a repeat of its request_id changes nothing and returns the first answer, or is refused when too old to
-    know.
-
-    Here: at `fsync`, after a crash of Redis.
-    """
+    """A report that was acknowledged at `fsync` is there after a crash of Redis (guarantee 1)."""
     needs_waitaof()
     for appendfsync in ("everysec", "always"):
         with (
@@ -63,8 +58,8 @@ def test_fsync_survives_a_crash() -> None:
             assert [event.event.report.tasks[0] for event in store.history.events(run, 0, 9).events] == [7]
 
 
-def test_too_slow_a_disk() -> None:
-    """What is not on the disk in time is NotDurable, though stored; the repeat waits for the disk and is the same."""
+def test_a_slow_disk_is_not_durable() -> None:
+    """A report that is not on the disk in time is NotDurable, though stored; its repeat waits for the disk."""
     needs_waitaof()
     with valkey("--appendonly", "yes") as server:
         with opened(server, MEMORY) as store:
@@ -79,8 +74,8 @@ def test_too_slow_a_disk() -> None:
             assert (again.version, again.repeated, store.history.sync(run, 0, b"").version) == (1, True, 1)
 
 
-def test_replicas() -> None:
-    """At `replica` a report is acknowledged when so many replicas have it; a repeat waits for them again."""
+def test_a_report_waits_for_the_replicas() -> None:
+    """At `replica` a report is acknowledged when the configured number of replicas have it; a repeat waits again."""
     with replicated(2) as (primary, (first, second)):
         with opened(primary, Durability(level=Level.REPLICA, replicas=2, timeout_seconds=0.2)) as store:
             scenario.everything(store)
@@ -90,6 +85,8 @@ def test_replicas() -> None:
             for _ in range(2):
                 with pytest.raises(NotDurable, match="on 1 of 2 replicas"):
                     store.history.append(run, records.report(), request_id=one, digest=b"contents")
+            with pytest.raises(NotDurable):
+                store.history.repeated(run, one, b"contents")
             with pytest.raises(NotDurable):
                 store.runs.create(run)
             second.resume()
@@ -107,16 +104,16 @@ def _repeats(store: Store, run: storage_pb2.RunRecord, request_id: str) -> bool:
     return (answer.version, answer.repeated) == (1, True)
 
 
-def test_forgotten_scripts() -> None:
-    """A Redis that has forgotten the scripts is given them again, at every durability."""
+def test_forgotten_scripts_are_sent_again() -> None:
+    """A Redis that has forgotten the scripts gets them again, at every durability."""
     with valkey("--appendonly", "yes", "--appendfsync", "always") as server:
         for durability in (MEMORY, chosen(server, "fsync")):
             with opened(server, durability) as store:
                 run = records.run(store, name=durability.level.value)
                 for version in (1, 2):
-                    store._database.client.script_flush()
+                    records.redis_of(store).script_flush()
                     assert records.append(store, run).version == version
-                    store._database.client.script_flush()
+                    records.redis_of(store).script_flush()
                     assert store.history.sync(run, 0, b"").version == version
 
 
@@ -131,12 +128,12 @@ def test_an_upload_that_is_not_durable_in_time_stays() -> None:
             records.dataset(store)
         replica.resume()
         assert [list(store.datasets.columns(record)) for record in store.datasets.list()] == [
-            [records.columns(0, 10), records.columns(1, 10)]
+            [records.columns(0), records.columns(1)]
         ]
 
 
-def test_choice() -> None:
-    """`auto` is fsync where Redis writes before it answers; what this Redis cannot give is refused with the reason."""
+def test_auto_durability_costs_no_extra_wait() -> None:
+    """`auto` is fsync if Redis writes before it answers; a level that this Redis cannot give is refused."""
     needs_waitaof()
     with valkey("--appendonly", "yes", "--appendfsync", "always") as server:
         assert chosen(server, "auto") == Durability(level=Level.FSYNC)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bots_server import embedded
+from bots_server.process import embedded
 from bots_server.store import Level, Store, choose_durability, connect
 from tests.store import records
 from tests.valkey import wait_until
@@ -116,7 +116,7 @@ def _parent(data_dir: Path) -> subprocess.Popen[str]:
     """Returns a process whose private Valkey has stored something on its disk."""
     code = (
         "import sys, pathlib, redis, time\n"
-        "from bots_server import embedded\n"
+        "from bots_server.process import embedded\n"
         "with embedded.start(pathlib.Path(sys.argv[1]), fsync=True) as url:\n"
         "    redis.Redis.from_url(url).set('here', 'yes')\n"
         "    print('stored', flush=True)\n"

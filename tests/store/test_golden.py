@@ -113,7 +113,7 @@ CHECKPOINT = storage_pb2.Checkpoint(
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.txt")), ids=lambda file: file.stem)
 def test_what_was_stored_loads(store: Store, file: Path) -> None:
     """Each record, event, snapshot, answer and id of an earlier day is read back as it was meant."""
-    client: Any = store._database.client
+    client: Any = records.redis_of(store)
     for line in file.read_text().splitlines()[1:]:
         client.execute_command(*(_decoded(word) for word in line.split(" ")))
     assert store.datasets.list() == [DATASET]
@@ -150,7 +150,7 @@ def _fill(store: Store) -> None:
     """Stores the records above."""
     with store.datasets.upload(DATASET.name) as upload:
         upload.uid = DATASET.uid
-        upload.put(0, COLUMNS)
+        upload.put(COLUMNS)
         upload.commit(DATASET, STRATA)
     store.runs.create(RUN, START)
     for event in (REPORTED, CHANGED, RESTORED):
@@ -165,7 +165,7 @@ def _fill(store: Store) -> None:
 
 def _lines(store: Store) -> list[str]:
     """Returns commands that bring about what is stored; leases and answers last to the year 2100."""
-    client: Any = store._database.client
+    client: Any = records.redis_of(store)
     lines = []
     for key in sorted(client.scan_iter()):
         kind = client.type(key)

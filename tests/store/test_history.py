@@ -1,32 +1,35 @@
-"""The stream of events: what is appended, what a sync says, who is refused."""
+"""The stream of events: appending, reading, and the memory of request ids."""
 
 from __future__ import annotations
 
 import threading
-import time
-import uuid
 
 import pytest
 
-from bots_server.errors import InvalidField, RequestIdReused, RequestTooOld, RunReplaced, VersionMismatch
+from bots_server.errors import RequestIdReused, RequestTooOld, RunReplaced, VersionMismatch
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import Store, StoredEvent, keys
 from tests.store import records
 
 
 def test_versions_have_no_gaps(store: Store) -> None:
-    """Each event makes the next version, and is read back as it was appended."""
+    """Each event makes the next version, and is read back as it was appended, with its time by Redis' clock."""
     run = records.run(store)
+    seconds, microseconds = records.redis_of(store).time()
     assert [records.append(store, run, records.report(task)).version for task in range(5)] == [1, 2, 3, 4, 5]
     seen = store.history.sync(run, 0, b"")
     assert (seen.exists, seen.diverged, seen.version, seen.snapshot_version, seen.leases) == (True, False, 5, 0, 0)
     assert [event.version for event in seen.events] == [1, 2, 3, 4, 5]
     assert [event.event for event in seen.events] == [records.report(task) for task in range(5)]
     assert len({event.nonce for event in seen.events}) == 5
+    times = [event.time_ms for event in seen.events]
+    assert seconds * 1000 + microseconds // 1000 <= times[0]
+    assert times == sorted(times)
+    assert times == [event.time_ms for event in store.history.events(run, 0, 5).events]
 
 
 def test_sync_tells_what_is_new(store: Store) -> None:
-    """A selection sees every report acknowledged before it was asked (on the same Redis primary)."""
+    """A sync returns every event that was appended before it (guarantee 2)."""
     run = records.run(store)
     version, nonce = 0, b""
     for task in range(3):
@@ -38,27 +41,108 @@ def test_sync_tells_what_is_new(store: Store) -> None:
     assert (seen.diverged, seen.version, seen.events) == (False, 3, [])
 
 
-def test_repeat_changes_nothing(store: Store) -> None:
-    """An acknowledged report is stored at the configured durability and applied exactly once, in an order all servers
-    agree on; a repeat of its request_id changes nothing and returns the first answer, or is refused when too old to
-    know.
+def again(
+    store: Store, run: storage_pb2.RunRecord, request_id: str, age_ms: int = 0, digest: bytes = b"contents"
+) -> tuple[int, bool]:
+    """Returns the version and whether it is a repeat."""
+    answer = store.history.append(run, records.report(), request_id=request_id, digest=digest, request_age_ms=age_ms)
+    return answer.version, answer.repeated
+
+
+def test_a_repeat_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeat returns the first answer while its id is remembered, and is refused once it may have been forgotten
+    (guarantee 1). Ids are remembered in order of arrival, whatever kind of UUID they are.
     """
-    run = records.run(store, request_memory=3)
-    ids = [records.request_id(at) for at in (10, 20, 30, 40, 50)]
+    records.keep(monkeypatch, request_ids=3)
+    run = records.run(store)
+    ids = [f"{'fedcba'[i]}0000000-0000-{4 if i % 2 else 7}000-8000-000000000000" for i in range(5)]
     for version, one in enumerate(ids[:3], start=1):
-        first = store.history.append(run, records.report(), request_id=one, digest=b"contents")
-        again = store.history.append(run, records.report(), request_id=one, digest=b"contents")
-        assert (first.version, first.repeated, again.version, again.repeated) == (version, False, version, True)
+        assert again(store, run, one) == (version, False)
+        assert again(store, run, one) == (version, True)
     for version, one in enumerate(ids[3:], start=4):
-        assert store.history.append(run, records.report(), request_id=one, digest=b"contents").version == version
-    assert store.history.append(run, records.report(), request_id=ids[2], digest=b"contents").version == 3
-    with pytest.raises(RequestTooOld, match=ids[1]):
-        store.history.append(run, records.report(), request_id=ids[1], digest=b"contents")
+        assert again(store, run, one) == (version, False)
+    assert again(store, run, ids[2], age_ms=3_600_000) == (3, True)
+    for one in ids[:2]:
+        with pytest.raises(RequestTooOld, match=one):
+            again(store, run, one, age_ms=60_000)
     assert store.history.sync(run, 0, b"").version == 5
-    assert store._database.client.zcard(keys.of_run(run).requests) == 3
+    key = keys.of_run(run)
+    assert (records.redis_of(store).hlen(key.requests), records.redis_of(store).llen(key.arrivals)) == (3, 3)
 
 
-def test_other_content_is_refused(store: Store) -> None:
+def test_an_unknown_id_is_accepted_if_it_was_first_sent_after_the_forgotten_ones(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller says how long ago it first sent an id. If that was after the newest forgotten id arrived, the id is
+    new; otherwise it may be one of those.
+    """
+    records.keep(monkeypatch, request_ids=2)
+    run = records.run(store)
+    assert again(store, run, records.request_id(), age_ms=86_400_000) == (1, False)  # nothing was forgotten yet
+    for version in (2, 3):
+        assert again(store, run, records.request_id(), age_ms=86_400_000) == (version, False)
+    redis = records.redis_of(store)
+    seconds, microseconds = redis.time()
+    now = seconds * 1000 + microseconds // 1000
+    assert now - 10_000 < int(redis.hget(keys.of_run(run).run, "forgotten")) <= now
+    redis.hset(keys.of_run(run).run, "forgotten", now - 600_000)  # as if it had arrived ten minutes ago
+    assert again(store, run, records.request_id()) == (4, False)
+    redis.hset(keys.of_run(run).run, "forgotten", now - 600_000)
+    assert again(store, run, records.request_id(), age_ms=590_000) == (5, False)
+    redis.hset(keys.of_run(run).run, "forgotten", now - 600_000)
+    late = records.request_id()
+    with pytest.raises(RequestTooOld, match=late):
+        again(store, run, late, age_ms=610_000)
+    assert store.history.sync(run, 0, b"").version == 5
+
+
+def test_the_clock_of_the_caller_decides_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids that carry the time of a clock that is years ahead or behind are accepted, and make no other id old."""
+    records.keep(monkeypatch, request_ids=2)
+    run = records.run(store)
+    future, past = "ffffffff-ffff-7fff-bfff-ffffffffffff", "00000000-0001-7000-8000-000000000000"
+    assert again(store, run, future) == (1, False)
+    assert again(store, run, past) == (2, False)
+    redis, key = records.redis_of(store), keys.of_run(run).run
+    for version in range(3, 6):
+        assert again(store, run, records.request_id()) == (version, False)
+        redis.hset(key, "forgotten", int(redis.hget(key, "forgotten") or 1) - 1)  # so that no two times are equal
+
+
+def test_the_first_answer_is_found_before_anything_is_looked_up(store: Store) -> None:
+    """`repeated` returns the first answer to an id, and None for an id that is not known."""
+    run = records.run(store)
+    one = records.request_id()
+    assert store.history.repeated(run, one, b"contents") is None
+    records.append(store, run)
+    assert again(store, run, one) == (2, False)
+    records.append(store, run)
+    store.history.put_snapshot(run, records.snapshot(store, run, 3))
+    first = store.history.repeated(run, one, b"contents")
+    assert first is not None
+    assert (first.version, first.repeated, first.snapshot_version) == (2, True, 3)
+    with pytest.raises(RequestIdReused, match=one):
+        store.history.repeated(run, one, b"another-")
+    assert store.history.repeated(run, records.request_id(), b"contents") is None
+
+
+def test_a_restore_is_repeated_after_its_checkpoint_was_deleted(store: Store) -> None:
+    """The repeat of a restore is known by its id alone, whatever was deleted since."""
+    run = records.run(store)
+    records.append(store, run)
+    checkpoint = storage_pb2.Checkpoint(name="best", version=1, state_uid="b" * 32)
+    store.checkpoints.put(run, checkpoint, storage_pb2.Snapshot(version=1))
+    restored = storage_pb2.Event(restored=storage_pb2.Restored(version=1, state_uid="a" * 32, checkpoint="best"))
+    one = records.request_id()
+    _, state = store.checkpoints.get(run, "best")
+    store.history.append(run, restored, request_id=one, digest=b"contents", state=state)
+    store.checkpoints.delete(run, "best")
+    first = store.history.repeated(run, one, b"contents")
+    assert first is not None
+    assert first.version == 2
+
+
+def test_an_id_with_other_content_is_refused(store: Store) -> None:
     """A request id that was used for other content is refused, and nothing of it is stored."""
     run = records.run(store)
     one = records.request_id()
@@ -68,50 +152,21 @@ def test_other_content_is_refused(store: Store) -> None:
     assert store.history.sync(run, 0, b"").version == 1
 
 
-def test_late_ids_are_taken_while_all_are_known(store: Store) -> None:
-    """An id older than all that are kept is taken as long as none was forgotten."""
-    run = records.run(store, request_memory=3)
-    for at in (300, 200, 100):
-        assert not store.history.append(
-            run, records.report(), request_id=records.request_id(at), digest=b"contents"
-        ).repeated
-    records.append(store, run)
-    with pytest.raises(RequestTooOld):
-        store.history.append(run, records.report(), request_id=records.request_id(50), digest=b"contents")
-
-
-def test_ids_from_a_clock_that_is_ahead(store: Store) -> None:
-    """An id more than 300 s ahead of Redis' clock is refused, so that it makes nobody's ids old; a repeat never is."""
-    run = records.run(store, request_memory=3)
-    now = time.time_ns() // 1_000_000
-    for ahead in (330_000, 4_102_444_800_000):
-        one = records.request_id(now + ahead)
-        with pytest.raises(InvalidField, match=f"request_id = '{one}': must not be more than 300 s ahead of Redis"):
-            store.history.append(run, records.report(), request_id=one, digest=b"contents")
-    assert (store.history.sync(run, 0, b"").version, store._database.client.zcard(keys.of_run(run).requests)) == (0, 0)
-    one = records.request_id(now + 270_000)
-    assert store.history.append(run, records.report(), request_id=one, digest=b"contents").version == 1
-    kept = uuid.UUID(records.request_id(now + 600_000)).bytes  # by a server that had no such rule
-    store._database.client.zadd(keys.of_run(run).requests, {kept + b"contents" + (7).to_bytes(8, "big"): 0})
-    again = store.history.append(run, records.report(), request_id=str(uuid.UUID(bytes=kept)), digest=b"contents")
-    assert (again.version, again.repeated) == (7, True)
-
-
-def test_expected_version(store: Store) -> None:
-    """An event that expects another version is refused, and one that was applied is repeated all the same."""
+def test_an_unexpected_version_is_refused(store: Store) -> None:
+    """An event that expects another version is refused; the repeat of one that was applied is not."""
     run = records.run(store)
     one = records.request_id()
     for _ in range(2):
         answer = store.history.append(run, records.report(), request_id=one, digest=b"contents", expected_version=0)
         assert answer.version == 1
-    with pytest.raises(VersionMismatch, match="expected_version = 0: the run's version is 1"):
+    with pytest.raises(VersionMismatch, match="expected_version: got 0, must be the run's version, 1"):
         store.history.append(
             run, records.report(), request_id=records.request_id(), digest=b"contents", expected_version=0
         )
 
 
-def test_concurrent_repeats(store: Store) -> None:
-    """Of concurrent calls with one id one is applied, and the others get its answer."""
+def test_one_of_concurrent_repeats_is_applied(store: Store) -> None:
+    """If calls with one id run at the same time, one is applied, and the others get its answer."""
     run = records.run(store)
     ids = [records.request_id() for _ in range(20)]
     answers: dict[str, list[int]] = {one: [] for one in ids}
@@ -131,7 +186,7 @@ def test_concurrent_repeats(store: Store) -> None:
 
 
 def test_lost_history_is_seen(store: Store) -> None:
-    """A server that folded events that Redis lost is told so, whatever was appended meanwhile."""
+    """A server that has folded events that Redis lost is told so, whatever was appended meanwhile."""
     run = records.run(store)
     for _ in range(3):
         records.append(store, run)
@@ -146,17 +201,17 @@ def test_lost_history_is_seen(store: Store) -> None:
 
 
 def test_a_gap_is_seen(store: Store) -> None:
-    """Where events after the known one are gone, the server is told to start from a snapshot."""
+    """If events after the known one are missing, the server is told to start from a snapshot."""
     run = records.run(store)
     for _ in range(3):
         records.append(store, run)
-    store._database.client.execute_command("XDEL", keys.of_run(run).events, "1-0", "2-0")  # type: ignore[no-untyped-call]
+    records.redis_of(store).execute_command("XDEL", keys.of_run(run).events, "1-0", "2-0")
     assert store.history.sync(run, 0, b"").diverged
     assert store.history.sync(run, 1, b"anything").diverged
 
 
-def test_deleted_run(store: Store) -> None:
-    """A deleted run takes no events, also where a run of its name is created again."""
+def test_a_deleted_run_accepts_no_events(store: Store) -> None:
+    """A deleted run accepts no events, also if a run of its name is created again."""
     run = records.run(store)
     store.runs.delete(run)
     again = records.run(store)
@@ -174,8 +229,8 @@ def test_deleted_run(store: Store) -> None:
     assert store.history.sync(again, 0, b"").version == 0
 
 
-def test_pages(store: Store) -> None:
-    """Thousands of waiting events are read in pages of bounded size, without a gap between them."""
+def test_a_sync_is_read_in_pages(store: Store) -> None:
+    """Thousands of new events are read in pages of bounded size, without a gap between them."""
     run = records.run(store)
     small = records.report()
     for _ in range(1500):
@@ -193,8 +248,8 @@ def test_pages(store: Store) -> None:
     assert listed.version == 1532
 
 
-def test_listing_has_a_size(store: Store) -> None:
-    """A listing ends before the event that would make it more than 4 MiB, but has one event at least."""
+def test_a_listing_has_a_bounded_size(store: Store) -> None:
+    """A listing ends before the event that would make it more than 4 MiB, but has at least one event."""
     run = records.run(store)
     for size in (3 << 20, 1 << 20, 5 << 20, 100):
         records.append(store, run, records.report(job="j" * size))
@@ -204,7 +259,7 @@ def test_listing_has_a_size(store: Store) -> None:
     assert [event.version for event in store.history.events(run, 3, 10).events] == [4]
 
 
-def test_listing_many(store: Store) -> None:
+def test_a_long_listing_is_complete(store: Store) -> None:
     """A listing of thousands of small events is complete, whatever their number."""
     run = records.run(store)
     for _ in range(2100):
@@ -214,7 +269,7 @@ def test_listing_many(store: Store) -> None:
         assert [event.version for event in listed] == list(range(after + 1, min(2100, after + limit) + 1))
 
 
-def test_events(store: Store) -> None:
+def test_the_history_is_listed_from_any_version(store: Store) -> None:
     """The history is listed from any version on, with the run's version beside it."""
     run = records.run(store)
     assert store.history.events(run, 0, 10).events == []
@@ -229,11 +284,11 @@ def test_events(store: Store) -> None:
 
 
 def _lose_last_event(store: Store, run: storage_pb2.RunRecord) -> None:
-    """Takes the newest event back, as a failover to a lagging replica does."""
-    names, client = keys.of_run(run), store._database.client
+    """Removes the newest event, as a failover to a lagging replica does."""
+    names, client = keys.of_run(run), records.redis_of(store)
     entries = store.history.events(run, 0, 10_000).events
     client.delete(names.events)
     for event in entries[:-1]:
-        entry = {b"n": event.nonce, b"e": event.event.SerializeToString()}
-        client.xadd(names.events, entry, f"{event.version}-0")  # type: ignore[arg-type]
+        entry = {b"n": event.nonce, b"t": event.time_ms, b"e": event.event.SerializeToString()}
+        client.xadd(names.events, entry, f"{event.version}-0")
     client.hset(names.run, mapping={"version": len(entries) - 1, "nonce": entries[-2].nonce})

@@ -22,6 +22,8 @@ def claim(
     selection: str = "",
     request_id: str = "",
     digest: bytes = b"request",
+    job: str = "",
+    incarnation: str = "",
     lease_seconds: float | None = 60,
     allow_fewer: bool = False,
 ) -> Claim:
@@ -34,6 +36,8 @@ def claim(
         offer,
         request_id=request_id,
         digest=digest,
+        job=job,
+        incarnation=incarnation,
         lease_seconds=lease_seconds,
         allow_fewer=allow_fewer,
     )
@@ -47,13 +51,13 @@ def kept(store: Store, run: storage_pb2.RunRecord) -> list[int]:
     """Returns the sizes of the three keys that leases have."""
     names = keys.of_run(run)
     return [
-        store._database.client.zcard(names.leases),
-        store._database.client.hlen(names.owners),
-        store._database.client.hlen(names.selections),
+        records.redis_of(store).zcard(names.leases),
+        records.redis_of(store).hlen(names.owners),
+        records.redis_of(store).hlen(names.selections),
     ]
 
 
-def test_first_free_ones(store: Store) -> None:
+def test_the_first_free_tasks_are_taken(store: Store) -> None:
     """A part takes its first `need` tasks that no live selection has."""
     run = records.run(store)
     first = claim(store, run, (2, [7, 8, 9]))
@@ -63,22 +67,22 @@ def test_first_free_ones(store: Store) -> None:
     assert leases(store, run) == 4
 
 
-def test_parts_in_order(store: Store) -> None:
-    """No part takes what an earlier part took; positions count through all candidates."""
+def test_parts_take_tasks_in_order(store: Store) -> None:
+    """No part takes a task that an earlier part took; positions count through all candidates."""
     run = records.run(store)
     claim(store, run, (1, [3]))
     taken = claim(store, run, (2, [1, 2, 3]), (0, [4]), (2, [1, 3, 5, 2, 6])).taken
     assert taken == [0, 1, 6, 8]
 
 
-def test_all_or_nothing(store: Store) -> None:
-    """Where a part comes out short nothing is taken, unless fewer will do."""
+def test_all_or_nothing_is_taken(store: Store) -> None:
+    """If a part is short, nothing is taken, unless fewer tasks are accepted."""
     run = records.run(store)
     claim(store, run, (2, [1, 2]))
     one = records.request_id()
     short = claim(store, run, (1, [3]), (3, [1, 2, 4]), request_id=one)
     assert (short.taken, short.short, short.leased) == ([], [0, 2], 2)
-    assert (leases(store, run), store._database.client.exists(keys.of_run(run).answer(one))) == (2, 0)
+    assert (leases(store, run), records.redis_of(store).exists(keys.of_run(run).answer(one))) == (2, 0)
     fewer = claim(store, run, (1, [3]), (3, [1, 2, 4]), request_id=one, allow_fewer=True)
     assert (fewer.taken, fewer.short, leases(store, run)) == ([0, 3], [0, 2], 4)
     none = claim(store, run, (1, [1]), allow_fewer=True)
@@ -86,7 +90,7 @@ def test_all_or_nothing(store: Store) -> None:
 
 
 def test_repeat_returns_the_first_answer(store: Store) -> None:
-    """A repeat of the request id gets the first answer and its offer, whatever it offers itself; kept ten minutes."""
+    """A repeat of the request id gets the first answer and its offer, whatever it offers itself, for an hour."""
     run = records.run(store)
     one = records.request_id()
     first = claim(store, run, (2, [1, 2, 3]), request_id=one, selection="first")
@@ -94,22 +98,22 @@ def test_repeat_returns_the_first_answer(store: Store) -> None:
     assert (again.repeated, again.taken, again.short, again.expire_time_ms) == (True, [0, 1], [0], first.expire_time_ms)
     assert again.offer == storage_pb2.Offer(selection_id="first", tasks=[1, 2, 3])
     assert leases(store, run) == 2
-    assert 590_000 < store._database.client.pttl(keys.of_run(run).answer(one)) <= 600_000
+    assert 3_590_000 < records.redis_of(store).pttl(keys.of_run(run).answer(one)) <= 3_600_000
     with pytest.raises(RequestIdReused, match=one):
         claim(store, run, (2, [4, 5, 6]), request_id=one, digest=b"another")
 
 
-def test_a_call_that_is_sent_twice(store: Store) -> None:
-    """A call without request id that redis-py sends twice leases once; without a lease it changes nothing."""
+def test_a_call_that_is_sent_twice_leases_once(store: Store) -> None:
+    """A call without request id that is sent twice leases once; without a lease it changes nothing."""
     run = records.run(store)
     first, again = (claim(store, run, (2, [1, 2, 3]), selection="one") for _ in range(2))
     assert (again.taken, again.expire_time_ms, leases(store, run)) == (first.taken, first.expire_time_ms, 2)
-    before = store._database.client.dbsize()
+    before = records.redis_of(store).dbsize()
     assert claim(store, run, (2, [1, 2, 3, 4]), lease_seconds=None, allow_fewer=True).taken == [2, 3]
-    assert store._database.client.dbsize() == before
+    assert records.redis_of(store).dbsize() == before
 
 
-def test_without_a_lease(store: Store) -> None:
+def test_a_selection_without_a_lease_respects_leases(store: Store) -> None:
     """A selection without a lease respects the leases of others and takes none."""
     run = records.run(store)
     claim(store, run, (1, [1]))
@@ -117,38 +121,113 @@ def test_without_a_lease(store: Store) -> None:
     assert (free.taken, free.expire_time_ms, leases(store, run)) == ([1], None, 1)
 
 
-def test_release_by_its_owner_alone(store: Store) -> None:
-    """A release, and a report that completes, free the selection's own tasks and no other's."""
+def test_a_release_ends_the_leases_of_its_selection_alone(store: Store) -> None:
+    """A release ends the leases of its own selection, all or those of the given tasks, and of no other."""
     run = records.run(store)
-    claim(store, run, (2, [1, 2]), selection="one")
+    claim(store, run, (3, [1, 2, 5]), selection="one")
     claim(store, run, (2, [3, 4]), selection="two")
     assert store.leases.release(run, "nobody") == 0
+    assert store.leases.release(run, "one", [3, 9]) == 0
+    assert store.leases.release(run, "one", []) == 0
+    assert store.leases.release(run, "one", [5, 3]) == 1
+    assert (leases(store, run), kept(store, run)) == (4, [4, 4, 2])
     assert store.leases.release(run, "one") == 2
     assert store.leases.release(run, "one") == 0
     claim(store, run, (2, [1, 2]), selection="three")
-    assert leases(store, run) == 4
+    assert store.leases.release(run, "one", [1]) == 0
+    assert (leases(store, run), kept(store, run)) == (4, [4, 4, 2])
 
-    def report(selection: str, complete: bool) -> int:
-        appended = store.history.append(
-            run,
-            records.report(),
-            request_id=records.request_id(),
-            digest=b"contents",
-            selection_id=selection,
-            complete=complete,
-        )
-        return appended.released
 
-    assert report("one", True) == 0
-    assert report("two", False) == 0
-    assert leases(store, run) == 4
-    assert report("two", True) == 2
+def test_a_report_ends_the_leases_of_the_tasks_reported(store: Store) -> None:
+    """A report of a part of a selection ends the leases of this part, and only those that the selection owns."""
+    run = records.run(store)
+    claim(store, run, (8, list(range(8))), selection="one")
+    claim(store, run, (2, [8, 9]), selection="two")
+
+    def report(*tasks: int, selection: str) -> int:
+        return records.append(store, run, records.report(*tasks, selection_id=selection)).released
+
+    assert report(0, 1, selection="one") == 2
+    assert (leases(store, run), kept(store, run)) == (8, [8, 8, 2])
+    assert report(0, 1, selection="one") == 0
+    assert report(2, 8, selection="one") == 1
+    assert report(3, selection="") == 0
+    assert report(3, selection="nobody") == 0
+    assert leases(store, run) == 7
+    assert report(*range(10), selection="one") == 5
+    assert (leases(store, run), kept(store, run)) == (2, [2, 2, 1])
+    assert report(8, 9, selection="two") == 2
+    assert kept(store, run) == [0, 0, 0]
+
+
+def test_the_repeat_of_a_report_ends_no_lease(store: Store) -> None:
+    """A task that was leased again since its report stays leased when the report is repeated."""
+    run = records.run(store)
+    claim(store, run, (1, [1]), selection="one")
+    one, event = records.request_id(), records.report(1, selection_id="one")
+    assert store.history.append(run, event, request_id=one, digest=b"contents").released == 1
+    claim(store, run, (1, [1]), selection="two")
+    assert store.history.append(run, event, request_id=one, digest=b"contents").released == 0
+    assert leases(store, run) == 1
+
+
+def test_a_new_incarnation_of_a_job_ends_the_leases_of_the_earlier_ones(store: Store) -> None:
+    """A claim of a new incarnation ends the leases of the job's earlier incarnations, and may take their tasks; other
+    jobs, and calls without job or incarnation, end nothing.
+    """
+    run = records.run(store)
+    claim(store, run, (2, [1, 2]), job="a", incarnation="first")
+    claim(store, run, (1, [3]), job="a", incarnation="first")
+    claim(store, run, (1, [4]), job="b", incarnation="first")
+    claim(store, run, (1, [5]), job="a")
+    claim(store, run, (1, [6]), incarnation="second")
+    assert leases(store, run) == 6
+    again = claim(store, run, (2, [1, 2, 4, 7]), job="a", incarnation="second")
+    assert (again.taken, again.ended, again.leased) == ([0, 1], 3, 3)
+    assert claim(store, run, (1, [8]), job="a", incarnation="second").ended == 0
+    assert (leases(store, run), kept(store, run)) == (6, [6, 6, 5])
+
+
+def test_a_late_call_of_an_earlier_incarnation_ends_nothing(store: Store) -> None:
+    """A call of an incarnation that has a successor leases, but ends no lease of its successor."""
+    run = records.run(store)
+    for number in range(16):
+        assert claim(store, run, (1, [number]), job="a", incarnation=f"i{number}").ended == min(number, 1)
+    assert claim(store, run, (1, [20]), job="a", incarnation="i0").ended == 0
     assert leases(store, run) == 2
-    assert kept(store, run) == [2, 2, 1]
+    assert claim(store, run, (1, [21]), job="a", incarnation="i16").ended == 2
+    assert leases(store, run) == 1
 
 
-def test_the_clock_frees(store: Store) -> None:
-    """A lease that is over frees its tasks without anybody's doing, and the next claim purges what is kept of it."""
+def test_a_restore_of_a_new_incarnation_ends_the_leases_of_the_earlier_ones(store: Store) -> None:
+    """A restarted job that restores first frees the tasks that its predecessor held."""
+    run = records.run(store)
+    claim(store, run, (2, [1, 2]), job="a", incarnation="first")
+    claim(store, run, (1, [3]), job="b", incarnation="first")
+    event = storage_pb2.Event(job="a", restored=storage_pb2.Restored(version=0, state_uid="a" * 32))
+    one = records.request_id()
+    for _ in range(2):
+        store.history.append(
+            run, event, request_id=one, digest=b"contents", incarnation="second", state=storage_pb2.Snapshot()
+        )
+        assert leases(store, run) == 1
+    claim(store, run, (1, [1]), job="a", incarnation="second")
+    assert leases(store, run) == 2
+
+
+def test_a_short_claim_of_a_new_incarnation_ends_the_earlier_leases_once(store: Store) -> None:
+    """A claim that takes nothing still begins its incarnation, and the next one of it ends nothing more."""
+    run = records.run(store)
+    claim(store, run, (1, [1]), job="a", incarnation="first")
+    claim(store, run, (1, [2]), job="b", incarnation="first")
+    short = claim(store, run, (2, [1, 2]), job="a", incarnation="second")
+    assert (short.taken, short.short, short.ended, leases(store, run)) == ([], [1], 1, 1)
+    full = claim(store, run, (2, [1, 3]), job="a", incarnation="second")
+    assert (full.taken, full.ended, leases(store, run)) == ([0, 1], 0, 3)
+
+
+def test_a_lease_that_is_over_frees_its_tasks(store: Store) -> None:
+    """A lease that is over frees its tasks without a call, and the next claim purges its records."""
     run = records.run(store)
     brief = claim(store, run, (3, [1, 2, 3]), selection="brief", lease_seconds=0.02)
     claim(store, run, (1, [4]), selection="long")
@@ -162,21 +241,19 @@ def test_the_clock_frees(store: Store) -> None:
     assert leases(store, run) == 3
 
 
-def test_only_live_leases_are_released(store: Store) -> None:
+def test_only_live_leases_count_as_released(store: Store) -> None:
     """A lease that is over was ended by the clock: neither a release nor a report counts it as released."""
     run = records.run(store)
     claim(store, run, (2, [1, 2]), selection="one")
     claim(store, run, (2, [3, 4]), selection="two")
-    store._database.client.zadd(keys.of_run(run).leases, {"1": 1, "3": 1})  # their time is over
+    records.redis_of(store).zadd(keys.of_run(run).leases, {"1": 1, "3": 1})  # their time is over
     assert store.leases.release(run, "one") == 1
-    one = records.request_id()
-    appended = store.history.append(run, records.report(), request_id=one, digest=b"contents", selection_id="two")
-    assert appended.released == 1
+    assert records.append(store, run, records.report(3, 4, selection_id="two")).released == 1
     assert kept(store, run) == [0, 0, 0]
 
 
-def test_deleted_run(store: Store) -> None:
-    """A deleted run gives no tasks."""
+def test_a_deleted_run_gives_no_tasks(store: Store) -> None:
+    """Claims and releases of a deleted run raise RunReplaced."""
     run = records.run(store)
     store.runs.delete(run)
     with pytest.raises(RunReplaced):
@@ -185,8 +262,8 @@ def test_deleted_run(store: Store) -> None:
         store.leases.release(run, "one")
 
 
-def test_concurrent_claims(store: Store) -> None:
-    """Jobs that refill one task at a time, all at once, never hold a task together."""
+def test_concurrent_claims_share_no_task(store: Store) -> None:
+    """Jobs that claim one task at a time, all at once, never hold a task together."""
     run = records.run(store)
     held: set[int] = set()
     guard = threading.Lock()
@@ -223,7 +300,7 @@ def test_concurrent_claims(store: Store) -> None:
     assert (leases(store, run), kept(store, run)) == (0, [0, 0, 0])
 
 
-def test_largest_batch(store: Store) -> None:
+def test_the_largest_batch_is_claimed_and_released(store: Store) -> None:
     """A batch of 10,000 out of 30,000 candidates is claimed and released."""
     run = records.run(store)
     claim(store, run, (10_000, list(range(10_000))), selection="one")

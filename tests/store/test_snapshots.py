@@ -1,4 +1,4 @@
-"""Snapshots along the history, and what trimming leaves."""
+"""Snapshots along the history, and what remains after trimming."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from bots_server.store import Store, keys
 from tests.store import records
 
 
-def test_newest_at_most(store: Store) -> None:
+def test_the_newest_snapshot_up_to_a_version_is_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest snapshot at or below a version is found; below the first one a replica starts at the prior."""
-    run = records.run(store, history_stride=1)
+    records.keep(monkeypatch, stride=1)
+    run = records.run(store)
     for _ in range(8):
         records.append(store, run)
     for version in (3, 6):
@@ -25,8 +26,8 @@ def test_newest_at_most(store: Store) -> None:
     assert records.append(store, run).snapshot_version == 6
 
 
-def test_only_what_redis_has(store: Store) -> None:
-    """A snapshot is refused where its event has another nonce, is missing, or a newer snapshot is there."""
+def test_a_snapshot_of_another_history_is_refused(store: Store) -> None:
+    """A snapshot is refused if its event has another nonce or is missing, or if there is a newer snapshot."""
     run = records.run(store)
     for _ in range(4):
         records.append(store, run)
@@ -43,13 +44,14 @@ def test_only_what_redis_has(store: Store) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_kept_version_can_be_rebuilt(store: Store, seed: int) -> None:
-    """After any snapshots at any time: versions from the oldest on have a snapshot (or the prior) at or below them and
-    all events since; `history` events at least are kept, and one `history_stride` and an interval more at most.
+def test_every_kept_version_can_be_rebuilt(store: Store, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """After any snapshots at any time, each version from the oldest on has a snapshot (or the prior) at or below it and
+    all events since. At least `history` events are kept, and at most one stride and one interval more.
     """
     rng = random.Random(seed)
     history, stride = rng.choice([1, 5, 20]), rng.choice([1, 4, 10, 30])
-    run = records.run(store, history=history, history_stride=stride)
+    records.keep(monkeypatch, events=history, stride=stride)
+    run = records.run(store)
     largest = last = 0
     for version in range(1, 120):
         records.append(store, run)
@@ -58,7 +60,7 @@ def test_every_kept_version_can_be_rebuilt(store: Store, seed: int) -> None:
             if at > last and store.history.put_snapshot(run, records.snapshot(store, run, at)):
                 largest, last = max(largest, at - last), at
                 _check(store, run, version, history)
-                kept = store._database.client.zrange(keys.of_run(run).snapshot_versions, 0, -1)
+                kept = records.redis_of(store).zrange(keys.of_run(run).snapshot_versions, 0, -1)
                 assert len(kept) <= (version - store.history.oldest(run)) // stride + 3
     assert store.history.oldest(run) >= last - max(history, stride) - stride - 3 * largest
 
@@ -75,38 +77,41 @@ def _check(store: Store, run: storage_pb2.RunRecord, version: int, history: int)
         seen = store.history.sync(run, start, found.nonce if found else b"")
         assert (seen.diverged, [event.version for event in seen.events]) == (False, list(range(start + 1, version + 1)))
     if oldest > 0:
-        with pytest.raises(VersionNotFound, match=f"has the versions {oldest} to {version}"):
+        with pytest.raises(VersionNotFound, match=f"must be between {oldest} and {version}"):
             store.history.snapshot(run, oldest - 1)
 
 
-def test_strides(store: Store) -> None:
+def test_one_snapshot_of_each_stride_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the steady state the newest snapshot is kept, and one at each multiple of the stride as far back as events."""
-    run = records.run(store, history=64, history_stride=16)
+    records.keep(monkeypatch, events=64, stride=16)
+    run = records.run(store)
     for version in range(1, 201):
         records.append(store, run)
         if version % 4 == 0:
             assert store.history.put_snapshot(run, records.snapshot(store, run, version))
-    kept = store._database.client.zrange(keys.of_run(run).snapshot_versions, 0, -1)
+    kept = records.redis_of(store).zrange(keys.of_run(run).snapshot_versions, 0, -1)
     assert kept == [b"128", b"144", b"160", b"176", b"192", b"200"]
     assert store.history.oldest(run) == 128
-    assert store._database.client.hlen(keys.of_run(run).snapshots) == 6
-    assert store._database.client.xlen(keys.of_run(run).events) == 73
+    assert records.redis_of(store).hlen(keys.of_run(run).snapshots) == 6
+    assert records.redis_of(store).xlen(keys.of_run(run).events) == 73
 
 
-def test_nothing_is_trimmed_without_a_snapshot(store: Store) -> None:
+def test_nothing_is_trimmed_without_a_snapshot(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trimming never removes events that the newest kept snapshot does not hold."""
-    run = records.run(store, history=1, history_stride=1)
+    records.keep(monkeypatch, events=1, stride=1)
+    run = records.run(store)
     for _ in range(300):
         records.append(store, run)
     store.history.put_snapshot(run, records.snapshot(store, run, 100))
     assert store.history.oldest(run) == 100
-    assert store._database.client.xlen(keys.of_run(run).events) == 201
+    assert records.redis_of(store).xlen(keys.of_run(run).events) == 201
 
 
-def test_restored_states_live_as_long_as_their_event(store: Store) -> None:
-    """The state of a restored event is there until the event is trimmed, and gone then."""
-    run = records.run(store, history=10, history_stride=10)
-    state = storage_pb2.Snapshot(version=3, updates=3)
+def test_restored_states_live_as_long_as_their_event(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of a restored event is kept until the event is trimmed."""
+    records.keep(monkeypatch, events=10, stride=10)
+    run = records.run(store)
+    state = storage_pb2.Snapshot(version=3, state=storage_pb2.State(updates=3))
     for version in range(1, 61):
         if version == 15:
             event = storage_pb2.Event(restored=storage_pb2.Restored(version=3, state_uid="a" * 32))
@@ -121,4 +126,4 @@ def test_restored_states_live_as_long_as_their_event(store: Store) -> None:
             kept = store.history.oldest(run) <= 15
             assert store.checkpoints.state(run, "a" * 32) == (state if kept else None)
     assert store.history.oldest(run) > 15
-    assert store._database.client.exists(keys.of_run(run).restores, keys.of_run(run).states) == 0
+    assert records.redis_of(store).exists(keys.of_run(run).restores, keys.of_run(run).states) == 0

@@ -1,74 +1,95 @@
-"""Implicit evidence: what the update's outcomes say about the tasks that it did not evaluate, by interpolation.
+"""Outcomes of distinct tasks, as an update takes them."""
 
-The capability kappa says where the policy stands between the weak (0) and the strong (1) reference model; a task's
-implicit pass rate is its references' interpolation at kappa (arXiv 2510.26374, section 4, the plug-in estimator).
-"""
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.strata import Strata
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
-# Below this distance of the mean references an update says nothing about the capability.
-MIN_SPAN = 1e-3
+# A task's rollouts in one update count as at most this many, so that no report can freeze a run.
+MOST_ROLLOUTS = 1024.0
+
+# Pass rates of two parts of a group that differ by less are equal: rounding alone.
+_SAME_RATE = 1e-9
 
 
-def capability(
-    previous: float | None,
-    smoothing: float,
-    weak: NDArray[np.float32],
-    strong: NDArray[np.float32],
-    pass_rates: NDArray[np.float64],
-) -> float | None:
-    """Returns kappa after an update, from the references (NaN: none) and observed pass rates of its tasks, `[n]` each.
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """Outcomes of n distinct tasks.
 
-        kappa_hat = (mean(k_i / n_i) - mean(w_i)) / (mean(s_i) - mean(w_i))     over tasks with references
-        kappa <- smoothing * kappa + (1 - smoothing) * kappa_hat                the first kappa_hat starts it
-
-    kappa stays where no task has references or |mean(s) - mean(w)| < 1e-3.
+    tasks:     `[n]` int64, ascending, distinct, in [0, N)
+    successes: `[n]` float64, in [0, rollouts]
+    rollouts:  `[n]` float64, whole numbers above 0
+    effective: `[n]` whether the rewards of the task's rollouts were not all equal; None: successes tell
     """
-    known = weak == weak
-    if not known.all():
-        weak, strong, pass_rates = weak[known], strong[known], pass_rates[known]
-    if len(weak) == 0:
-        return previous
-    low = np.add.reduce(weak, dtype=np.float64) / len(weak)
-    span = np.add.reduce(strong, dtype=np.float64) / len(weak) - low
-    if abs(span) < MIN_SPAN:
-        return previous
-    estimate = float((np.add.reduce(pass_rates) / len(weak) - low) / span)
-    return estimate if previous is None else smoothing * previous + (1 - smoothing) * estimate
+
+    tasks: Ints
+    successes: Floats
+    rollouts: Floats
+    effective: Bools | None = None
+
+    def __len__(self) -> int:
+        """Returns n."""
+        return len(self.tasks)
+
+    def spread(self) -> Bools:
+        """Returns `[n]` `effective`, or what the successes tell of it: neither none nor all."""
+        if self.effective is not None:
+            return self.effective
+        return np.asarray((self.successes > 0) & (self.successes < self.rollouts))
 
 
-def implicit_pass_rates(
-    capability: float | None, weak: NDArray[np.float32], strong: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Returns clip(w + kappa (s - w), 0, 1) in the shape of `weak`; NaN without references, or with no kappa yet."""
-    if capability is None:
-        return np.full(len(weak), np.nan)
-    low = weak.astype(np.float64)
-    rates = strong - low
-    rates *= capability
-    rates += low
-    np.maximum(rates, 0.0, out=rates)
-    return np.minimum(rates, 1.0, out=rates)
+NOTHING = Evidence(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
 
-def implicit_evidence(
-    capability: float | None, strata: Strata, rollouts: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns `[G]` pseudo-successes and `[G]` pseudo-failures that `rollouts` rollouts at the implicit pass rate add.
+def gather(
+    tasks: NDArray[np.integer],
+    successes: Floats,
+    rollouts: NDArray[np.float64 | np.int64],
+    effective: Bools | None = None,
+) -> Evidence:
+    """Returns the evidence of outcomes in any order, several outcomes of one task summed.
 
-    Both are 0 for a stratum without references, and everywhere as long as there is no kappa.
+    `effective` of a summed task is true if it is for one of its outcomes, or if their pass rates differ.
     """
-    if capability is None or rollouts == 0:
-        return np.zeros(len(strata)), np.zeros(len(strata))
-    rates = implicit_pass_rates(capability, strata.weak, strata.strong)
-    failures = 1.0 - rates
-    rates *= rollouts
-    failures *= rollouts
-    unknown = np.isnan(rates)
-    if unknown.any():
-        rates[unknown] = 0.0
-        failures[unknown] = 0.0
-    return rates, failures
+    own, inverse = np.unique(np.asarray(tasks, np.int64), return_inverse=True)
+    spread = None
+    if effective is not None:
+        rates = np.asarray(successes, np.float64) / rollouts
+        lowest, highest = np.full(len(own), np.inf), np.full(len(own), -np.inf)
+        np.minimum.at(lowest, inverse, rates)
+        np.maximum.at(highest, inverse, rates)
+        spread = highest - lowest > _SAME_RATE
+        np.logical_or.at(spread, inverse, effective)
+    return Evidence(
+        tasks=own,
+        successes=np.asarray(np.bincount(inverse, successes, len(own)), np.float64),
+        rollouts=np.asarray(np.bincount(inverse, rollouts, len(own)), np.float64),
+        effective=spread,
+    )
+
+
+def merge(first: Evidence, second: Evidence) -> Evidence:
+    """Returns the evidence of two reports together."""
+    if len(first) == 0 or len(second) == 0:
+        return second if len(first) == 0 else first
+    given = first.effective is not None or second.effective is not None
+    return gather(
+        np.concatenate((first.tasks, second.tasks)),
+        np.concatenate((first.successes, second.successes)),
+        np.concatenate((first.rollouts, second.rollouts)),
+        np.concatenate((first.spread(), second.spread())) if given else None,
+    )
+
+
+def capped(evidence: Evidence) -> Evidence:
+    """Returns the evidence with tasks of more than 1024 rollouts at 1024 rollouts and the same pass rate."""
+    if len(evidence) == 0 or evidence.rollouts.max() <= MOST_ROLLOUTS:
+        return evidence
+    rollouts = np.minimum(evidence.rollouts, MOST_ROLLOUTS)
+    scaled = evidence.successes / evidence.rollouts * rollouts
+    successes = np.where(evidence.rollouts > MOST_ROLLOUTS, np.minimum(scaled, rollouts), evidence.successes)
+    return Evidence(evidence.tasks, successes, rollouts, evidence.effective)

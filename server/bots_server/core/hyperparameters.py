@@ -1,68 +1,97 @@
-"""What a run learns and selects by, and the rule of each value."""
+"""What a run learns and selects by: one table of the hyperparameters, their defaults, their rules and their models."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+MODELS = ("interpolation", "item_response")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
-    """The defaults of forgetting, implicit_weight, target and capability_smoothing are the paper's (arXiv 2510.26374).
+    """The defaults of forgetting, implicit_weight and target are the paper's (arXiv 2510.26374).
 
-    forgetting:           lambda, share of the evidence forgotten in an update
-    implicit_weight:      rho, weight of the implicit evidence
-    target:               p*, the pass rate to select near
-    implicit_rollouts:    m, rollouts that implicit evidence stands for; 0: the mean rollouts of the update's tasks
-    capability_smoothing: share of the old capability kept in an update
-    rollouts_per_update:  R, pending rollouts that make an update; 0: each report is one
-    tolerance:            pseudo-counts below which a deviation is dropped; 0: never
-    cooldown:             updates in which an evaluated task is not selected again
-    uniform_fraction:     share of a batch drawn uniformly
-    temperature:          above 0: drawn with probability proportional to exp(-|p - target| / temperature)
-    greedy:               select by the posterior mean instead of a draw
+    Of every model:
+        target:              p*, the pass rate to select near
+        rest:                an evaluated task is not selected again for rest * N evaluations; 0: never rests
+        uniform_fraction:    share of a batch drawn uniformly
+        temperature:         above 0: drawn with probability proportional to exp(-|p - target| / temperature)
+        greedy:              select by the posterior mean instead of a draw
+        rollouts_per_update: R, pending rollouts that make an update; 0: each report, or selection, is an update
+    Of interpolation:
+        forgetting:          lambda, share of the evidence forgotten in an update
+        implicit_weight:     rho, weight of the implicit evidence
+        implicit_rollouts:   m, rollouts that implicit evidence stands for; 0: the mean rollouts of the update's tasks
+    Of item_response:
+        residual_memory:     share of a task's own residual difficulty kept in an update
+        drift:               scale of the random walk of ability and weights
     """
 
-    forgetting: float = 0.1
-    implicit_weight: float = 0.1
     target: float = 0.5
-    implicit_rollouts: float = 0.0
-    capability_smoothing: float = 0.9
-    rollouts_per_update: int = 0
-    tolerance: float = 1e-6
-    cooldown: int = 0
+    rest: float = 0.5
     uniform_fraction: float = 0.0
     temperature: float = 0.0
     greedy: bool = False
+    rollouts_per_update: int = 0
+    forgetting: float = 0.1
+    implicit_weight: float = 0.1
+    implicit_rollouts: float = 0.0
+    residual_memory: float = 0.99
+    drift: float = 0.01
 
 
 class InvalidHyperparameter(ValueError):
-    """A value is against its rule. Has `field`, `value` and `rule`."""
+    """A value breaks its rule. Has `field`, `value` and `rule`."""
 
     def __init__(self, field: str, value: object, rule: str) -> None:
-        super().__init__(f"{field} is {value!r} but must be {rule}")
+        super().__init__(f"{field}: got {value!r}, must be {rule}")
         self.field = field
         self.value = value
         self.rule = rule
 
 
-# Rule in words, and whether a value keeps it (NaN keeps none). The words complete "must be".
-RULES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
-    "forgetting": ("in [0, 1)", lambda value: 0 <= value < 1),
-    "implicit_weight": ("in [0, 1]", lambda value: 0 <= value <= 1),
-    "target": ("in [0, 1]", lambda value: 0 <= value <= 1),
-    "implicit_rollouts": ("in [0, 1e6]", lambda value: 0 <= value <= 1e6),
-    "capability_smoothing": ("in [0, 1)", lambda value: 0 <= value < 1),
-    "rollouts_per_update": ("in [0, 1e9]", lambda value: 0 <= value <= 1e9),
-    "tolerance": ("in [0, 1e-6]", lambda value: 0 <= value <= 1e-6),
-    "cooldown": ("in [0, 10000]", lambda value: 0 <= value <= 10_000),
-    "uniform_fraction": ("in [0, 1]", lambda value: 0 <= value <= 1),
-    "temperature": ("in [0, 1e6]", lambda value: 0 <= value <= 1e6),
-    "greedy": ("true or false", lambda value: value in (False, True)),
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The rule of one hyperparameter.
+
+    words: completes "must be"
+    holds: whether a value keeps the rule; False for NaN
+    model: the only model that has the hyperparameter; None: every model has it
+    """
+
+    words: str
+    holds: Callable[[float], bool]
+    model: str | None = None
+
+
+RULES: Mapping[str, Rule] = {
+    "target": Rule("between 0 and 1", lambda value: 0 <= value <= 1),
+    "rest": Rule("between 0 and 1", lambda value: 0 <= value <= 1),
+    "uniform_fraction": Rule("between 0 and 1", lambda value: 0 <= value <= 1),
+    "temperature": Rule("between 0 and 1000000", lambda value: 0 <= value <= 1e6),
+    "greedy": Rule("true or false", lambda value: value in (False, True)),
+    "rollouts_per_update": Rule("between 0 and 1000000000", lambda value: 0 <= value <= 1e9),
+    "forgetting": Rule("at least 0 and below 1", lambda value: 0 <= value < 1, "interpolation"),
+    "implicit_weight": Rule("between 0 and 1", lambda value: 0 <= value <= 1, "interpolation"),
+    "implicit_rollouts": Rule("between 0 and 1000000", lambda value: 0 <= value <= 1e6, "interpolation"),
+    "residual_memory": Rule("between 0 and 1", lambda value: 0 <= value <= 1, "item_response"),
+    "drift": Rule("between 0 and 1", lambda value: 0 <= value <= 1, "item_response"),
 }
 
 
-def check(**values: float) -> None:
-    """Raises InvalidHyperparameter for the first value that is against its rule; KeyError for an unknown name."""
+def check(model: str, **values: float) -> None:
+    """Raises InvalidHyperparameter for the first value that breaks its rule or belongs to another model.
+
+    Raises KeyError for an unknown name.
+    """
     for field, value in values.items():
-        rule, keeps = RULES[field]
-        if not keeps(value):
-            raise InvalidHyperparameter(field, value, rule)
+        rule = RULES[field]
+        if rule.model not in (None, model):
+            raise InvalidHyperparameter(field, value, f"absent: it belongs to {rule.model}, and the model is {model}")
+        if not rule.holds(value):
+            raise InvalidHyperparameter(field, value, rule.words)
+
+
+def default_model(references: tuple[str, ...], tagged: bool, features: int) -> str:
+    """Returns the model of a run that asks for none, given the dataset's reference names, tags and features."""
+    both_alone = set(references) == {"weak", "strong"} and not tagged and features == 0
+    return "interpolation" if both_alone else "item_response"

@@ -1,7 +1,7 @@
-"""How well outcomes were predicted: running sums over a run's reports, and the figures that they give.
+"""How well outcomes were predicted: running sums over a run's updates, and the figures that they give.
 
-The state holds two vectors of `SIZE` sums: over all reports, and over recent ones, where each report weighs 63/64 of
-the one after it. Their order is stored in snapshots: indices are added at the end, never moved.
+The state holds two vectors of `SIZE` sums: over all updates, and over recent ones, in which an update weighs 63/64 of
+the one after it. The order is stored in snapshots: indices are added at the end, never moved.
 """
 
 from dataclasses import dataclass
@@ -9,141 +9,182 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bots_server.core.evidence import Evidence
+
 Floats = NDArray[np.float64]
 
 RECENT_WEIGHT = 63 / 64
-BINS = 64  # of the implicit pass rate, for the area under the ROC curve
+SCORE_BINS = 64  # of a predicted pass rate, for the area under the ROC curve
+CALIBRATION_BINS = 10
 
-REPORTS = 0
-OUTCOMES = 1
-ROLLOUTS = 2
-SUCCESSES = 3
-EFFECTIVE = 4  # outcomes with a pass rate strictly between 0 and 1
-# Of the posterior mean x and the observed pass rate y: sums of |x - y|, (x - y)^2, x, y, x^2, y^2, x y.
-PREDICTED = slice(5, 12)
-# The same of the implicit pass rate, over the outcomes that have one.
-IMPLICIT_OUTCOMES = 12
-IMPLICIT = slice(13, 20)
-POLICY_LAG = 20  # policy steps between selection and report
-POLICY_LAG_REPORTS = 21  # reports that say it
-# Successful and failed rollouts by the implicit pass rate of their task.
-BIN_SUCCESSES = slice(22, 22 + BINS)
-BIN_FAILURES = slice(22 + BINS, 22 + 2 * BINS)
-SIZE = 22 + 2 * BINS
+UPDATES = 0
+ROLLOUTS = 1
+SUCCESSES = 2
+EFFECTIVE = 3  # outcomes whose rewards were not all equal
+POLICY_LAG = 4  # policy steps between selection and report
+POLICY_LAG_UPDATES = 5  # updates that have one
+# By bin of the predicted pass rate: outcomes, sums of the predicted and of the observed pass rate.
+CALIBRATION = slice(6, 36)
+# One block of sums for each kind of prediction, see `_block`.
+_BLOCK = 8 + 2 * SCORE_BINS
+UNTRIED = slice(36, 36 + _BLOCK)  # posterior means of tasks that the run had not evaluated before
+TRIED = slice(36 + _BLOCK, 36 + 2 * _BLOCK)  # posterior means of the other tasks
+WITHOUT_OWN = slice(36 + 2 * _BLOCK, 36 + 3 * _BLOCK)  # predictions without the task's own outcomes
+SIZE = 36 + 3 * _BLOCK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """The fields of `bots.v1.Accuracy`, which says what each one is. NaN: nothing to tell it from."""
+    """How well predictions met the outcomes. NaN: not known.
 
-    reports: float
+    outcomes:       number of predictions
+    absolute_error: mean of |predicted - observed pass rate|
+    brier_score:    mean of (predicted - observed pass rate)^2
+    correlation:    of predicted and observed pass rate
+    auc:            chance that a successful rollout's task was predicted higher than a failed one's, ties counted half
+    """
+
+    outcomes: float
+    absolute_error: float
+    brier_score: float
+    correlation: float
+    auc: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """Outcomes whose predicted pass rate is in the bin, and their mean predicted and observed pass rate (NaN: none)."""
+
+    outcomes: float
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The figures of running sums. NaN: not known.
+
+    updates:              number of updates; with rollouts_per_update above 0 of reports
+    outcomes:             tasks evaluated, each once an update
+    rollouts:             of the outcomes
+    successes:            of the outcomes
+    effective_task_ratio: share of the outcomes whose rewards were not all equal
+    prediction:           posterior means before the update
+    first_prediction:     the same of tasks that the run had not evaluated before
+    later_prediction:     the same of the other tasks
+    implicit_prediction:  predictions that do not use the task's own outcomes
+    calibration:          by `prediction`, in steps of 0.1
+    mean_policy_lag:      policy steps between selection and report
+    """
+
+    updates: float
     outcomes: float
     rollouts: float
     successes: float
     effective_task_ratio: float
-    absolute_error: float
-    brier_score: float
-    correlation: float
-    implicit_outcomes: float
-    implicit_absolute_error: float
-    implicit_brier_score: float
-    implicit_correlation: float
-    implicit_auc: float
+    prediction: Accuracy
+    first_prediction: Accuracy
+    later_prediction: Accuracy
+    implicit_prediction: Accuracy
+    calibration: tuple[CalibrationBin, ...]
     mean_policy_lag: float
 
 
 def zeros() -> Floats:
-    """Returns the sums of no report."""
+    """Returns the sums of no update."""
     return np.zeros(SIZE)
 
 
-def observe(successes: Floats, rollouts: Floats, predicted: Floats, implicit: Floats, policy_lag: int | None) -> Floats:
-    """Returns `[SIZE]` the sums of one report.
+def observe(
+    evidence: Evidence, tried: NDArray[np.bool_], predicted: Floats, without_own: Floats, policy_lag: int | None
+) -> Floats:
+    """Returns `[SIZE]` the sums of one update.
 
-    successes:  `[n]` of each task of the report
-    rollouts:   `[n]`
-    predicted:  `[n]` posterior means before the report
-    implicit:   `[n]` implicit pass rates at the capability before the report; NaN: none
-    policy_lag: policy steps between selection and report; None: not said
+    tried:       `[n]` whether the run evaluated the task before
+    predicted:   `[n]` posterior means before the update
+    without_own: `[n]` pass rates predicted before it without the task's own outcomes; NaN: none
+    policy_lag:  policy steps between selection and report; None: not known
     """
     sums = np.zeros(SIZE)
-    observed = successes / rollouts
-    sums[REPORTS] = 1
-    sums[OUTCOMES] = len(successes)
-    sums[ROLLOUTS] = np.add.reduce(rollouts)
-    sums[SUCCESSES] = np.add.reduce(successes)
-    sums[EFFECTIVE] = np.count_nonzero((successes > 0) & (successes < rollouts))
-    sums[PREDICTED] = _moments(predicted, observed)
+    observed = evidence.successes / evidence.rollouts
+    sums[UPDATES] = 1
+    sums[ROLLOUTS] = np.add.reduce(evidence.rollouts)
+    sums[SUCCESSES] = np.add.reduce(evidence.successes)
+    sums[EFFECTIVE] = np.count_nonzero(evidence.spread())
     if policy_lag is not None:
         sums[POLICY_LAG] = policy_lag
-        sums[POLICY_LAG_REPORTS] = 1
-    known = implicit == implicit
-    if not known.all():
-        implicit, observed = implicit[known], observed[known]
-        successes, rollouts = successes[known], rollouts[known]
-    if len(implicit):
-        sums[IMPLICIT_OUTCOMES] = len(implicit)
-        sums[IMPLICIT] = _moments(implicit, observed)
-        bins = np.minimum(implicit * BINS, BINS - 1).astype(np.int64)
-        sums[BIN_SUCCESSES] = np.bincount(bins, successes, BINS)
-        sums[BIN_FAILURES] = np.bincount(bins, rollouts - successes, BINS)
+        sums[POLICY_LAG_UPDATES] = 1
+    bins = _bins(predicted, CALIBRATION_BINS)
+    weights = (None, predicted, observed)
+    sums[CALIBRATION] = np.concatenate([np.bincount(bins, weight, CALIBRATION_BINS) for weight in weights])
+    for at, which, scores in (
+        (UNTRIED, ~tried, predicted),
+        (TRIED, tried, predicted),
+        (WITHOUT_OWN, without_own == without_own, without_own),
+    ):
+        if which.any():
+            sums[at] = _block(scores[which], evidence.successes[which], evidence.rollouts[which])
     return sums
 
 
-def accuracy(sums: Floats) -> Accuracy:
+def figures(sums: Floats) -> Figures:
     """Returns the figures of `[SIZE]` sums."""
-    absolute_error, brier_score, correlation = _errors(sums[OUTCOMES], sums[PREDICTED])
-    implicit_absolute_error, implicit_brier_score, implicit_correlation = _errors(
-        sums[IMPLICIT_OUTCOMES], sums[IMPLICIT]
-    )
-    return Accuracy(
-        reports=float(sums[REPORTS]),
-        outcomes=float(sums[OUTCOMES]),
+    every = _accuracy(sums[UNTRIED] + sums[TRIED])
+    counts, predicted, observed = sums[CALIBRATION].reshape(3, CALIBRATION_BINS).tolist()
+    return Figures(
+        updates=float(sums[UPDATES]),
+        outcomes=every.outcomes,
         rollouts=float(sums[ROLLOUTS]),
         successes=float(sums[SUCCESSES]),
-        effective_task_ratio=_ratio(sums[EFFECTIVE], sums[OUTCOMES]),
-        absolute_error=absolute_error,
-        brier_score=brier_score,
-        correlation=correlation,
-        implicit_outcomes=float(sums[IMPLICIT_OUTCOMES]),
-        implicit_absolute_error=implicit_absolute_error,
-        implicit_brier_score=implicit_brier_score,
-        implicit_correlation=implicit_correlation,
-        implicit_auc=_auc(sums[BIN_SUCCESSES], sums[BIN_FAILURES]),
-        mean_policy_lag=_ratio(sums[POLICY_LAG], sums[POLICY_LAG_REPORTS]),
+        effective_task_ratio=_ratio(sums[EFFECTIVE], every.outcomes),
+        prediction=every,
+        first_prediction=_accuracy(sums[UNTRIED]),
+        later_prediction=_accuracy(sums[TRIED]),
+        implicit_prediction=_accuracy(sums[WITHOUT_OWN]),
+        calibration=tuple(
+            CalibrationBin(n, _ratio(x, n), _ratio(y, n)) for n, x, y in zip(counts, predicted, observed, strict=True)
+        ),
+        mean_policy_lag=_ratio(sums[POLICY_LAG], sums[POLICY_LAG_UPDATES]),
     )
 
 
-def _moments(x: Floats, y: Floats) -> Floats:
-    rows = np.empty((7, len(x)))
-    error = np.subtract(x, y, out=rows[1])
-    np.abs(error, out=rows[0])
-    np.multiply(error, error, out=rows[1])
-    rows[2] = x
-    rows[3] = y
-    np.multiply(x, x, out=rows[4])
-    np.multiply(y, y, out=rows[5])
-    np.multiply(x, y, out=rows[6])
-    return np.asarray(np.add.reduce(rows, axis=1))
+def _bins(rates: Floats, number: int) -> NDArray[np.int64]:
+    """Returns the bin of each pass rate."""
+    return np.minimum(rates * number, number - 1).astype(np.int64)
 
 
-def _errors(n: float, moments: Floats) -> tuple[float, float, float]:
-    """Returns the mean absolute error, the mean squared error (Brier score) and the correlation."""
-    if n == 0:
-        return np.nan, np.nan, np.nan
-    absolute, squared, x, y, xx, yy, xy = (moments / n).tolist()
-    variances = (xx - x * x, yy - y * y)
-    if min(variances) < 1e-12:  # rounding alone: x or y has but one value
-        return absolute, squared, np.nan
-    correlation = (xy - x * y) / float(np.sqrt(variances[0] * variances[1]))
-    return absolute, squared, min(max(correlation, -1.0), 1.0)
+def _block(x: Floats, successes: Floats, rollouts: Floats) -> Floats:
+    """Returns the sums of predictions x of the observed pass rates y.
+
+    They are: number, |x - y|, (x - y)^2, x, y, x^2, y^2, x y; successful, then failed rollouts by bin of x.
+    """
+    y = successes / rollouts
+    error = x - y
+    moments = np.add.reduce([np.ones(len(x)), np.abs(error), error * error, x, y, x * x, y * y, x * y], axis=1)
+    bins = _bins(x, SCORE_BINS)
+    rolled = [np.bincount(bins, counts, SCORE_BINS) for counts in (successes, rollouts - successes)]
+    return np.concatenate((moments, *rolled))
 
 
-def _auc(successes: Floats, failures: Floats) -> float:
-    """Returns the chance that a successful rollout scores higher than a failed one, ties counted half."""
+def _accuracy(block: Floats) -> Accuracy:
+    """Returns the figures of one block of sums."""
+    n = float(block[0])
+    absolute, squared, correlation = np.nan, np.nan, np.nan
+    if n > 0:
+        absolute, squared, x, y, xx, yy, xy = (block[1:8] / n).tolist()
+        variances = (xx - x * x, yy - y * y)
+        if min(variances) >= 1e-12:  # else x or y has one value and the rest is rounding
+            correlation = (xy - x * y) / float(np.sqrt(variances[0] * variances[1]))
+            correlation = min(max(correlation, -1.0), 1.0)
+    successes, failures = block[8:].reshape(2, SCORE_BINS)
     failures_below = np.cumsum(failures) - failures
-    return _ratio(
-        np.add.reduce(successes * (failures_below + failures / 2)), np.add.reduce(successes) * np.add.reduce(failures)
+    wins = np.add.reduce(successes * (failures_below + failures / 2))
+    return Accuracy(
+        outcomes=n,
+        absolute_error=absolute,
+        brier_score=squared,
+        correlation=correlation,
+        auc=_ratio(wins, np.add.reduce(successes) * np.add.reduce(failures)),
     )
 
 

@@ -1,4 +1,4 @@
-"""A run at a glance, from the factored posterior: O(strata + cells + deviating tasks), whatever the dataset's size."""
+"""A run at a glance, from the factored posterior: O(strata + cells + individual tasks), whatever the dataset's size."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln
 
-from bots_server.core import distinct, statistics
-from bots_server.core.posterior import Individuals, Posterior, individuals
+from bots_server.core.models import MODULES, ModelSummary
+from bots_server.core.posterior import Posterior, individuals
+from bots_server.core.state import Factored
+from bots_server.core.statistics import Figures, figures
 from bots_server.core.tasks import Tasks
 
 Floats = NDArray[np.float64]
 
 BINS = 20
 SOLVED = 0.9
-UNSOLVABLE = 0.1
+TOO_HARD = 0.1
 MOST_TAGS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class TagSummary:
-    """The fields of `bots.v1.TagSummary`."""
+    """One tag: its tasks and their mean posterior pass rate."""
 
     tag: str
     tasks: int
@@ -29,48 +31,99 @@ class TagSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Summary:
-    """What `bots.v1.RunSummary` has beyond the posterior's own fields; the proto says what each one is."""
+    """A run at a glance. Shares are of the dataset's tasks, pending outcomes are counted in.
+
+    pass_rate_bins:   `[20]` tasks by posterior mean pass rate, in steps of 0.05
+    mean_pass_rate:   mean of the posterior means
+    solved:           share of tasks with a posterior mean above 0.9
+    too_hard:         share of tasks with a posterior mean below 0.1
+    in_reach:         share of the other tasks
+    mean_evidence:    mean of alpha + beta beyond the prior
+    evaluations:      tasks evaluated, each once an update
+    epochs:           evaluations / N
+    distinct_tasks:   tasks evaluated at least once
+    coverage:         their share
+    resting_tasks:    tasks that rest, retired ones too
+    retired_tasks:    tasks that are retired
+    uniform_effective_task_ratio: expected share of tasks whose rollouts would not all agree, of tasks drawn uniformly;
+                      NaN before the first report
+    tags:             the 50 largest
+    pending_rollouts: rollouts that wait for `rollouts_per_update`
+    deviating_tasks:  tasks with a posterior of their own
+    total:            figures of all updates
+    recent:           figures with weights that decay by 63/64 an update
+    learned:          what the model adds
+    """
 
     pass_rate_bins: NDArray[np.int64]
     mean_pass_rate: float
     solved: float
-    unsolvable: float
+    too_hard: float
     in_reach: float
     mean_evidence: float
-    tried_tasks: float
+    evaluations: int
+    epochs: float
+    distinct_tasks: int
+    coverage: float
+    resting_tasks: int
+    retired_tasks: int
     uniform_effective_task_ratio: float
     tags: tuple[TagSummary, ...]
+    pending_rollouts: float
+    deviating_tasks: int
+    total: Figures
+    recent: Figures
+    learned: ModelSummary
 
 
 def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
-    """Returns the summary of a posterior, pending outcomes counted in."""
+    """Returns the summary of a posterior."""
     own = individuals(posterior, tasks)
+    state = posterior.state
     stratum = tasks.stratum.take(own.tasks).astype(np.int64)
-    # One row for what is left of each stratum on its baseline, then one for each individual task.
-    left = np.diff(tasks.stratum_start) - np.bincount(stratum, minlength=len(tasks.strata))
-    count = np.concatenate((left, np.ones(len(own)))).astype(np.float64)
-    alpha = np.concatenate((posterior.baseline_alpha, own.alpha))
-    beta = np.concatenate((posterior.baseline_beta, own.beta))
-    prior = tasks.strata.prior_alpha + tasks.strata.prior_beta
-    evidence = alpha + beta - np.concatenate((prior, prior[stratum]))
+    # One row for what is left of each cell, or stratum, on its baseline; then one for each individual task.
+    of_baseline = np.arange(len(tasks.strata))
+    left = np.empty(0)
+    if len(own.baseline_alpha) == 0:  # every task is an individual
+        of_baseline = np.empty(0, np.int64)
+    elif own.by_cell:
+        of_baseline = tasks.cell_stratum
+        left = np.diff(tasks.cell_start) - np.bincount(tasks.cell_of(own.tasks), minlength=len(of_baseline))
+    else:
+        left = np.diff(tasks.stratum_start) - np.bincount(stratum, minlength=len(of_baseline))
+    count = np.concatenate((left, np.ones(len(own))))
+    alpha = np.concatenate((own.baseline_alpha, own.alpha))
+    beta = np.concatenate((own.baseline_beta, own.beta))
+    prior = (tasks.strata.prior_alpha + tasks.strata.prior_beta).take(np.concatenate((of_baseline, stratum)))
     means = alpha / (alpha + beta)
 
     def over_tasks(values: Floats | NDArray[np.bool_]) -> float:
         return float(np.add.reduce(values * count) / len(tasks))
 
     bins = np.minimum(means * BINS, BINS - 1).astype(np.int64)
-    recent_rollouts, recent_outcomes = posterior.recent[statistics.ROLLOUTS], posterior.recent[statistics.OUTCOMES]
-    rollouts = recent_rollouts / recent_outcomes if recent_outcomes else np.nan
+    recent = figures(state.recent)
+    rollouts = recent.rollouts / recent.outcomes if recent.outcomes else np.nan
+    coverage = state.coverage
     return Summary(
         pass_rate_bins=np.bincount(bins, count, BINS).astype(np.int64),
         mean_pass_rate=over_tasks(means),
         solved=over_tasks(means > SOLVED),
-        unsolvable=over_tasks(means < UNSOLVABLE),
-        in_reach=over_tasks((means >= UNSOLVABLE) & (means <= SOLVED)),
-        mean_evidence=over_tasks(evidence),
-        tried_tasks=min(distinct.estimate(posterior.tried), float(len(tasks))),
+        too_hard=over_tasks(means < TOO_HARD),
+        in_reach=over_tasks((means >= TOO_HARD) & (means <= SOLVED)),
+        mean_evidence=over_tasks(alpha + beta - prior),
+        evaluations=coverage.evaluations,
+        epochs=coverage.evaluations / len(tasks),
+        distinct_tasks=len(coverage.ever),
+        coverage=len(coverage.ever) / len(tasks),
+        resting_tasks=coverage.resting if posterior.hyperparameters.rest > 0 else 0,
+        retired_tasks=len(posterior.retired),
         uniform_effective_task_ratio=over_tasks(_effective(alpha, beta, rollouts)),
-        tags=_by_tag(tasks, means[: len(tasks.strata)], own, means[len(tasks.strata) :] - means[stratum]),
+        tags=_by_tag(tasks, own),
+        pending_rollouts=float(np.add.reduce(state.pending.rollouts)),
+        deviating_tasks=len(own),
+        total=figures(state.total),
+        recent=recent,
+        learned=MODULES[posterior.model].summarise(state.learned, tasks),
     )
 
 
@@ -84,14 +137,20 @@ def _effective(alpha: Floats, beta: Floats, n: float) -> Floats:
     return np.asarray(np.maximum(1 - same, 0.0))
 
 
-def _by_tag(tasks: Tasks, baseline: Floats, own: Individuals, beyond: Floats) -> tuple[TagSummary, ...]:
-    """Returns the largest tags, from `[G]` means of the strata and what `[I]` individuals' means are beyond those."""
+def _by_tag(tasks: Tasks, own: Factored) -> tuple[TagSummary, ...]:
+    """Returns the largest tags."""
     if tasks.tag is None:
         return ()
+    number = len(tasks.tags)
     size = np.diff(tasks.cell_start)
-    tagged = np.bincount(tasks.cell_tag, size, len(tasks.tags))
-    total = np.bincount(tasks.cell_tag, size * baseline[tasks.cell_stratum], len(tasks.tags))
-    total += np.bincount(tasks.tag.take(own.tasks), beyond, len(tasks.tags))
+    tagged = np.bincount(tasks.cell_tag, size, number)
+    means = own.alpha / (own.alpha + own.beta)
+    total = np.bincount(tasks.tag.take(own.tasks), means, number).astype(np.float64)
+    if len(own.baseline_alpha):
+        left = size - np.bincount(tasks.cell_of(own.tasks), minlength=len(size))
+        baseline = own.baseline_alpha / (own.baseline_alpha + own.baseline_beta)
+        of_cell = baseline if own.by_cell else baseline.take(tasks.cell_stratum)
+        total += np.bincount(tasks.cell_tag, left * of_cell, number)
     largest = np.argsort(-tagged, kind="stable")[:MOST_TAGS].tolist()
     return tuple(
         TagSummary(tasks.tags[tag], int(tagged[tag]), float(total[tag] / tagged[tag])) for tag in largest if tagged[tag]

@@ -2,16 +2,40 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bots_server.core import inputs as columns
+from bots_server.core.inputs import Floats, Inputs, Rows
 from bots_server.core.strata import Strata
 
+MAX_FEATURES = 64
+MAX_TAG_INPUTS = 128
+MAX_INPUTS = 256
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+class TooManyInputs(ValueError):
+    """A model would have more than 256 inputs; `args` is (their number,)."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__(inputs)
+        self.inputs = inputs
+
+
+def check_inputs(references: int, tags: int, features: int) -> None:
+    """Raises TooManyInputs if 1 + references + tags + features > 256; tags beyond the 128 most frequent are one."""
+    inputs = 1 + references + min(tags, MAX_TAG_INPUTS + 1) + features
+    if inputs > MAX_INPUTS:
+        raise TooManyInputs(inputs)
+
+
+@dataclass(frozen=True, eq=False)
 class Tasks:
-    """One dataset, immutable and shared by all its runs. N tasks, G strata, C nonempty cells (stratum x tag).
+    """One dataset, immutable and shared by all its runs.
+
+    N tasks, G strata, C nonempty cells (stratum x tag), R references, F features.
 
     strata:        the G strata
     stratum:       `[N]` uint16 or uint32, number of the task's stratum
@@ -21,7 +45,13 @@ class Tasks:
     stratum_start: `[G + 1]` int64; stratum g is `members[stratum_start[g]:stratum_start[g + 1]]`
     cell_start:    `[C + 1]` int64; cell c is `members[cell_start[c]:cell_start[c + 1]]`
     cell_stratum:  `[C]` int64, ascending
-    cell_tag:      `[C]` int64, ascending within a stratum; 0 where the tasks have no tags
+    cell_tag:      `[C]` int64, ascending within a stratum; 0 if the tasks have no tags
+    cell_key:      `[C]` int64, ascending, identifies stratum and tag: cell_stratum * number of tags + cell_tag
+    reference_names: names of the R references
+    weak:          `[G]` float32, pass rate at capability 0; 0 if only `strong` is known, NaN if neither is
+    strong:        `[G]` float32, pass rate at capability 1; 1 if only `weak` is known, NaN if neither is
+    features:      `[N, F]` float32, each of mean 0 and standard deviation 1, 0 if missing; None: F = 0
+    feature_names: names of the F features
     """
 
     strata: Strata
@@ -33,10 +63,49 @@ class Tasks:
     cell_start: NDArray[np.int64]
     cell_stratum: NDArray[np.int64]
     cell_tag: NDArray[np.int64]
+    cell_key: NDArray[np.int64]
+    reference_names: tuple[str, ...]
+    weak: NDArray[np.float32]
+    strong: NDArray[np.float32]
+    features: NDArray[np.float32] | None
+    feature_names: tuple[str, ...]
 
     def __len__(self) -> int:
         """Returns N."""
         return len(self.stratum)
+
+    def cell_of(self, which: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Returns the cell of each task."""
+        stratum = self.stratum.take(which).astype(np.int64)
+        if self.tag is not None:
+            stratum *= len(self.tags)
+            stratum += self.tag.take(which)
+        elif len(self.cell_stratum) == len(self.strata):  # no stratum is empty
+            return stratum
+        return self.cell_key.searchsorted(stratum)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The inputs of the item_response model."""
+        return columns.arrange(
+            stratum_tasks=np.diff(self.stratum_start),
+            references=self.strata.references,
+            reference_names=self.reference_names,
+            prior_alpha=self.strata.prior_alpha,
+            prior_beta=self.strata.prior_beta,
+            tag_tasks=np.bincount(self.cell_tag, np.diff(self.cell_start), len(self.tags))[: len(self.tags)],
+            tags=self.tags,
+            feature_names=self.feature_names,
+        )
+
+    @cached_property
+    def input_moments(self) -> tuple[Floats, Floats]:
+        """`[d]` mean and `[d, d]` covariance of the inputs over the tasks."""
+        if self.features is None:
+            cells = Rows(self.cell_stratum, None if self.tag is None else self.cell_tag, None)
+            return columns.moments(self.inputs, cells, np.diff(self.cell_start))
+        every = Rows(self.stratum, self.tag, self.features)
+        return columns.moments(self.inputs, every, np.ones(len(self), np.int64))
 
 
 def arrange(
@@ -44,8 +113,19 @@ def arrange(
     stratum: NDArray[np.integer],
     tag: NDArray[np.integer] | None = None,
     tags: Sequence[str] = (),
+    *,
+    reference_names: Sequence[str] = (),
+    features: NDArray[np.float32] | None = None,
+    feature_names: Sequence[str] = (),
 ) -> Tasks:
-    """Returns the tasks of a dataset, given `[N]` the stratum and, where there are `tags`, `[N]` the tag of each."""
+    """Returns the tasks of a dataset.
+
+    stratum:       `[N]` the stratum of each task
+    tag:           `[N]` index into `tags` of each task; None: no tags
+    reference_names: of the columns of `strata.references`
+    features:      `[N, F]` as given, NaN: missing
+    feature_names: names of the features; empty: "feature 0", "feature 1", ...
+    """
     narrow_stratum: type[np.unsignedinteger] = np.uint16 if len(strata) <= 2**16 else np.uint32
     narrow_tag: type[np.unsignedinteger] = np.uint8 if len(tags) <= 2**8 else np.uint16
     column = stratum.astype(narrow_stratum, copy=False)
@@ -60,6 +140,9 @@ def arrange(
     cells = np.flatnonzero(first)
     cell_start = np.append(cells, len(order))
     cell_stratum = by_stratum[cells].astype(np.int64)
+    cell_tag = np.zeros(len(cells), np.int64) if tag_column is None else by_tag[cells].astype(np.int64)
+    weak, strong = _ends(strata, tuple(reference_names))
+    width = 0 if features is None else features.shape[1]
     return Tasks(
         strata=strata,
         stratum=column,
@@ -69,8 +152,43 @@ def arrange(
         stratum_start=cell_start[cell_stratum.searchsorted(np.arange(len(strata) + 1))],
         cell_start=cell_start,
         cell_stratum=cell_stratum,
-        cell_tag=np.zeros(len(cells), np.int64) if tag_column is None else by_tag[cells].astype(np.int64),
+        cell_tag=cell_tag,
+        cell_key=cell_stratum if tag_column is None else cell_stratum * len(tags) + cell_tag,
+        reference_names=tuple(reference_names),
+        weak=weak,
+        strong=strong,
+        features=None if features is None or width == 0 else standardised(features),
+        feature_names=tuple(feature_names) or tuple(f"feature {k}" for k in range(width)),
     )
+
+
+def _ends(strata: Strata, names: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns `[G]` the pass rates that interpolation goes between: the references "weak" and "strong".
+
+    One alone is enough: the policy is then between 0 and `strong`, or between `weak` and 1.
+    """
+    missing = np.full(len(strata), np.nan, np.float32)
+    weak, strong = (
+        strata.references[:, names.index(name)] if name in names else missing for name in ("weak", "strong")
+    )
+    low = np.where(np.isnan(weak) & ~np.isnan(strong), np.float32(0), weak)
+    high = np.where(np.isnan(strong) & ~np.isnan(weak), np.float32(1), strong)
+    return low, high
+
+
+def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns `[N, F]` features with mean 0 and standard deviation 1; missing (NaN) and constant ones are 0."""
+    result = np.empty(features.shape, np.float32)
+    for k, column in enumerate(features.T):
+        values = column.astype(np.float64)
+        known = values == values
+        mean = values[known].mean() if known.any() else 0.0
+        values -= mean
+        values[~known] = 0.0
+        spread = np.sqrt(np.square(values).sum() / max(np.count_nonzero(known), 1))
+        # A constant column has a spread of rounding alone.
+        result[:, k] = values / spread if spread > 1e-6 * max(abs(mean), 1e-30) else 0.0
+    return result
 
 
 def _stable_order(*columns: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What the service depends on in its Redis, looked at when it starts."""
+"""Checks of the Redis in use, made when the server starts."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from typing import Any
 import redis
 from redis.exceptions import ResponseError
 
-from bots_server.store.connection import Client
+from bots_server.store.clients import RedisClient
 from bots_server.store.durability import MEMORY, Durability, Level
 from bots_server.store.failures import failures
 
-_OLDEST = (7, 0)  # Redis 7.0; Valkey says 7.2 there, for compatibility
+_OLDEST = (7, 0)  # Redis 7.0; Valkey reports 7.2 in the same field, for compatibility
 
 
-def check_redis(client: Client) -> list[str]:
-    """Returns what is at risk with this Redis, one line each: version, role, scripts, memory, persistence, replicas.
+def check_redis(client: RedisClient) -> list[str]:
+    """Returns the risks of this Redis, one line each: version, role, scripts, memory, persistence, replicas.
 
     Raises StoreUnavailable.
     """
     with failures():
-        return [risk for server in _primaries(client) for risk in _risks(server)]
+        return [risk for server in client.primaries() for risk in _risks(server)]
 
 
-def choose_durability(client: Client, level: str, *, replicas: int = 1, timeout_seconds: float = 1.5) -> Durability:
+def choose_durability(
+    client: RedisClient, level: str, *, replicas: int = 1, timeout_seconds: float = 1.5
+) -> Durability:
     """Returns the durability to use for `level` ("auto", "memory", "fsync" or "replica").
 
-    "auto" is what this Redis gives without a wait of its own: fsync where it has `appendfsync always`, else memory.
-    (With `appendfsync everysec` fsync is to be had too, but then each report waits for up to a second.) Raises
-    ValueError where this Redis cannot give the level, and StoreUnavailable.
+    "auto" is the level that costs no extra wait: fsync if Redis has `appendfsync always`, otherwise memory. (With
+    `appendfsync everysec` fsync is possible, but then each report waits for up to a second.) Raises ValueError if this
+    Redis cannot give the level, and StoreUnavailable.
     """
     with failures():
-        servers = _primaries(client)
+        servers = client.primaries()
         always = all(_setting(server, "appendfsync") == "always" and _has_file(server) for server in servers)
         if level == "replica":
             return Durability(level=Level.REPLICA, replicas=replicas, timeout_seconds=timeout_seconds)
@@ -41,18 +43,11 @@ def choose_durability(client: Client, level: str, *, replicas: int = 1, timeout_
         if not all(_has_file(server) for server in servers):
             raise ValueError("durability = 'fsync': Redis has no append-only file; set appendonly yes")
         if any(_setting(server, "appendfsync") == "no" for server in servers):
-            # Valkey and Redis then never count anything as synced, and every report would be refused.
+            # Valkey and Redis then never report a write as synced, and every report would fail.
             raise ValueError("durability = 'fsync': Redis has appendfsync no; set everysec or always")
         if not waitaof and not always:
             raise ValueError("durability = 'fsync': Redis before 7.2 needs appendfsync always")
         return Durability(level=Level.FSYNC, timeout_seconds=timeout_seconds, waitaof=waitaof)
-
-
-def _primaries(client: Client) -> list[redis.Redis]:
-    """Returns a client for each server that takes writes."""
-    if isinstance(client, redis.Redis):
-        return [client]
-    return [client.get_redis_connection(node) for node in client.get_primaries()]  # type: ignore[no-untyped-call]
 
 
 def _risks(server: redis.Redis) -> list[str]:
@@ -66,25 +61,25 @@ def _risks(server: redis.Redis) -> list[str]:
     try:
         server.eval("return 1", 0)
     except ResponseError as error:
-        risks.append(f"scripts are not allowed, and nothing works without them: {error}")
+        risks.append(f"scripts are not allowed, and the service needs them: {error}")
     if info["maxmemory_policy"] != "noeviction":
         risks.append(
-            f"maxmemory-policy is {info['maxmemory_policy']}: when memory is short Redis drops reports and datasets "
-            "without a word; set noeviction"
+            f"maxmemory-policy is {info['maxmemory_policy']}: when memory is short Redis deletes reports and datasets "
+            "silently; set noeviction"
         )
     if not info["aof_enabled"]:
         risks.append(
-            "there is no append-only file: a crash or restart of Redis takes back all since its last dump, or all; "
-            "set appendonly yes"
+            "there is no append-only file: a crash or restart of Redis loses everything since its last dump, or "
+            "everything; set appendonly yes"
         )
     elif _setting(server, "appendfsync") == "no":
-        risks.append("appendfsync is no: a crash of its machine takes back half a minute or so; set everysec or always")
+        risks.append("appendfsync is no: a crash of its machine loses up to half a minute; set everysec or always")
     if info.get("aof_last_write_status", "ok") != "ok" or info["rdb_last_bgsave_status"] != "ok":
-        risks.append("its last write to disk failed: it may refuse all writes until there is room")
+        risks.append("its last write to disk failed: it may refuse all writes until there is space")
     if info["connected_slaves"] and _setting(server, "min-replicas-to-write") == "0":
         risks.append(
-            "it has replicas and min-replicas-to-write 0: a primary that is cut off from them goes on accepting "
-            "reports, which a failover then loses"
+            "it has replicas and min-replicas-to-write 0: a primary that is cut off from them still accepts reports, "
+            "which a failover then loses"
         )
     return risks
 
@@ -102,7 +97,7 @@ def _has_waitaof(server: redis.Redis) -> bool:
 
 
 def _setting(server: redis.Redis, name: str) -> str | None:
-    """Returns a line of the server's configuration; None where it may not be read, as at some hosted ones."""
+    """Returns a setting of the server; None if it may not be read, as with some hosted ones."""
     try:
         value: str | None = server.config_get(name).get(name)
     except ResponseError:

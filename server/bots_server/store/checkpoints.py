@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from bots_server.errors import CheckpointExists, CheckpointNotFound, Conflict, RunReplaced
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import keys
+from bots_server.store import keys, reader
 from bots_server.store.database import Database
+from bots_server.store.pages import page
 
 _SWEEP = 100  # checkpoints that one script deletes
-_ATTEMPTS = 10  # at keeping one, while others delete and keep it
+_ATTEMPTS = 10  # to keep a checkpoint, while others delete and create it
+_UID = 32  # characters before the stored message: uid of the state
 
 
 class Checkpoints:
@@ -26,83 +26,100 @@ class Checkpoints:
     ) -> storage_pb2.Checkpoint:
         """Keeps `state` under the checkpoint's name, for `ttl_seconds` by Redis' clock; None: until deleted.
 
-        Returns the checkpoint that has the name now: the first one of this version, where it is a repeat, which then
-        lives to the later end of the two. Raises CheckpointExists where the name has another version, RunReplaced.
+        Returns the checkpoint that has the name now. If it exists with the same version, its life is extended to the
+        later of the two ends. Raises CheckpointExists if the name has another version, RunReplaced, Conflict.
         """
         key = keys.of_run(run)
         ttl_ms = 0 if ttl_seconds is None else max(1, round(ttl_seconds * 1000))
-        names = [key.run, key.checkpoints, key.checkpoint_expiry, key.states]
-        what = (checkpoint.name, checkpoint.SerializeToString(), checkpoint.state_uid, state.SerializeToString())
+        own = storage_pb2.Checkpoint()
+        own.CopyFrom(checkpoint)
+        own.create_time_ms = self._database.time_ms(run.dataset)
+        content = (own.name, own.state_uid, own.SerializeToString(), state.SerializeToString(), ttl_ms)
         for _ in range(_ATTEMPTS):
             self.sweep(run)
-            status, *answer = self._database.store("put_checkpoint", names, (*what, ttl_ms))
+            status, *answer = self._database.run_durably(
+                "put_checkpoint", [key.run, key.checkpoints, key.checkpoint_expiry, key.states], content
+            )
             if status == b"gone":
                 raise RunReplaced(run.name, run.uid)
-            there, expires = storage_pb2.Checkpoint.FromString(answer[0]), answer[1]
+            there, expires = _checkpoint(*answer), answer[1]
             if there.version != checkpoint.version:
                 raise CheckpointExists(run.name, there.name, there.version)
             if status == b"exists":
-                expires = self._database.run("extend_checkpoint", names[2:], [there.name, there.state_uid, ttl_ms])
-                self._database.settle(run.dataset)
+                expires = self._database.run(
+                    "extend_checkpoint",
+                    [key.checkpoints, key.checkpoint_expiry],
+                    [there.name, there.state_uid, ttl_ms],
+                )
+                self._database.wait_until_durable(run.dataset)
             if expires >= 0:
                 there.expire_time_ms = expires
                 return there
-        raise Conflict(f"name = {checkpoint.name!r}: the checkpoint comes and goes all the time; repeat")
+        raise Conflict(f"name: got {checkpoint.name!r}, which others create and delete at the same time; repeat")
 
     def get(self, run: storage_pb2.RunRecord, name: str) -> tuple[storage_pb2.Checkpoint, storage_pb2.Snapshot]:
-        """Returns the checkpoint and its state. Raises CheckpointNotFound, RunReplaced."""
+        """Returns the checkpoint and its state. Raises CheckpointNotFound, RunReplaced, ServerTooOld."""
         checkpoint = self._get(run, name)
         state = self.state(run, checkpoint.state_uid)
-        if state is None:  # deleted between the two, and the run perhaps with it
+        if state is None:  # deleted between the two reads, perhaps with the run
             self._get(run, name)
             raise CheckpointNotFound(run.name, name)
         return checkpoint, state
 
-    def list(self, run: storage_pb2.RunRecord) -> list[storage_pb2.Checkpoint]:
-        """Returns the live checkpoints, by name. Raises RunReplaced."""
-        return sorted(self._read(run, ""), key=lambda one: one.name)
+    def list(self, run: storage_pb2.RunRecord, after_name: str = "", limit: int = 100) -> list[storage_pb2.Checkpoint]:
+        """Returns the first `limit` live checkpoints whose names are above `after_name`, by name.
+
+        The list is shorter than `limit` only if there are no more. Raises RunReplaced.
+        """
+        self.sweep(run)
+        _read(self._database, run, [])  # raises RunReplaced also if there are no checkpoints
+        names = self._database.command("HKEYS", keys.of_run(run).checkpoints)
+        return page(names, after_name, limit, lambda some: _read(self._database, run, some))
 
     def delete(self, run: storage_pb2.RunRecord, name: str) -> None:
-        """Raises CheckpointNotFound, RunReplaced."""
+        """Deletes a checkpoint and its state. Raises CheckpointNotFound, RunReplaced."""
         checkpoint = self._get(run, name)
         key = keys.of_run(run)
         names = [key.run, key.checkpoints, key.checkpoint_expiry, key.states]
-        deleted = self._database.store("delete_checkpoint", names, [name, checkpoint.state_uid])
+        deleted = self._database.run_durably("delete_checkpoint", names, [name, checkpoint.state_uid])
         if deleted < 0:
             raise RunReplaced(run.name, run.uid)
         if deleted == 0:
             raise CheckpointNotFound(run.name, name)
 
     def state(self, run: storage_pb2.RunRecord, state_uid: str) -> storage_pb2.Snapshot | None:
-        """Returns the state that a `restored` event names; None: trimmed meanwhile (a newer snapshot holds the
-        event).
+        """Returns the state that a `restored` event names; None if it was trimmed, because a newer snapshot holds the
+        event. Raises ServerTooOld.
         """
         value = self._database.command("HGET", keys.of_run(run).states, state_uid)
-        return None if value is None else storage_pb2.Snapshot.FromString(value)
+        return None if value is None else reader.snapshot(run, value)
 
     def sweep(self, run: storage_pb2.RunRecord) -> None:
-        """Deletes the checkpoints whose time is over, by Redis' clock."""
+        """Deletes the checkpoints that have expired by Redis' clock."""
         key = keys.of_run(run)
         names = [key.checkpoints, key.checkpoint_expiry, key.states]
         while self._database.run("sweep_checkpoints", names, []) >= _SWEEP:
             pass
 
     def _get(self, run: storage_pb2.RunRecord, name: str) -> storage_pb2.Checkpoint:
-        found = self._read(run, name)
+        self.sweep(run)
+        found = _read(self._database, run, [name])
         if not found:
             raise CheckpointNotFound(run.name, name)
         return found[0]
 
-    def _read(self, run: storage_pb2.RunRecord, name: str) -> Sequence[storage_pb2.Checkpoint]:
-        """Returns the live checkpoint of a name; of "": all."""
-        self.sweep(run)
-        key = keys.of_run(run)
-        status, *answer = self._database.run("checkpoints", [key.run, key.checkpoints, key.checkpoint_expiry], [name])
-        if status == b"gone":
-            raise RunReplaced(run.name, run.uid)
-        values, expiry = answer
-        expires = dict(zip(expiry[::2], expiry[1::2], strict=True))
-        found = [storage_pb2.Checkpoint.FromString(value) for value in values]
-        for one in found:
-            one.expire_time_ms = int(expires.get((one.state_uid + one.name).encode(), 0))
-        return found
+
+def _read(database: Database, run: storage_pb2.RunRecord, names: list[str]) -> list[storage_pb2.Checkpoint]:
+    """Returns the checkpoints of these names that exist. Raises RunReplaced."""
+    key = keys.of_run(run)
+    status, *answer = database.run("checkpoints", [key.run, key.checkpoints, key.checkpoint_expiry], names)
+    if status == b"gone":
+        raise RunReplaced(run.name, run.uid)
+    (flat,) = answer
+    return [_checkpoint(value, expires) for value, expires in zip(flat[::2], flat[1::2], strict=True) if value]
+
+
+def _checkpoint(value: bytes, expires: bytes | int) -> storage_pb2.Checkpoint:
+    checkpoint = storage_pb2.Checkpoint.FromString(value[_UID:])
+    checkpoint.expire_time_ms = int(expires)
+    return checkpoint

@@ -1,33 +1,32 @@
-"""From a URL to a client of redis-py.
+"""From a URL to a client of Redis.
 
-    redis://[user:password@]host:6379/0              one server, or whatever stands in front of several
+    redis://[user:password@]host:6379/0              one server, or a balancer in front of several
     unix:///path/to/socket?db=0                      the same, on this machine
     redis+sentinel://[user:password@]host:26379,host:26379/service/0      the primary that Sentinel names
-    redis+cluster://[user:password@]host:6379,host:6379                   Redis Cluster; there is no db but 0
+    redis+cluster://[user:password@]host:6379,host:6379                   Redis Cluster; its only db is 0
 
     rediss://, rediss+sentinel://, rediss+cluster://                      the same through TLS
 
-User and password are percent-encoded: of an ACL user, or of `requirepass` where there is no user. The query may have
-what redis-py calls ssl_ca_certs (who signs the server's certificate; absent: the system's), ssl_certfile and
-ssl_keyfile (this client's own), files in PEM; and sentinel_username and sentinel_password, for the sentinels
-themselves.
+User and password are percent-encoded: those of an ACL user, or the password of `requirepass` without a user. The query
+may have ssl_ca_certs (the CA of the server's certificate; absent: the system's), ssl_certfile and ssl_keyfile (the
+client's own certificate), all files in PEM; and sentinel_username and sentinel_password, for the sentinels themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import redis
-from redis.backoff import AbstractBackoff
+from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from bots_server.store.clients import ClusterClient, RedisClient, ServerClient
 from bots_server.store.failures import failures
-
-Client = redis.Redis | redis.RedisCluster
 
 _SCHEMES = (
     "redis",
@@ -43,29 +42,14 @@ _QUERY = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _SENTINEL_QUERY = {"sentinel_username": "username", "sentinel_password": "password"}
 
 
-class _AtOnce(AbstractBackoff):
-    """No pause before a retry, of which somebody is told."""
+def connect(url: str, *, timeout_seconds: float = 3.0, on_retry: Callable[[], None] = lambda: None) -> RedisClient:
+    """Returns a client of the Redis at `url`. It connects at its first command (a cluster's: here).
 
-    def __init__(self, on_retry: Callable[[], None]) -> None:
-        self._on_retry = on_retry
-
-    def compute(self, failures: int) -> float:
-        self._on_retry()
-        return 0
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _AtOnce:
-        return self  # redis-py copies it for each connection; it keeps nothing
-
-
-def connect(url: str, *, timeout_seconds: float = 3.0, on_retry: Callable[[], None] = lambda: None) -> Client:
-    """Returns a client of the Redis at `url`; it connects at its first command (a cluster's: here).
-
-    `timeout_seconds` bounds connecting and each wait for an answer (a cluster may wait twice). A connection that turns
-    out to be broken is made once more, at once, because it may have broken while it was idle; `on_retry` is told.
-    Raises ValueError, which shows no part of the URL but its scheme, where it is none of the forms above, and
-    StoreUnavailable where a cluster does not answer.
+    `timeout_seconds` bounds connecting and each wait for an answer (a cluster may wait twice). `on_retry` is called
+    each time a broken connection is made again. Raises ValueError if the URL has none of the forms above, with a
+    message that shows no part of the URL but its scheme; StoreUnavailable if a cluster does not answer.
     """
-    options = _options(timeout_seconds, on_retry)
+    options = _options(timeout_seconds)
     scheme = url.partition("://")[0].lower()
     if scheme not in _SCHEMES:
         raise ValueError(f"redis: must be {', '.join(f'{known}://' for known in _SCHEMES)}")
@@ -73,44 +57,46 @@ def connect(url: str, *, timeout_seconds: float = 3.0, on_retry: Callable[[], No
         parts = urlsplit(url)
         if parts.fragment or "@" in parts.path + parts.query:
             raise _Rule(_ENCODE)
-        if kind := scheme.partition("+")[2]:
-            make = _of_sentinel(parts, options) if kind == "sentinel" else _of_cluster(parts, options)
+        kind = scheme.partition("+")[2]
+        if kind == "cluster":
+            make_cluster = _of_cluster(parts, options)
         else:
-            make = _of_server(parts, url, options)
+            connect = _of_sentinel(parts, options) if kind else _of_server(parts, url, options)
     except _Rule as rule:
         raise ValueError(f"redis = '{scheme}://…': {rule}") from None
-    except ValueError:  # its words show a part of the URL, and that part may be one of the password
+    except ValueError:  # its message shows a part of the URL, which may be a part of the password
         raise ValueError(f"redis = '{scheme}://…': {_ENCODE}") from None
     with failures():
-        return make()
+        return ClusterClient(make_cluster()) if kind == "cluster" else ServerClient(connect, on_retry)
 
 
 class _Rule(Exception):
-    """What a URL breaks. Its text shows nothing of the URL, because any part of it may be one of the password."""
+    """A rule that a URL breaks. Its text shows no part of the URL, because any part may belong to the password."""
 
 
-def _of_server(parts: SplitResult, url: str, options: dict[str, Any]) -> Callable[[], Client]:
+def _of_server(parts: SplitResult, url: str, options: dict[str, Any]) -> Callable[..., redis.Redis]:
     if parts.scheme != "unix":
         _hosts(parts, default_port=6379)
         int(parts.path.strip("/") or 0)
     if "max_connections" in dict(parse_qsl(parts.query)):
-        raise _Rule("may not have max_connections: there is a connection for each call under way")
-    client = redis.Redis.from_url(url, **options)
+        raise _Rule("must not have max_connections: each call that is under way has a connection")
+    connect = partial(redis.Redis.from_url, url, **options)
     try:
-        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)  # it connects later
+        connect().connection_pool.make_connection()  # does not connect yet
     except TypeError:
-        raise _Rule("its query names what redis-py does not know") from None
-    return lambda: client
+        raise _Rule("its query has an option that redis-py does not know") from None
+    return connect
 
 
-def _of_cluster(parts: SplitResult, options: dict[str, Any]) -> Callable[[], Client]:
+def _of_cluster(parts: SplitResult, options: dict[str, Any]) -> Callable[[], redis.RedisCluster]:
     _query(parts, _QUERY)
     nodes = [ClusterNode(*host) for host in _hosts(parts, default_port=6379)]  # type: ignore[no-untyped-call]
-    own = options | _tls(parts) | _login(parts)
+    once_more = {"retry": Retry(NoBackoff(), 1)}  # after it has asked the cluster where the slots are
+    own = options | once_more | _tls(parts) | _login(parts)
     return lambda: redis.RedisCluster(startup_nodes=nodes, **own)
 
 
-def _of_sentinel(parts: SplitResult, options: dict[str, Any]) -> Callable[[], Client]:
+def _of_sentinel(parts: SplitResult, options: dict[str, Any]) -> Callable[..., redis.Redis]:
     query = _query(parts, (*_QUERY, *_SENTINEL_QUERY))
     hosts = _hosts(parts, default_port=26379)
     service, _, db = parts.path.strip("/").partition("/")
@@ -119,17 +105,15 @@ def _of_sentinel(parts: SplitResult, options: dict[str, Any]) -> Callable[[], Cl
     secured = options | _tls(parts)
     asked = secured | {_SENTINEL_QUERY[key]: query[key] for key in _SENTINEL_QUERY if key in query}
     sentinel = Sentinel(hosts, sentinel_kwargs=asked, **secured, **_login(parts))  # type: ignore[no-untyped-call]
-    client: redis.Redis = sentinel.master_for(service, db=int(db or 0))  # type: ignore[no-untyped-call]
-    return lambda: client
+    return partial(sentinel.master_for, service, db=int(db or 0))
 
 
-def _options(timeout_seconds: float, on_retry: Callable[[], None]) -> dict[str, Any]:
+def _options(timeout_seconds: float) -> dict[str, Any]:
     return {
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,
-        # Not after a timeout: that would double the wait. Every script is safe to repeat in any case.
-        "retry": Retry(_AtOnce(on_retry), 1, supported_errors=(redis.ConnectionError,)),
-        "protocol": 2,  # what all servers speak, and no more to shake hands about
+        "retry": Retry(NoBackoff(), 0),  # ServerClient sends again; a cluster's client has its own attempts
+        "protocol": 2,  # known to all servers, with the shortest handshake
         "decode_responses": False,  # values are protobuf
     }
 
@@ -148,7 +132,7 @@ def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
 def _query(parts: SplitResult, known: Sequence[str]) -> dict[str, str]:
     query = dict(parse_qsl(parts.query))
     if query.keys() - set(known):
-        raise _Rule(f"may have no more in its query than {', '.join(known)}")
+        raise _Rule(f"must have no more in its query than {', '.join(known)}")
     return query
 
 

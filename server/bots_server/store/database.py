@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
@@ -12,92 +13,135 @@ from redis.exceptions import NoScriptError
 
 from bots_server.errors import NotDurable
 from bots_server.store import keys
-from bots_server.store.connection import Client
+from bots_server.store.clients import Command, RedisClient
+from bots_server.store.deadline import remaining
 from bots_server.store.durability import Durability, Level
-from bots_server.store.failures import REDIS_ERRORS, ReadOnly, failure_of
-from bots_server.store.links import Command, link_of
+from bots_server.store.failures import REDIS_ERRORS, ReadOnly, failure_of, failures
 
-# Called after each script or command: its name, the seconds it took, whether it failed.
+# Called after each script or command with its name, the seconds it took, and whether it failed.
 Observe = Callable[[str, float, bool], None]
+
+Argument = bytes | str | int | float
+
+_INCLUDE = re.compile(rb"^--- @include (\w+)\n", re.MULTILINE)  # as in BullMQ's scripts
 
 
 class Database:
-    """One Redis, for the parts of the store. It forgets scripts when it restarts: they are then sent whole."""
+    """One Redis, for the parts of the store. If it has forgotten a script, for instance by a restart, it gets it again.
 
-    def __init__(self, client: Client, durability: Durability, observe: Observe) -> None:
+    Each method raises StoreUnavailable, StoreFull, or DeadlineExceeded if the call has no time left before it.
+    """
+
+    def __init__(self, client: RedisClient, durability: Durability, observe: Observe) -> None:
         self.client = client
         self.durability = durability
-        self._link = link_of(client)
         self._observe = observe
-        files = resources.files(__package__).joinpath("lua").iterdir()
-        self._scripts = {file.name.removesuffix(".lua"): file.read_bytes() for file in files}
+        self._scripts = _scripts()
         self._digests = {name: hashlib.sha1(text).hexdigest() for name, text in self._scripts.items()}  # noqa: S324
 
-    def command(self, *command: bytes | str | int) -> Any:
+    def command(self, *command: Argument) -> Any:
         """Returns the answer of one command of Redis; its first argument is a key."""
         return self._ask(str(command[0]).lower(), str(command[1]), (command,))[0]
 
-    def run(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
+    def commands(self, commands: Sequence[Command]) -> list[Any]:
+        """Returns the answers of commands that read, each about one key; sent together if possible."""
+        if not commands:
+            return []
+        return self._observed(str(commands[0][0]).lower(), lambda: self.client.ask_each(commands))
+
+    def run(self, name: str, keys: Sequence[str], args: Iterable[Argument]) -> Any:
         """Returns the answer of script `name`."""
-        return self._ask(name, keys[0], (self._call(name, keys, args),), self._scripts[name])[0]
+        return self._ask(name, keys[0], (self._call(name, keys, args),))[0]
 
-    def store(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Any:
-        """Returns the answer of script `name`, once what it wrote is as durable as configured.
+    def run_durably(self, name: str, keys: Sequence[str], args: Iterable[Argument]) -> Any:
+        """Returns the answer of script `name` once its writes are as durable as configured.
 
-        Raises NotDurable where that takes too long. What was written stays; the same call again is safe, as each script
-        says, and where it finds its work done, `settle` waits for that work.
+        Raises NotDurable if that takes too long. The writes stay, and the same call may be repeated: the repeat finds
+        them done, and `wait_until_durable` waits for them.
         """
         wait = self.durability.command()
         if wait is None:
             return self.run(name, keys, args)
-        answer, reached = self._ask(name, keys[0], (self._call(name, keys, args), wait), self._scripts[name])
-        self._judge(reached)
+        answer, reached = self._ask(name, keys[0], (self._call(name, keys, args), wait))
+        self._check_durability(reached)
         return answer
 
-    def settle(self, dataset: str) -> None:
-        """Waits until everything that was written for a dataset before now is as durable as configured.
+    def wait_until_durable(self, dataset: str) -> None:
+        """Returns once all earlier writes about a dataset are as durable as configured. Raises NotDurable.
 
-        For a repeat, which writes nothing itself: WAIT and WAITAOF wait for what their own connection has written, so
-        that one key is written first.
+        For a repeat, which writes nothing itself: WAIT and WAITAOF wait for the writes of their own connection, so a
+        key is written first.
         """
         wait = self.durability.command()
         if wait is None:
             return
         key = keys.touch(dataset)
-        _, reached = self._ask("settle", key, (("SET", key, "", "PX", 1000), wait))
-        self._judge(reached)
+        _, reached = self._ask("wait_until_durable", key, (("SET", key, "", "PX", 1000), wait))
+        self._check_durability(reached)
 
-    def close(self) -> None:
-        """Ends the connections."""
-        self._link.leave()
-        self.client.close()
+    def scan(self, pattern: str, count: int) -> list[bytes]:
+        """Returns all keys that match a pattern, of every server; looks at `count` keys at a time."""
+        with failures():
+            found = []
+            for server in self.client.primaries():
+                for key in server.scan_iter(match=pattern, count=count):
+                    remaining()
+                    found.append(key)
+            return found
 
-    def _call(self, name: str, keys: Sequence[str], args: Iterable[bytes | str | int | float]) -> Command:
+    def time_ms(self, dataset: str) -> int:
+        """Returns Redis' clock, in milliseconds since 1970."""
+        return int(self.run("time", [keys.dataset(dataset)], []))
+
+    def _call(self, name: str, keys: Sequence[str], args: Iterable[Argument]) -> Command:
         return ("EVALSHA", self._digests[name], len(keys), *keys, *args)
 
-    def _ask(self, name: str, key: str, commands: Sequence[Command], script: bytes = b"") -> list[Any]:
-        """Returns the answers of commands, the first of which may call a script, or raises one of our errors."""
-        start = time.perf_counter()
-        try:
-            answers = self._link.ask(key, *commands)
+    def _ask(self, name: str, key: str, commands: Sequence[Command]) -> list[Any]:
+        """Returns the answers of commands, the first of which may call a script."""
+
+        def ask() -> list[Any]:
+            answers = self.client.ask(key, *commands)
             if isinstance(answers[0], NoScriptError):
-                answers = self._link.ask(key, ("EVAL", script, *commands[0][2:]), *commands[1:])
+                answers = self.client.ask(key, ("EVAL", self._scripts[name], *commands[0][2:]), *commands[1:])
+            return answers
+
+        return self._observed(name, ask)
+
+    def _observed(self, name: str, ask: Callable[[], list[Any]]) -> list[Any]:
+        """Returns the answers, or raises one of our errors if the call fails or an answer is an error."""
+        remaining()
+        start = time.perf_counter()
+        failed = True
+        try:
+            answers = ask()
             for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
+            failed = False
         except REDIS_ERRORS as error:
-            self._observe(name, time.perf_counter() - start, True)
             failure = failure_of(error)
             if isinstance(failure, ReadOnly):
-                self._link.leave()
+                self.client.disconnect()
             raise failure from error
-        self._observe(name, time.perf_counter() - start, False)
+        finally:
+            self._observe(name, time.perf_counter() - start, failed)
         return answers
 
-    def _judge(self, reached: Any) -> None:
-        """Raises NotDurable where the answer of WAIT or WAITAOF is too low."""
+    def _check_durability(self, reached: Any) -> None:
+        """Raises NotDurable if the answer of WAIT or WAITAOF is too low."""
         within = f"within {self.durability.timeout_seconds} s"
         if self.durability.level is Level.FSYNC and reached[0] < 1:
             raise NotDurable(f"not on disk {within}")
         if self.durability.level is Level.REPLICA and reached < self.durability.replicas:
             raise NotDurable(f"on {reached} of {self.durability.replicas} replicas {within}")
+
+
+def _scripts() -> dict[str, bytes]:
+    """Returns the scripts by name, with the functions that they include in place of `--- @include NAME`."""
+    folder = resources.files(__package__).joinpath("lua")
+    shared = {file.name.removesuffix(".lua"): file.read_bytes() for file in folder.joinpath("include").iterdir()}
+    files = [file for file in folder.iterdir() if file.name.endswith(".lua")]
+    return {
+        file.name.removesuffix(".lua"): _INCLUDE.sub(lambda match: shared[match[1].decode()], file.read_bytes())
+        for file in files
+    }

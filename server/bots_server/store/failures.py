@@ -1,4 +1,4 @@
-"""What goes wrong with Redis becomes one of our errors here, and nowhere else."""
+"""Turns the errors of redis-py into those of `bots_server.errors`; no other module does."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from bots_server.errors import Failure, StoreFull, StoreUnavailable
 
 
 class ReadOnly(StoreUnavailable):
-    """What answered is a replica."""
+    """A replica answered."""
 
 
-# What redis-py raises: connection, timeout, loading, no primary, slot not served, and what Redis refuses.
+# All that redis-py raises: connection, timeout, loading, no primary, slot not served, and error answers of Redis.
 REDIS_ERRORS = RedisError, RedisClusterException
 
 
 def failure_of(error: Exception) -> Failure:
-    """Returns one of REDIS_ERRORS as StoreUnavailable or StoreFull."""
+    """Returns StoreUnavailable or StoreFull for one of REDIS_ERRORS."""
     return _refusal(error) if isinstance(error, ResponseError) else StoreUnavailable(str(error) or type(error).__name__)
 
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Raises what redis-py raises as StoreUnavailable or StoreFull."""
+    """Raises StoreUnavailable or StoreFull for each of REDIS_ERRORS."""
     try:
         yield
     except REDIS_ERRORS as error:
@@ -33,10 +33,10 @@ def failures() -> Iterator[None]:
 
 
 def _refusal(error: ResponseError) -> Failure:
-    """Returns what an error answer means. One that a script met carries the command's own answer inside."""
+    """Returns the meaning of an error answer. The answer of a script contains that of the command that failed in it."""
     answer = str(error)
     if "command not allowed when used memory" in answer:
-        return StoreFull("its memory is used up to maxmemory")
+        return StoreFull("its memory reached maxmemory")
     if "MISCONF" in answer or "Errors writing to the AOF" in answer or "unable to persist" in answer:
         return StoreFull(f"it cannot write to its disk ({answer})")
     if "read only replica" in answer:

@@ -6,37 +6,36 @@ import secrets
 import uuid
 from dataclasses import dataclass
 
-from bots_server.errors import (
-    InvalidField,
-    RequestIdReused,
-    RequestTooOld,
-    RunReplaced,
-    VersionMismatch,
-    VersionNotFound,
-)
+from bots_server.errors import RequestIdReused, RequestTooOld, RunReplaced, VersionMismatch, VersionNotFound
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import keys
+from bots_server.store import keys, reader
 from bots_server.store.database import Database
+
+SNAPSHOT_EVENTS = 256  # events after the newest snapshot at which the next one is due
+HISTORY_EVENTS = 10_000  # newest events that are kept
+HISTORY_STRIDE = 1_024  # versions between the snapshots that are kept along the history
+REQUEST_IDS = 100_000  # newest request ids that are remembered
 
 _PAGE_EVENTS = 1024
 _PAGE_BYTES = 1 << 20
 _LIST_BYTES = 4 << 20
-_AHEAD_SECONDS = 300  # that the clock of who makes request ids may be ahead of Redis'
+_DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    version: int  # that this event made, 1, 2, 3, ...
-    nonce: bytes  # random, 8 bytes: tells this event from another one that once had the version
+    version: int  # of the run after this event: 1, 2, 3, ...
+    nonce: bytes  # 8 random bytes: tells this event from another one that once had the version
+    time_ms: int  # by Redis' clock
     event: storage_pb2.Event
 
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """What a server has to know before it answers from its replica."""
+    """What a server must know before it answers from its replica."""
 
-    exists: bool  # False: the run is deleted; the rest is empty
-    diverged: bool  # what the server has folded is not Redis' history (any more): drop the replica, load a snapshot
+    exists: bool  # False: the run is deleted; the other fields are empty
+    diverged: bool  # the events that the server has folded are not Redis' history: rebuild from a snapshot
     version: int  # the newest
     events: list[StoredEvent]  # after the known version, oldest first; a page: ask again until `version` is reached
     snapshot_version: int  # of the newest snapshot; 0: none but the start
@@ -45,16 +44,16 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    version: int  # that the event made (a repeat: that it made the first time)
-    repeated: bool  # the request_id was seen before; nothing was changed
+    version: int  # of the run after the event; of a repeat: after the first time
+    repeated: bool  # the request id was seen before; nothing was changed
     snapshot_version: int  # of the newest snapshot
-    released: int  # leases that ended with it
+    released: int  # live leases that ended with the report
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     events: list[StoredEvent]  # oldest first
-    version: int  # of the run; there is more where the last event is below it
+    version: int  # of the run; there are more events if the last one is below it
 
 
 class History:
@@ -62,11 +61,10 @@ class History:
         self._database = database
 
     def sync(self, run: storage_pb2.RunRecord, version: int, nonce: bytes) -> Sync:
-        """Returns what came after the event `version` with its `nonce` (0 and b"": the start), in one round trip.
+        """Returns what follows the event of `version` with its `nonce` (0 and b"": the start), in one round trip.
 
-        A selection sees every report acknowledged before it was asked (on the same Redis primary): it syncs first. A
-        page ends with its 1,024th event, or with the one that makes it 1 MiB, or some few after that; where the server
-        is up to date, no event travels. A replica, which may be behind, is StoreUnavailable.
+        A selection syncs first (guarantee 2). A page ends after 1,024 events or 1 MiB, or up to seven events later; if
+        the server is up to date, no event travels. Raises StoreUnavailable if a replica answers, which may be behind.
         """
         key = keys.of_run(run)
         answer = self._database.run(
@@ -76,8 +74,8 @@ class History:
             return Sync(exists=False, diverged=False, version=0, events=[], snapshot_version=0, leases=0)
         diverged, newest, snapshot_version, leases, flat = answer
         events = [
-            StoredEvent(version + 1 + i, flat[2 * i], storage_pb2.Event.FromString(flat[2 * i + 1]))
-            for i in range(len(flat) // 2)
+            StoredEvent(version + 1 + i, flat[3 * i], int(flat[3 * i + 1]), _event(flat[3 * i + 2]))
+            for i in range(len(flat) // 3)
         ]
         return Sync(True, bool(diverged), newest, events, snapshot_version, leases)
 
@@ -88,111 +86,125 @@ class History:
         *,
         request_id: str,
         digest: bytes,
-        selection_id: str = "",
-        complete: bool = True,
+        request_age_ms: int = 0,
+        incarnation: str = "",
         expected_version: int | None = None,
         state: storage_pb2.Snapshot | None = None,
     ) -> Appended:
-        """Adds an event, and releases what it completes, in one transition.
+        """Adds an event in one transition (guarantee 1).
 
-        An acknowledged report is stored at the configured durability and applied exactly once, in an order all servers
-        agree on; a repeat of its request_id changes nothing and returns the first answer, or is refused when too old to
-        know.
+        A report ends the leases that its selection has on the tasks reported. With an `incarnation` and a job, the
+        leases of the job's earlier incarnations end.
 
-        `request_id`: a UUIDv7 in text form, never empty (the service makes one where the message has none). `digest`:
-        of the content, at least 8 bytes, so that an id used for something else is seen. `state`: with a `restored`
-        event alone, what it goes back to; it is kept under `event.restored.state_uid` as long as the event.
+        `request_id`: a UUID in text form. `digest`: of the content, at least 8 bytes, so that an id that was used for
+        other content is recognised. `request_age_ms`: since the caller first sent the id. `state`: what a `restored`
+        event goes back to, kept under `event.restored.state_uid` as long as the event.
 
-        Raises RunReplaced, RequestIdReused, RequestTooOld, InvalidField where the id's time is more than 300 s ahead,
-        VersionMismatch, NotDurable.
+        Raises RunReplaced, RequestIdReused, RequestTooOld, VersionMismatch, NotDurable.
         """
         key = keys.of_run(run)
-        status, *versions = self._database.store(
+        report = event.report if event.report.selection_id else storage_pb2.Report()
+        status, *versions = self._database.run_durably(
             "append",
             [
                 key.run,
                 key.events,
                 key.requests,
+                key.arrivals,
                 key.leases,
                 key.owners,
                 key.selections,
+                key.jobs,
                 key.states,
                 key.restores,
             ],
             [
                 uuid.UUID(request_id).bytes,
-                digest[:8],
+                digest[:_DIGEST_BYTES],
+                request_age_ms,
+                "" if expected_version is None else expected_version,
+                REQUEST_IDS,
                 secrets.token_bytes(8),
                 event.SerializeToString(),
-                selection_id if complete else "",
-                "" if expected_version is None else expected_version,
-                run.retention.request_memory,
                 "" if state is None else event.restored.state_uid,
                 b"" if state is None else state.SerializeToString(),
-                _AHEAD_SECONDS * 1000,
+                keys.incarnation(event.job, incarnation),
+                report.selection_id,
+                " ".join(map(str, report.tasks)),
+                *_listed(event, state),
             ],
         )
         if status == b"gone":
             raise RunReplaced(run.name, run.uid)
-        version, snapshot_version, *released = versions
+        version, snapshot_version, released = versions
         if status == b"reused":
             raise RequestIdReused(request_id)
         if status == b"old":
             raise RequestTooOld(request_id)
-        if status == b"ahead":
-            raise InvalidField(
-                "request_id", request_id, f"must not be more than {_AHEAD_SECONDS} s ahead of Redis' clock"
-            )
         if status == b"mismatch":
             raise VersionMismatch(expected_version or 0, version)
         if status == b"repeated":
-            self._database.settle(run.dataset)
-        return Appended(version, status == b"repeated", snapshot_version, sum(released))
+            self._database.wait_until_durable(run.dataset)
+        return Appended(version, status == b"repeated", snapshot_version, released)
+
+    def repeated(self, run: storage_pb2.RunRecord, request_id: str, digest: bytes) -> Appended | None:
+        """Returns the first answer to a request id; None if the id is not known.
+
+        For a call that looks something up before it appends: the repeat must not depend on what has been deleted since.
+        `append` still decides. Raises RequestIdReused, NotDurable.
+        """
+        key = keys.of_run(run)
+        seen = self._database.command("HGET", key.requests, uuid.UUID(request_id).bytes)
+        if seen is None:
+            return None
+        if seen[:_DIGEST_BYTES] != digest[:_DIGEST_BYTES]:
+            raise RequestIdReused(request_id)
+        self._database.wait_until_durable(run.dataset)
+        snapshot_version = int(self._database.command("HGET", key.run, "snapshot") or 0)
+        return Appended(int.from_bytes(seen[8:14], "big"), True, snapshot_version, released=0)
 
     def snapshot(self, run: storage_pb2.RunRecord, at_most: int | None = None) -> storage_pb2.Snapshot | None:
         """Returns the newest snapshot, of version `at_most` or below; None: start at the prior.
 
-        Raises VersionNotFound where that is trimmed away, RunReplaced.
+        Raises VersionNotFound if that version is trimmed, RunReplaced, ServerTooOld.
         """
         status, value, oldest, newest = self._snapshot(run, at_most)
         if status == b"trimmed":
             raise VersionNotFound(run.name, at_most or 0, oldest, newest)
-        return storage_pb2.Snapshot.FromString(value) if status == b"found" else None
+        return reader.snapshot(run, value) if status == b"found" else None
 
     def put_snapshot(self, run: storage_pb2.RunRecord, snapshot: storage_pb2.Snapshot) -> bool:
-        """Keeps a snapshot and trims what is not needed any more, in one transition. Returns whether it is kept: only
-        where the event of its version has its nonce, and only a newer one than the newest (or that one again)."""
+        """Keeps a snapshot and trims the history that is not needed any more, in one transition.
+
+        Returns whether it is kept: the event of its version must have its nonce, and no kept snapshot may be newer.
+        """
         key = keys.of_run(run)
         kept = self._database.run(
             "put_snapshot",
             [key.run, key.events, key.snapshots, key.snapshot_versions, key.states, key.restores],
-            [
-                snapshot.version,
-                snapshot.nonce,
-                snapshot.SerializeToString(),
-                run.retention.history,
-                run.retention.history_stride,
-            ],
+            [snapshot.version, snapshot.nonce, snapshot.SerializeToString(), HISTORY_EVENTS, HISTORY_STRIDE],
         )
         return bool(kept)
 
     def events(self, run: storage_pb2.RunRecord, after: int, limit: int) -> Page:
-        """Returns at most `limit` events above version `after`, oldest first; fewer where they are more than 4 MiB,
-        but one at least. Raises RunReplaced."""
+        """Returns at most `limit` events above version `after`, oldest first, in at most 4 MiB but at least one.
+
+        Raises RunReplaced.
+        """
         key = keys.of_run(run)
         events: list[StoredEvent] = []
         size = 0
-        while True:  # the history only grows at its end
+        while True:  # at most limit / 1,024 times: each page but the last is full
             count = min(_PAGE_EVENTS, limit - len(events))
             answer = self._database.run("events", [key.run, key.events], [after, count, size, _LIST_BYTES])
             if not answer:
                 raise RunReplaced(run.name, run.uid)
             version, flat = answer
-            for entry_id, nonce, event in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+            for entry_id, nonce, time_ms, event in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True):
                 after = int(entry_id.partition(b"-")[0])
                 size += len(event)
-                events.append(StoredEvent(after, nonce, storage_pb2.Event.FromString(event)))
-            if len(flat) < 3 * count or len(events) == limit:
+                events.append(StoredEvent(after, nonce, int(time_ms), _event(event)))
+            if len(flat) < 4 * count or len(events) == limit:
                 return Page(events, max(version, after))
 
     def oldest(self, run: storage_pb2.RunRecord) -> int:
@@ -211,3 +223,20 @@ class History:
             raise RunReplaced(run.name, run.uid)
         status, value, oldest, newest = answer
         return status, value, oldest, newest
+
+
+def _event(value: bytes) -> storage_pb2.Event:
+    return storage_pb2.Event.FromString(value)
+
+
+def _listed(event: storage_pb2.Event, state: storage_pb2.Snapshot | None) -> list[str | bytes]:
+    """Returns fields of the run's hash and their values: the hyperparameters that the event sets, one a field.
+
+    Each value is a message, so that a listing joins them. One a field, because events of other servers may come in
+    between, of which this one does not know.
+    """
+    changed = event.hyperparameters_changed.hyperparameters if state is None else state.hyperparameters
+    words: list[str | bytes] = []
+    for field, value in changed.ListFields():
+        words += [f"h:{field.name}", storage_pb2.Hyperparameters(**{field.name: value}).SerializeToString()]
+    return words

@@ -1,42 +1,50 @@
 """Every key, its type and its lifetime.
 
 All keys of a dataset and of its runs share the hash tag of the dataset's name, so that they lie in one slot of a Redis
-Cluster and each transition is one script. Of the name and not of the uid, because a name is claimed in the same
-transition. Keys of content carry uids, so that a dataset or run created again under its name shares no key with the one
-before.
+Cluster and each transition is one script. The tag is the name and not the uid, because a name is claimed in the same
+transition. Keys of content carry uids: a dataset or run that is created again under its name shares no key with the
+one before.
 
-    bots:datasets                      set     names of datasets: an index that lacks no living one. Where it is missing
-                                               (lost, or deleted to this end) the next listing makes it, by SCAN
-    bots:{NAME}:dataset                hash    uid, fingerprint, record (DatasetRecord); until deleted
-    bots:{NAME}:touch                  string  a write to wait for where a repeat writes nothing; a second
-    bots:{NAME}:DATASET:strata         string  StrataTable; an hour, and once committed until deleted
+    bots:datasets                      set     names of datasets: an index that contains every existing one. If it is
+                                               missing (lost, or deleted for this purpose) the next listing makes it
+                                               by SCAN
+    bots:{NAME}:dataset                hash    uid, record (DatasetRecord); until deleted
+    bots:{NAME}:touch                  string  written by a repeat, to wait until it is durable; one second
+    bots:{NAME}:DATASET:strata         string  StrataTable; one hour, after the commit until deleted
     bots:{NAME}:DATASET:columns:CHUNK  string  TaskColumns; as the strata
     bots:{NAME}:DATASET:runs           hash    name of the run -> RunRecord; until deleted
 
-and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted or earlier as said:
+and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted or earlier as stated:
 
-    P                    hash    version, nonce of its event, snapshot (newest version kept), trimmed (oldest version
-                                 that can be rebuilt), forgotten (request ids); it is what makes the run exist
-    P:events             stream  <version>-0 -> n: nonce, e: Event; the newest `history`, and back to a snapshot
-    P:requests           zset    16 bytes of a report's request id + 8 of its digest + 8 of its version, all scored
-                                 0: in order of the id's time (UUIDv7); the newest `request_memory`
-    P:snapshots          hash    version -> Snapshot: the newest, and one every `history_stride` as far back as events
+    P                    hash    version; nonce of its event; snapshot (newest version with one); trimmed (oldest
+                                 version that can be rebuilt); forgotten (arrival of the newest forgotten request
+                                 id); for listings h:FIELD, the newest value of a hyperparameter as a
+                                 Hyperparameters message that has this field alone. The run exists while this does
+    P:events             stream  <version>-0 -> n: nonce, t: time, e: Event; the newest 10,000, and back to a snapshot
+    P:requests           hash    16 bytes of a request id -> 8 bytes of its digest, 6 of its version, 6 of its arrival,
+                                 integers big-endian; the newest 100,000
+    P:arrivals           list    request ids (16 bytes) by arrival, newest first; as the requests
+    P:snapshots          hash    version -> Snapshot: the newest, and one in 1,024 versions as far back as events
     P:snapshot_versions  zset    version, scored by itself: the snapshots in order
-    P:states             hash    uid -> Snapshot, of restored events and of checkpoints; as long as what names it
+    P:states             hash    uid -> Snapshot, of restored events and of checkpoints; as long as the event or
+                                 checkpoint that names it
     P:restores           zset    uid of a restored event's state, scored by the event's version; as the event
-    P:checkpoints        hash    name -> Checkpoint; until deleted or expired
-    P:checkpoint_expiry  zset    uid of the state + name, scored by the time it expires; as the checkpoint
+    P:checkpoints        hash    name -> uid of the state (32 characters), then Checkpoint; until deleted or expired
+    P:checkpoint_expiry  zset    name, scored by the time it expires; as the checkpoint
     P:leases             zset    task, scored by the time its lease ends; until released, or purged by a later claim
     P:owners             hash    task -> selection id; as the lease
-    P:selections         hash    selection id -> its tasks, as decimals between blanks; as the lease
-    P:answer:REQUEST     hash    answer of a selection: digest, taken, expires, offer (Offer); ten minutes by its
-                                 request id; one by its selection id, where a lease was asked for without request id
+    P:selections         hash    selection id -> 8 bytes of the job's digest, then its leased tasks as decimals between
+                                 blanks; as the last lease
+    P:jobs               hash    8 bytes of a job's digest -> its newest 16 incarnations, newest first, 8 bytes each
+    P:answer:REQUEST     hash    answer of a selection: digest, taken, expires, offer (Offer); one hour by its request
+                                 id; one minute by its selection id, if a lease was asked for without request id
 
 Times are milliseconds since 1970, by Redis' clock.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -66,6 +74,13 @@ def runs(name: str, uid: str) -> str:
     return f"bots:{{{name}}}:{uid}:runs"
 
 
+def incarnation(job: str, incarnation: str) -> bytes:
+    """Returns 8 bytes of the job's digest and 8 of the incarnation's; empty if either is not given."""
+    if not job or not incarnation:
+        return b""
+    return b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in (job, incarnation))
+
+
 @dataclass(frozen=True, slots=True)
 class RunKeys:
     """The keys of one run."""
@@ -73,6 +88,7 @@ class RunKeys:
     run: str
     events: str
     requests: str
+    arrivals: str
     snapshots: str
     snapshot_versions: str
     states: str
@@ -82,6 +98,7 @@ class RunKeys:
     leases: str
     owners: str
     selections: str
+    jobs: str
 
     def answer(self, request_id: str) -> str:
         return f"{self.run}:answer:{request_id}"

@@ -10,8 +10,8 @@ from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys
 from bots_server.store.database import Database
 
-_ANSWER_MS = 600_000  # how long the answer to a request id is kept
-_CALL_MS = 60_000  # and that to a call without one, which only redis-py repeats: at once, after a broken connection
+_ANSWER_MS = 3_600_000  # how long the answer to a request id is kept
+_CALL_MS = 60_000  # the same for a call without one, which only this process repeats: after a broken connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    taken: list[
-        int
-    ]  # positions in `offer`'s columns, ascending within a part, parts in order; empty where some part is short
-    offer: storage_pb2.Offer  # that `taken` points into: the first answer's, where this is a repeat
+    taken: list[int]  # positions in `offer`'s columns, ascending in a part, parts in order; empty if a part is short
+    offer: storage_pb2.Offer  # that `taken` refers to; of a repeat: the first one
     repeated: bool
-    short: list[int]  # [parts] how many each part lacked; all 0: claimed
-    leased: int  # tasks of the run under a live lease, those of this claim not counted
+    short: list[int]  # shortfall of each part; all 0: claimed
+    leased: int  # tasks of the run under a live lease before this claim
     expired: int  # leases of the run that were over and that this claim purged
+    ended: int  # live leases of the job's earlier incarnations that this claim ended
     expire_time_ms: int | None  # None: no lease
 
 
@@ -47,36 +46,41 @@ class Leases:
         *,
         request_id: str = "",
         digest: bytes = b"",
+        job: str = "",
+        incarnation: str = "",
         lease_seconds: float | None = None,
         allow_fewer: bool = False,
     ) -> Claim:
         """Takes tasks that no live selection has, all or nothing, in one transition.
 
-        `offer`'s columns are the parts' candidates one after the other; `offer.selection_id` owns the lease. Where a
-        part comes out short nothing is taken and nothing kept (draw on outward and claim again), unless `allow_fewer`,
-        which the caller says when its candidates are exhausted. With `lease_seconds` None nothing is leased, but the
-        leases of others are respected. With a `request_id` the answer is kept ten minutes, and a repeat gets it. Raises
-        RunReplaced, RequestIdReused, and with a lease NotDurable: it is taken, and a repeat of the id gets it.
+        `offer`'s columns are the candidates of the parts, one part after the other; `offer.selection_id` owns the
+        lease. If a part is short, nothing is taken and nothing is kept (offer more candidates and claim again), unless
+        `allow_fewer`, for when there are no more candidates. With `lease_seconds` None nothing is leased, but the
+        leases of others are respected. With a `request_id` the answer is kept for an hour, and a repeat gets it. With a
+        `job` and an `incarnation`, the leases of the job's earlier incarnations end first.
+
+        Raises RunReplaced, RequestIdReused, and with a lease NotDurable: the tasks are taken, and a repeat gets them.
         """
         key = keys.of_run(run)
-        names = [key.run, key.leases, key.owners, key.selections]
+        names = [key.run, key.leases, key.owners, key.selections, key.jobs]
         if request_id:
             names.append(key.answer(request_id))
         elif lease_seconds is not None:
             names.append(key.answer(offer.selection_id))
         shape = [number for part in parts for number in (part.need, len(part.tasks))]
-        # A lease that a failover forgets would be granted again: it counts once it is as durable as a report.
-        ask = self._database.run if lease_seconds is None else self._database.store
-        answer = ask(
+        # A lease that a failover forgets would be granted again, so it must be as durable as a report.
+        run_script = self._database.run if lease_seconds is None else self._database.run_durably
+        answer = run_script(
             "claim",
             names,
             [
                 offer.selection_id,
                 0 if lease_seconds is None else max(1, round(lease_seconds * 1000)),
                 digest,
-                offer.SerializeToString() if len(names) > 4 else b"",
+                offer.SerializeToString() if len(names) > 5 else b"",
                 int(allow_fewer),
                 _ANSWER_MS if request_id else _CALL_MS,
+                keys.incarnation(job, incarnation),
                 len(parts),
                 *shape,
                 *(task for part in parts for task in part.tasks),
@@ -88,8 +92,8 @@ class Leases:
         if status == b"reused":
             raise RequestIdReused(request_id)
         if status == b"repeated" and lease_seconds is not None:
-            self._database.settle(run.dataset)
-        _, taken, short, leased, expires, kept, expired = answer
+            self._database.wait_until_durable(run.dataset)
+        _, taken, short, leased, expires, kept, expired, ended = answer
         return Claim(
             taken=[int(position) for position in taken.split()],
             offer=storage_pb2.Offer.FromString(kept) if status == b"repeated" else offer,
@@ -97,16 +101,23 @@ class Leases:
             short=short or [0] * len(parts),
             leased=leased,
             expired=expired,
+            ended=ended,
             expire_time_ms=expires if lease_seconds is not None else None,
         )
 
-    def release(self, run: storage_pb2.RunRecord, selection_id: str) -> int:
-        """Ends the leases of one selection. Returns how many were live; 0 where it is not known (any more).
+    def release(self, run: storage_pb2.RunRecord, selection_id: str, tasks: Sequence[int] | None = None) -> int:
+        """Ends the leases that one selection has on `tasks`; None: on all its tasks.
 
-        Raises RunReplaced.
+        Returns how many were live; 0 if the selection is not known. Raises RunReplaced.
         """
+        if tasks is not None and not tasks:
+            return 0
         key = keys.of_run(run)
-        released: int = self._database.run("release", [key.run, key.leases, key.owners, key.selections], [selection_id])
+        released: int = self._database.run(
+            "release",
+            [key.run, key.leases, key.owners, key.selections],
+            [selection_id, " ".join(map(str, tasks or ()))],
+        )
         if released < 0:
             raise RunReplaced(run.name, run.uid)
         return released

@@ -4,7 +4,7 @@ isort:skip_file
 The values that the servers keep in Redis. `bots_server/store/keys.py` names the key of each.
 
 Fields are added, never changed. A message that older servers must not use says in `min_reader` the least reader
-version (bots_server.store.codec.READER) that understands it; a server below it answers UNAVAILABLE (SERVER_TOO_OLD)
+version (bots_server.store.reader.READER) that understands it; a server below it answers UNAVAILABLE (SERVER_TOO_OLD)
 for that run or dataset and folds nothing. Whatever changes the result of a fold raises it: a new kind of event, a new
 field of an event, a new hyperparameter that an event or record sets.
 
@@ -520,6 +520,8 @@ class Snapshot(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     NONCE_FIELD_NUMBER: builtins.int
     MIN_READER_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    HYPERPARAMETERS_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     OPEN_FIELD_NUMBER: builtins.int
     RETIRED_FIELD_NUMBER: builtins.int
@@ -528,31 +530,39 @@ class Snapshot(google.protobuf.message.Message):
     nonce: builtins.bytes
     """Of the event that made this version; empty at version 0."""
     min_reader: builtins.int
+    model: builtins.str
+    """"interpolation" or "item_response"."""
+    retired: builtins.bytes
+    """u32, ascending: the tasks that are retired."""
     last_report_time_ms: builtins.int
     """Of the newest report; 0: none."""
+    @property
+    def hyperparameters(self) -> global___Hyperparameters:
+        """All fields of the run's model are present."""
+
     @property
     def state(self) -> global___State:
         """The state without the open updates."""
 
     @property
     def open(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OpenUpdate]:
-        """Updates that later reports of the same selection still replace, oldest first."""
+        """Updates that later reports of the same selection still change, oldest first."""
 
-    @property
-    def retired(self) -> global___Retired: ...
     def __init__(
         self,
         *,
         version: builtins.int = ...,
         nonce: builtins.bytes = ...,
         min_reader: builtins.int = ...,
+        model: builtins.str = ...,
+        hyperparameters: global___Hyperparameters | None = ...,
         state: global___State | None = ...,
         open: collections.abc.Iterable[global___OpenUpdate] | None = ...,
-        retired: global___Retired | None = ...,
+        retired: builtins.bytes = ...,
         last_report_time_ms: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["retired", b"retired", "state", b"state"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["last_report_time_ms", b"last_report_time_ms", "min_reader", b"min_reader", "nonce", b"nonce", "open", b"open", "retired", b"retired", "state", b"state", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "state", b"state"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "last_report_time_ms", b"last_report_time_ms", "min_reader", b"min_reader", "model", b"model", "nonce", b"nonce", "open", b"open", "retired", b"retired", "state", b"state", "version", b"version"]) -> None: ...
 
 global___Snapshot = Snapshot
 
@@ -562,7 +572,6 @@ class State(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    HYPERPARAMETERS_FIELD_NUMBER: builtins.int
     UPDATES_FIELD_NUMBER: builtins.int
     INTERPOLATION_FIELD_NUMBER: builtins.int
     ITEM_RESPONSE_FIELD_NUMBER: builtins.int
@@ -574,10 +583,6 @@ class State(google.protobuf.message.Message):
     total: builtins.bytes
     """f64, in the order of bots_server.core.statistics: since the run began, and recently."""
     recent: builtins.bytes
-    @property
-    def hyperparameters(self) -> global___Hyperparameters:
-        """All fields of the run's model are present."""
-
     @property
     def interpolation(self) -> global___Interpolation: ...
     @property
@@ -591,7 +596,6 @@ class State(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        hyperparameters: global___Hyperparameters | None = ...,
         updates: builtins.int = ...,
         interpolation: global___Interpolation | None = ...,
         item_response: global___ItemResponse | None = ...,
@@ -600,9 +604,9 @@ class State(google.protobuf.message.Message):
         total: builtins.bytes = ...,
         recent: builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["coverage", b"coverage", "hyperparameters", b"hyperparameters", "interpolation", b"interpolation", "item_response", b"item_response", "model", b"model", "pending", b"pending"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["coverage", b"coverage", "hyperparameters", b"hyperparameters", "interpolation", b"interpolation", "item_response", b"item_response", "model", b"model", "pending", b"pending", "recent", b"recent", "total", b"total", "updates", b"updates"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["model", b"model"]) -> typing.Literal["interpolation", "item_response"] | None: ...
+    def HasField(self, field_name: typing.Literal["coverage", b"coverage", "interpolation", b"interpolation", "item_response", b"item_response", "learned", b"learned", "pending", b"pending"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["coverage", b"coverage", "interpolation", b"interpolation", "item_response", b"item_response", "learned", b"learned", "pending", b"pending", "recent", b"recent", "total", b"total", "updates", b"updates"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["learned", b"learned"]) -> typing.Literal["interpolation", "item_response"] | None: ...
 
 global___State = State
 
@@ -651,30 +655,34 @@ class ItemResponse(google.protobuf.message.Message):
 
     MEAN_FIELD_NUMBER: builtins.int
     COVARIANCE_FIELD_NUMBER: builtins.int
-    GRID_FIELD_NUMBER: builtins.int
+    LOG_LIKELIHOOD_FIELD_NUMBER: builtins.int
     TASKS_FIELD_NUMBER: builtins.int
-    RESIDUAL_FIELD_NUMBER: builtins.int
-    VARIANCE_FIELD_NUMBER: builtins.int
+    RESIDUAL_MEAN_FIELD_NUMBER: builtins.int
+    RESIDUAL_PRECISION_FIELD_NUMBER: builtins.int
+    RESIDUAL_MEMORY_FIELD_NUMBER: builtins.int
     mean: builtins.bytes
     """f64 `[d]` and `[d, d]`: mean and covariance of ability and weights."""
     covariance: builtins.bytes
-    grid: builtins.bytes
+    log_likelihood: builtins.bytes
     """f64: log-likelihoods of the grid of residual variances."""
     tasks: builtins.bytes
-    """Tasks with outcomes of their own: u32 ascending, f64 mean and f64 variance of the residual."""
-    residual: builtins.bytes
-    variance: builtins.bytes
+    """Tasks with outcomes of their own: u32 ascending."""
+    residual_mean: builtins.bytes
+    """f64: what these outcomes say of the residual (mean, precision), and how much of it is kept since."""
+    residual_precision: builtins.bytes
+    residual_memory: builtins.bytes
     def __init__(
         self,
         *,
         mean: builtins.bytes = ...,
         covariance: builtins.bytes = ...,
-        grid: builtins.bytes = ...,
+        log_likelihood: builtins.bytes = ...,
         tasks: builtins.bytes = ...,
-        residual: builtins.bytes = ...,
-        variance: builtins.bytes = ...,
+        residual_mean: builtins.bytes = ...,
+        residual_precision: builtins.bytes = ...,
+        residual_memory: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["covariance", b"covariance", "grid", b"grid", "mean", b"mean", "residual", b"residual", "tasks", b"tasks", "variance", b"variance"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["covariance", b"covariance", "log_likelihood", b"log_likelihood", "mean", b"mean", "residual_mean", b"residual_mean", "residual_memory", b"residual_memory", "residual_precision", b"residual_precision", "tasks", b"tasks"]) -> None: ...
 
 global___ItemResponse = ItemResponse
 
@@ -694,7 +702,7 @@ class Outcomes(google.protobuf.message.Message):
     """f64."""
     rollouts: builtins.bytes
     effective: builtins.bytes
-    """u8: 0 derived from the counts, 1 not effective, 2 effective."""
+    """u8: 0 not effective, 1 effective; empty: derived from successes and rollouts."""
     def __init__(
         self,
         *,
@@ -715,15 +723,18 @@ class OpenUpdate(google.protobuf.message.Message):
     OUTCOMES_FIELD_NUMBER: builtins.int
     POLICY_LAG_FIELD_NUMBER: builtins.int
     selection_id: builtins.str
-    policy_lag: builtins.float
+    policy_lag: builtins.int
+    """Policy steps between selection and first report; absent: not known."""
     @property
-    def outcomes(self) -> global___Outcomes: ...
+    def outcomes(self) -> global___Outcomes:
+        """Of all reports of the selection so far."""
+
     def __init__(
         self,
         *,
         selection_id: builtins.str = ...,
         outcomes: global___Outcomes | None = ...,
-        policy_lag: builtins.float | None = ...,
+        policy_lag: builtins.int | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_policy_lag", b"_policy_lag", "outcomes", b"outcomes", "policy_lag", b"policy_lag"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["_policy_lag", b"_policy_lag", "outcomes", b"outcomes", "policy_lag", b"policy_lag", "selection_id", b"selection_id"]) -> None: ...
@@ -733,35 +744,61 @@ global___OpenUpdate = OpenUpdate
 
 @typing.final
 class Coverage(google.protobuf.message.Message):
-    """Which tasks were evaluated, for resting and for the count of distinct tasks. Bitmaps of N bits, least significant first."""
+    """Which tasks were evaluated, for resting and for the count of distinct tasks."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    EVALUATIONS_FIELD_NUMBER: builtins.int
+    EVALUATIONS_IN_HALF_FIELD_NUMBER: builtins.int
+    EVER_FIELD_NUMBER: builtins.int
     CURRENT_FIELD_NUMBER: builtins.int
     PREVIOUS_FIELD_NUMBER: builtins.int
-    EVALUATIONS_FIELD_NUMBER: builtins.int
-    EVER_FIELD_NUMBER: builtins.int
-    TOTAL_EVALUATIONS_FIELD_NUMBER: builtins.int
-    current: builtins.bytes
-    """Evaluated in the current and in the previous half of a rest period."""
-    previous: builtins.bytes
     evaluations: builtins.int
-    """Evaluations in the current half."""
-    ever: builtins.bytes
-    """Ever evaluated."""
-    total_evaluations: builtins.int
+    """Evaluations since the run began, and in the current half of a rest period."""
+    evaluations_in_half: builtins.int
+    @property
+    def ever(self) -> global___TaskSet:
+        """Tasks evaluated since the run began, in the current half, and in the previous half."""
+
+    @property
+    def current(self) -> global___TaskSet: ...
+    @property
+    def previous(self) -> global___TaskSet: ...
     def __init__(
         self,
         *,
-        current: builtins.bytes = ...,
-        previous: builtins.bytes = ...,
         evaluations: builtins.int = ...,
-        ever: builtins.bytes = ...,
-        total_evaluations: builtins.int = ...,
+        evaluations_in_half: builtins.int = ...,
+        ever: global___TaskSet | None = ...,
+        current: global___TaskSet | None = ...,
+        previous: global___TaskSet | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["current", b"current", "evaluations", b"evaluations", "ever", b"ever", "previous", b"previous", "total_evaluations", b"total_evaluations"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["current", b"current", "ever", b"ever", "previous", b"previous"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["current", b"current", "evaluations", b"evaluations", "evaluations_in_half", b"evaluations_in_half", "ever", b"ever", "previous", b"previous"]) -> None: ...
 
 global___Coverage = Coverage
+
+@typing.final
+class TaskSet(google.protobuf.message.Message):
+    """A set of tasks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BITS_FIELD_NUMBER: builtins.int
+    ADDED_FIELD_NUMBER: builtins.int
+    bits: builtins.bytes
+    """Bitmap of N bits, least significant first; empty: none of these."""
+    added: builtins.bytes
+    """u32, ascending: tasks of the set that `bits` lacks."""
+    def __init__(
+        self,
+        *,
+        bits: builtins.bytes = ...,
+        added: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["added", b"added", "bits", b"bits"]) -> None: ...
+
+global___TaskSet = TaskSet
 
 @typing.final
 class Offer(google.protobuf.message.Message):
@@ -813,8 +850,8 @@ class Checkpoint(google.protobuf.message.Message):
     state_uid: builtins.str
     """The state is kept beside the events, under this uid."""
     create_time_ms: builtins.int
+    """Not stored in the value: kept beside it. expire_time_ms 0: kept until deleted."""
     expire_time_ms: builtins.int
-    """0: kept until deleted. Not stored in the value: kept beside the checkpoint, where a repeat may extend it."""
     def __init__(
         self,
         *,

@@ -1,63 +1,55 @@
 --[[
-  Adds an event to a run's history and releases the selection that it completes.
+  Adds an event to a run's history, and ends the leases that its selection has on the tasks reported (guarantee 1).
 
-  An acknowledged report is stored at the configured durability and applied exactly once, in an order all servers
-  agree on; a repeat of its request_id changes nothing and returns the first answer, or is refused when too old to
-  know.
+  KEYS      run (hash), events (stream), requests (hash), arrivals (list), leases (zset), owners (hash),
+            selections (hash), jobs (hash), states (hash), restores (zset)
+  ARGV[1]   request id, 16 bytes                       ARGV[2]   digest of the content, 8 bytes
+  ARGV[3]   milliseconds since the id was first sent   ARGV[4]   version that the run must have, or ""
+  ARGV[5]   number of request ids to remember          ARGV[6]   nonce
+  ARGV[7]   event (Event)                              ARGV[8]   uid of the state that the event names, or ""
+  ARGV[9]   that state (Snapshot)                      ARGV[10]  job and incarnation that begin, or ""
+  ARGV[11]  selection that the event reports, or ""    ARGV[12]  tasks reported, decimals between blanks
+  ARGV[13]  and on: fields of the run and their values: hyperparameters for listings
 
-  KEYS     run (hash), events (stream), requests (zset), leases (zset), owners (hash), selections (hash),
-           states (hash), restores (zset)
-  ARGV[1]  request id (16 bytes of a UUIDv7)    ARGV[2]  digest of the content (8 bytes)
-  ARGV[3]  nonce                                ARGV[4]  event (Event)
-  ARGV[5]  selection that it completes, or ""   ARGV[6]  version that the run must have, or ""
-  ARGV[7]  request ids to remember              ARGV[8]  uid of the state that the event names, or ""
-  ARGV[9]  that state (Snapshot)                ARGV[10] milliseconds that the id may be ahead
+  Returns {status, version, newest snapshot's version, leases released}: "appended", "repeated" (the version is that of
+  the first time), "reused" (the id was used for other content), "old" (the id may be a forgotten one), "mismatch", or
+  {"gone"}.
 
-  Returns {status, version, newest snapshot's version, leases released}: "appended", "repeated" (the version is that
-  of the first time), "reused" (the id was used for other content), "old" (the id may be one that is forgotten),
-  "ahead" (the id's time is yet to come), "mismatch", or {"gone"}. Live leases are counted, where it is "appended".
-
-  Safe to repeat by the request id: all of it is checked before anything is written. The ids sort by time; where ids
-  were forgotten, they were older than all that are kept; one from a clock that is far ahead would stay and make all
-  others old. Redis compares them, because Lua's < goes by the server's locale.
+  Safe to repeat by the request id: it is checked before anything is written. An unknown id is old unless it was first
+  sent after the arrival of the newest forgotten id.
 ]]
+--- @include now
+--- @include end_leases
+--- @include begin_incarnation
 local run = redis.call("HMGET", KEYS[1], "version", "snapshot", "forgotten")
 if not run[1] then return {"gone"} end
-local past = ARGV[1] .. string.rep("\255", 17)
-local seen = redis.call("ZRANGEBYLEX", KEYS[3], "[" .. ARGV[1], "(" .. past, "LIMIT", 0, 1)[1]
+local at, snapshot = now(), tonumber(run[2])
+local seen = redis.call("HGET", KEYS[3], ARGV[1])
 if seen then
-  local status = string.sub(seen, 17, 24) == ARGV[2] and "repeated" or "reused"
-  return {status, struct.unpack(">I8", string.sub(seen, 25)), tonumber(run[2])}
+  local status = string.sub(seen, 1, 8) == ARGV[2] and "repeated" or "reused"
+  return {status, (struct.unpack(">I6", seen, 9)), snapshot, 0}
 end
-local time = redis.call("TIME")
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if struct.unpack(">I6", ARGV[1]) > now + ARGV[10] then return {"ahead", tonumber(run[1]), tonumber(run[2])} end
-local older = redis.call("ZLEXCOUNT", KEYS[3], "-", "(" .. ARGV[1])
-if run[3] and older == 0 then return {"old", tonumber(run[1]), tonumber(run[2])} end
-if ARGV[6] ~= "" and ARGV[6] ~= run[1] then return {"mismatch", tonumber(run[1]), tonumber(run[2])} end
+if run[3] and at - ARGV[3] <= tonumber(run[3]) then return {"old", tonumber(run[1]), snapshot, 0} end
+if ARGV[4] ~= "" and ARGV[4] ~= run[1] then return {"mismatch", tonumber(run[1]), snapshot, 0} end
 
 local version = tonumber(run[1]) + 1
--- First, because only a command that grows Redis is refused where memory is short, and then nothing is changed.
-redis.call("XADD", KEYS[2], version .. "-0", "n", ARGV[3], "e", ARGV[4])
-redis.call("HSET", KEYS[1], "version", version, "nonce", ARGV[3])
-redis.call("ZADD", KEYS[3], 0, ARGV[1] .. ARGV[2] .. struct.pack(">I8", version))
+-- First, because only a command that grows Redis is refused when memory is short, and then nothing is changed.
+redis.call("XADD", KEYS[2], version .. "-0", "n", ARGV[6], "t", at, "e", ARGV[7])
+redis.call("HSET", KEYS[1], "version", version, "nonce", ARGV[6], unpack(ARGV, 13))
+redis.call("HSET", KEYS[3], ARGV[1], ARGV[2] .. struct.pack(">I6I6", version, at))
+redis.call("LPUSH", KEYS[4], ARGV[1])
 -- One at a time is enough: each append adds one.
-if redis.call("ZCARD", KEYS[3]) > tonumber(ARGV[7]) then
-  redis.call("ZPOPMIN", KEYS[3])
-  redis.call("HINCRBY", KEYS[1], "forgotten", 1)
+if redis.call("LLEN", KEYS[4]) > tonumber(ARGV[5]) then
+  local oldest = redis.call("RPOP", KEYS[4])
+  redis.call("HSET", KEYS[1], "forgotten", (struct.unpack(">I6", redis.call("HGET", KEYS[3], oldest), 15)))
+  redis.call("HDEL", KEYS[3], oldest)
 end
 if ARGV[8] ~= "" then
-  redis.call("HSET", KEYS[7], ARGV[8], ARGV[9])
-  redis.call("ZADD", KEYS[8], version, ARGV[8])
+  redis.call("HSET", KEYS[9], ARGV[8], ARGV[9])
+  redis.call("ZADD", KEYS[10], version, ARGV[8])
 end
--- As many as the selection has tasks: 10,000 at most.
-local released = 0
-for task in string.gmatch(redis.call("HGET", KEYS[6], ARGV[5]) or "", "%d+") do
-  if redis.call("HGET", KEYS[5], task) == ARGV[5] then
-    if tonumber(redis.call("ZSCORE", KEYS[4], task)) > now then released = released + 1 end
-    redis.call("HDEL", KEYS[5], task)
-    redis.call("ZREM", KEYS[4], task)
-  end
-end
-redis.call("HDEL", KEYS[6], ARGV[5])
-return {"appended", version, tonumber(run[2]), released}
+begin_incarnation(KEYS[8], KEYS[5], KEYS[6], KEYS[7], ARGV[10], at)
+local reported = {}
+-- At most 100,000, the tasks of a report.
+for task in string.gmatch(ARGV[12], "%d+") do reported[task] = true end
+return {"appended", version, snapshot, end_leases(KEYS[5], KEYS[6], KEYS[7], ARGV[11], reported, at)}

@@ -1,12 +1,16 @@
 --[[
-  Reads one checkpoint of a run, or all. Changes nothing.
+  Reads checkpoints of a run by name. Changes nothing.
 
   KEYS     run (hash), checkpoints (hash), checkpoint_expiry (zset)
-  ARGV[1]  name, or "": all
+  ARGV     names, at most 1,000
 
-  Returns {status, checkpoints, members of checkpoint_expiry, each followed by its score}: "found", or {"gone"}. Where
-  there is no such checkpoint there are none.
+  Returns {"found", {checkpoint, time it expires or "0", ...}} with "" for a checkpoint that does not exist, or {"gone"}
+  if the run is deleted. Safe to repeat.
 ]]
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
-local checkpoints = ARGV[1] == "" and redis.call("HVALS", KEYS[2]) or {redis.call("HGET", KEYS[2], ARGV[1]) or nil}
-return {"found", checkpoints, redis.call("ZRANGE", KEYS[3], 0, -1, "WITHSCORES")}
+local found = {}
+for i, name in ipairs(ARGV) do
+  found[2 * i - 1] = redis.call("HGET", KEYS[2], name) or ""
+  found[2 * i] = redis.call("ZSCORE", KEYS[3], name) or "0"
+end
+return {"found", found}

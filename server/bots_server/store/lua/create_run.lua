@@ -1,19 +1,15 @@
 --[[
   Creates a run under a name of its dataset, at the prior or at a given state.
 
-  KEYS[1]  dataset (hash)
-  KEYS[2]  runs (hash)
-  KEYS[3]  run (hash)
-  KEYS[4]  snapshots (hash)
-  KEYS[5]  snapshot_versions (zset)
+  KEYS     dataset (hash), runs (hash), run (hash), snapshots (hash), snapshot_versions (zset)
   ARGV[1]  uid of the dataset
   ARGV[2]  name of the run
   ARGV[3]  record (RunRecord)
   ARGV[4]  state to start from (Snapshot of version 0), or "": the prior
 
-  Returns {status, record}: "created", "exists" (with the record that was there), "gone" (the dataset is deleted).
+  Returns {status, record}: "created", "exists" (the record that has the name), "gone" (the dataset is deleted).
 
-  Safe to repeat: the record that is there then is this one, which the caller sees by its uid.
+  Safe to repeat: the record that exists then is this one, which the caller recognises by its uid.
 ]]
 if redis.call("HGET", KEYS[1], "uid") ~= ARGV[1] then return {"gone", ""} end
 local there = redis.call("HGET", KEYS[2], ARGV[2])

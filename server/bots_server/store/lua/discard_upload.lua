@@ -1,16 +1,16 @@
 --[[
-  Deletes what was uploaded and not committed.
+  Deletes an upload that was not committed.
 
   KEYS[1]   dataset (hash)
   KEYS[2..] staged strata and columns
   ARGV[1]   uid of the upload
 
-  Returns 1, or 0 where the upload is committed: its answer may have been lost.
+  Returns 1, or 0 if the upload is committed, because the answer to its commit may have been lost.
 
-  A repeat finds nothing to delete. A commit that comes later finds its keys gone, and commits nothing.
+  Safe to repeat: a repeat finds nothing to delete. A later commit finds its keys gone and commits nothing.
 ]]
 if redis.call("HGET", KEYS[1], "uid") == ARGV[1] then return 0 end
--- One for each chunk; UNLINK frees the memory in a thread.
+-- Once for each chunk; UNLINK frees the memory in a thread.
 for i = 2, #KEYS do
   redis.call("UNLINK", KEYS[i])
 end

@@ -1,17 +1,17 @@
 --[[
-  Keeps a snapshot of a run, then trims what is not needed any more.
+  Keeps a snapshot of a run, then trims the history that is not needed any more.
 
   KEYS     run (hash), events (stream), snapshots (hash), snapshot_versions (zset), states (hash), restores (zset)
   ARGV[1]  version    ARGV[2]  nonce of its event    ARGV[3]  snapshot (Snapshot)
-  ARGV[4]  events to keep behind the newest (history)
-  ARGV[5]  versions between the snapshots kept along the history (history_stride)
+  ARGV[4]  number of events to keep behind the newest
+  ARGV[5]  versions between the snapshots kept along the history
 
-  Returns 1 where it is kept; 0 where the run is deleted, the event of its version is another one (or trimmed), or a
-  newer snapshot is there.
+  Returns 1 if it is kept; 0 if the run is deleted, the event of its version is another one (or trimmed), or there is a
+  newer snapshot.
 
-  Trimming goes to `base`, the newest snapshot that is `history` behind: events and snapshots before it go, the event
-  of base itself stays, so that its nonce can be compared. So every version from base on can be rebuilt, events that
-  the newest snapshot does not hold are never touched, and between base and the newest the oldest snapshot of each
+  Trimming goes to `base`, the newest snapshot that is ARGV[4] behind: events and snapshots before it are deleted; the
+  event of base itself stays, so that its nonce can be compared. So every version from base on can be rebuilt, events
+  that the newest snapshot does not hold are never deleted, and between base and the newest the oldest snapshot of each
   stride is kept.
 
   Safe to repeat: the same version again is accepted and changes nothing.
@@ -34,7 +34,7 @@ local base = tonumber(redis.call("ZREVRANGEBYSCORE", KEYS[4], horizon, 0, "LIMIT
 local before = redis.call("ZREVRANGEBYSCORE", KEYS[4], "(" .. at, base, "LIMIT", 0, 2)
 local last, earlier = tonumber(before[1] or base), tonumber(before[2] or base)
 if last > base and math.floor(last / stride) == math.floor(earlier / stride) then drop(last) end
--- Few: base moves one snapshot at a time. A hundred bounds what an odd history may have left; the rest goes next time.
+-- Few: base moves one snapshot at a time. A hundred is the bound for an unusual history; the next call takes the rest.
 for _, version in ipairs(redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", "(" .. base, "LIMIT", 0, 100)) do
   drop(version)
 end

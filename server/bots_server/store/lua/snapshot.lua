@@ -1,13 +1,11 @@
 --[[
-  Reads the newest snapshot of a run, of a given version or below. Changes nothing.
+  Reads the newest snapshot of a run up to a version. Changes nothing.
 
-  KEYS[1]  run (hash)
-  KEYS[2]  snapshots (hash)
-  KEYS[3]  snapshot_versions (zset)
+  KEYS     run (hash), snapshots (hash), snapshot_versions (zset)
   ARGV[1]  highest version, or "+inf"
 
   Returns {status, snapshot or "", oldest version that can be rebuilt, version}: "found", "start" (no snapshot: start
-  at the prior), "trimmed", or {"gone"}.
+  at the prior), "trimmed", or {"gone"}. Safe to repeat.
 ]]
 local run = redis.call("HMGET", KEYS[1], "trimmed", "version")
 if not run[1] then return {"gone"} end

@@ -1,0 +1,187 @@
+"""The rules of requests. Each check returns what it was given, or raises InvalidField (guarantee 7).
+
+A handler checks its whole request before it asks the store to change anything.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots_server.core.task_ids import UnknownTaskId
+from bots_server.errors import Described, InvalidField
+from bots_server.runs.dataset import Dataset
+
+MAX_ROLLOUTS = 1_000_000
+MAX_JOB_BYTES = 128
+MAX_INCARNATION_BYTES = 64
+MAX_PAGE = 1_000
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_UID = re.compile(r"[0-9a-f]{32}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+Number = TypeVar("Number", int, float)
+
+
+def require(holds: bool, field: str, value: object, rule: str) -> None:
+    """Raises InvalidField unless the rule holds."""
+    if not holds:
+        raise InvalidField(field, value, rule)
+
+
+def name(field: str, value: str) -> str:
+    """Returns the name of a dataset, run, checkpoint or reference."""
+    require(bool(_NAME.fullmatch(value)), field, value, "must match [a-z0-9][a-z0-9._-]{0,62}")
+    return value
+
+
+def uid(field: str, value: str) -> str:
+    """Returns 32 hexadecimal digits, or the empty string if it is not given."""
+    require(not value or bool(_UID.fullmatch(value)), field, value, "must be 32 hexadecimal digits, or empty")
+    return value
+
+
+def text(field: str, value: str, high: int, low: int = 0) -> str:
+    """Returns text without control characters, of a length in bytes."""
+    length = len(value.encode())
+    rule = f"must be at most {high} bytes" if low == 0 else f"must be between {low} and {high} bytes"
+    require(low <= length <= high, field, Described(f"{length} bytes"), rule)
+    require(not _CONTROL.search(value), field, value, "must be without control characters")
+    return value
+
+
+def job(value: str) -> str:
+    """Returns a job."""
+    return text("job", value, MAX_JOB_BYTES)
+
+
+def incarnation(value: str) -> str:
+    """Returns the incarnation of a job."""
+    return text("incarnation", value, MAX_INCARNATION_BYTES)
+
+
+def request_id(value: str) -> str:
+    """Returns a UUID in its 36-character text form, or the empty string if it is not given."""
+    if not value:
+        return value
+    try:
+        parsed = str(UUID(value))
+    except ValueError:
+        parsed = ""
+    require(parsed == value.lower(), "request_id", value, "must be a UUID in its 36-character text form, or empty")
+    return parsed
+
+
+def request_age_ms(value: float) -> int:
+    """Returns the age of a request in milliseconds, from seconds."""
+    require(0 <= value <= 1e12, "request_age_seconds", value, "must be at least 0 and finite")
+    return math.ceil(value * 1000)
+
+
+def within(field: str, value: Number, low: Number, high: Number) -> Number:
+    """Returns a number between two others, inclusive. NaN is refused."""
+    require(low <= value <= high, field, value, f"must be between {low:.16g} and {high:.16g}")
+    return value
+
+
+def above_zero(field: str, value: float, high: float) -> float:
+    """Returns a number above 0 and at most `high`. NaN is refused."""
+    require(0 < value <= high, field, value, f"must be above 0 and at most {high:.16g}")
+    return value
+
+
+def at_least_zero(field: str, value: int) -> int:
+    """Returns a number that is at least 0."""
+    require(value >= 0, field, value, "must be at least 0")
+    return value
+
+
+def entries(field: str, values: Sequence[object], low: int, high: int) -> int:
+    """Returns the number of entries of a column, which is between two others, inclusive."""
+    rule = f"must have {low} entries" if low == high else f"must have between {low} and {high} entries"
+    require(low <= len(values) <= high, field, Described(f"{len(values)} entries"), rule)
+    return len(values)
+
+
+def distinct(field: str, values: Sequence[str]) -> None:
+    """Raises InvalidField for the first entry that an earlier one equals."""
+    first: dict[str, int] = {}
+    for index, value in enumerate(values):
+        at = first.setdefault(value, index)
+        require(at == index, f"{field}[{index}]", value, f"must differ from {field}[{at}]")
+
+
+def column(field: str, values: NDArray[np.generic], valid: NDArray[np.bool_], rule: str, offset: int = 0) -> None:
+    """Raises InvalidField for the first entry that is not valid; `offset` is the number of entries before it."""
+    if not valid.all():
+        first = int(np.argmin(valid))
+        raise InvalidField(f"{field}[{offset + first}]", values[first].item(), rule)
+
+
+def page(page_size: int, page_token: str, high: int = MAX_PAGE) -> tuple[int, str]:
+    """Returns the size of a page, 100 if it is not given, and where it begins: what the page before ended with."""
+    size = within("page_size", page_size, 1, high) if page_size else 100
+    text("page_token", page_token, 64)
+    return size, page_token
+
+
+def either(first: str, values: Sequence[object], second: str, others: Sequence[object], low: int, high: int) -> int:
+    """Returns the number of entries of the one of two columns that is given."""
+    given = Described(f"{len(others)} entries")
+    require(not (values and others), second, given, f"must be absent if {first} is given")
+    return entries(second if others else first, others or values, low, high)
+
+
+def tasks(
+    dataset: Dataset, indices: Sequence[int], ids: Sequence[str], fields: tuple[str, str] = ("tasks", "ids")
+) -> NDArray[np.int64]:
+    """Returns the tasks that a column of indices or one of ids names; `fields` are the names of the two columns."""
+    if not ids:
+        found = np.array(indices, dtype=np.int64)
+        size = len(dataset.tasks)
+        column(fields[0], found, (found >= 0) & (found < size), f"must be between 0 and {size - 1}")
+        return found
+    require(dataset.ids is not None, fields[1], ids[0], f"must be absent: dataset {dataset.record.name!r} has no ids")
+    assert dataset.ids is not None
+    try:
+        return dataset.ids.find(ids)
+    except UnknownTaskId as error:
+        position, unknown = error.args
+        raise InvalidField(f"{fields[1]}[{position}]", unknown, "must be an id of the dataset") from None
+
+
+def tag(dataset: Dataset, field: str, value: str) -> int:
+    """Returns the number of a tag."""
+    number = dataset.tag_numbers.get(value)
+    if number is None:
+        raise InvalidField(field, value, f"must be a tag of dataset {dataset.record.name!r}")
+    return number
+
+
+def rollouts(values: Sequence[int]) -> NDArray[np.int64]:
+    """Returns rollout counts."""
+    counts = np.array(values, dtype=np.int64)
+    column("rollouts", counts, (counts >= 1) & (counts <= MAX_ROLLOUTS), f"must be between 1 and {MAX_ROLLOUTS}")
+    return counts
+
+
+def successes(values: Sequence[float], rollouts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns success counts, each between 0 and the rollouts of its entry."""
+    counts = np.array(values, dtype=np.float64)
+    valid = (counts >= 0) & (counts <= rollouts)
+    if not valid.all():
+        first = int(np.argmin(valid))
+        rule = f"must be between 0 and the entry's rollouts, {rollouts[first]}"
+        raise InvalidField(f"successes[{first}]", counts[first].item(), rule)
+    return counts
+
+
+def each(field: str, values: Sequence[str], check: Callable[[str, str], str]) -> None:
+    """Raises InvalidField for the first entry that a check refuses."""
+    for index, value in enumerate(values):
+        check(f"{field}[{index}]", value)

@@ -1,0 +1,119 @@
+"""CreateCheckpoint, ListCheckpoints, DeleteCheckpoint, RestoreRun, ListEvents: a run's past."""
+
+from uuid import uuid4
+
+from bots.v1 import task_selection_pb2 as pb
+from bots_server.api import checks, messages
+from bots_server.api.identity import digest, new_request_id
+from bots_server.core.posterior import Posterior, Restored
+from bots_server.errors import InvalidField
+from bots_server.runs.registry import Registry
+from bots_server.runs.replica import Replica
+from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store import Appended, Store, codec
+from bots_server.telemetry.metrics import Metrics
+
+MAX_TTL_SECONDS = 315_360_000.0  # ten years
+MAX_EVENTS = 10_000
+
+
+class HistoryHandlers:
+    """Versions: kept, gone back to, listed."""
+
+    def __init__(self, store: Store, registry: Registry, metrics: Metrics) -> None:
+        self._store, self._registry, self._metrics = store, registry, metrics
+
+    def create_checkpoint(self, request: pb.CreateCheckpointRequest, run: Replica) -> pb.CreateCheckpointResponse:
+        checks.name("name", request.name)
+        ttl = None
+        if request.HasField("ttl_seconds"):
+            ttl = checks.above_zero("ttl_seconds", request.ttl_seconds, MAX_TTL_SECONDS)
+        if request.HasField("version"):
+            posterior = run.at(checks.at_least_zero("version", request.version))
+        else:
+            posterior = run.view().posterior
+        kept = self._store.checkpoints.put(
+            run.record,
+            storage.Checkpoint(name=request.name, version=posterior.version, state_uid=uuid4().hex),
+            codec.snapshot_message(posterior),
+            ttl,
+        )
+        return pb.CreateCheckpointResponse(checkpoint=messages.checkpoint(kept))
+
+    def list_checkpoints(self, request: pb.ListCheckpointsRequest, run: Replica) -> pb.ListCheckpointsResponse:
+        size, after = checks.page(request.page_size, request.page_token)
+        found = self._store.checkpoints.list(run.record, after, size)
+        return pb.ListCheckpointsResponse(
+            checkpoints=map(messages.checkpoint, found),
+            next_page_token=found[-1].name if len(found) == size else "",
+        )
+
+    def delete_checkpoint(self, request: pb.DeleteCheckpointRequest, run: Replica) -> pb.DeleteCheckpointResponse:
+        self._store.checkpoints.delete(run.record, checks.name("name", request.name))
+        return pb.DeleteCheckpointResponse()
+
+    def restore(self, request: pb.RestoreRunRequest, run: Replica) -> pb.RestoreRunResponse:
+        point = request.WhichOneof("point")
+        if point is None:
+            raise InvalidField("point", None, "must be a checkpoint or a version")
+        if point == "checkpoint":
+            checks.name("checkpoint", request.checkpoint)
+        else:
+            checks.at_least_zero("version", request.version)
+        expected = request.expected_version if request.HasField("expected_version") else None
+        checks.job(request.job)
+        checks.incarnation(request.incarnation)
+        request_id = checks.request_id(request.request_id) or new_request_id()
+        age_ms = checks.request_age_ms(request.request_age_seconds)
+        content = digest("restore", point, getattr(request, point), expected)
+
+        # The point may be gone by the time of a repeat, so the first answer is looked for before it.
+        first = self._store.history.repeated(run.record, request_id, content) if request.request_id else None
+        if first is not None:
+            return restored(first, run)
+        posterior = self._state(run, request)
+        event = codec.stored_event(
+            Restored(posterior),
+            job=request.job,
+            request_id=request_id,
+            state_uid=uuid4().hex,
+            checkpoint=request.checkpoint,
+        )
+        appended = self._store.history.append(
+            run.record,
+            event,
+            request_id=request_id,
+            digest=content,
+            request_age_ms=age_ms,
+            incarnation=request.incarnation,
+            expected_version=expected,
+            state=codec.snapshot_message(posterior),
+        )
+        self._metrics.leases_ended("superseded", appended.released)
+        self._registry.appended(run, appended)
+        return restored(appended, run)
+
+    def list_events(self, request: pb.ListEventsRequest, run: Replica) -> pb.ListEventsResponse:
+        size, token = checks.page(request.page_size, request.page_token, MAX_EVENTS)
+        if token:
+            checks.require(token.isascii() and token.isdigit(), "page_token", token, "must be a next_page_token")
+        after = int(token) if token else checks.within("after_version", request.after_version, 0, 2**53)
+        page = self._store.history.events(run.record, after, size)
+        last = page.events[-1].version if page.events else page.version
+        return pb.ListEventsResponse(
+            events=map(messages.event, page.events),
+            next_page_token=str(last) if last < page.version else "",
+            version=page.version,
+        )
+
+    def _state(self, run: Replica, request: pb.RestoreRunRequest) -> Posterior:
+        """Returns the state to go back to."""
+        if request.checkpoint:
+            _, snapshot = self._store.checkpoints.get(run.record, request.checkpoint)
+            return codec.posterior(snapshot, run.dataset.tasks)
+        return run.at(request.version)
+
+
+def restored(appended: Appended, run: Replica) -> pb.RestoreRunResponse:
+    """Returns the answer of a restore."""
+    return pb.RestoreRunResponse(version=appended.version, run_uid=run.record.uid, repeated_request=appended.repeated)

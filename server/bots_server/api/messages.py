@@ -1,0 +1,185 @@
+"""Core values and stored records as messages of the API."""
+
+from typing import Any
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from bots.v1 import task_selection_pb2 as pb
+from bots_server.core.hyperparameters import MODELS as CORE_MODELS
+from bots_server.core.hyperparameters import RULES, Hyperparameters
+from bots_server.core.interpolation import InterpolationSummary
+from bots_server.core.item_response import ItemResponseSummary
+from bots_server.core.posterior import Posterior
+from bots_server.core.statistics import Accuracy, Figures
+from bots_server.runs.replica import Replica, View
+from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store import ListedRun, StoredEvent
+
+# Name of a model by its number in the API.
+MODELS = {
+    pb.EVIDENCE_MODEL_UNSPECIFIED: "",
+    pb.EVIDENCE_MODEL_INTERPOLATION: "interpolation",
+    pb.EVIDENCE_MODEL_ITEM_RESPONSE: "item_response",
+}
+MODEL_NUMBERS = {name: number for number, name in MODELS.items()}
+
+
+def timestamp(milliseconds: int) -> Timestamp | None:
+    """Returns milliseconds since 1970 as a timestamp; 0 is absent."""
+    if not milliseconds:
+        return None
+    return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
+
+
+def present(message: Message) -> dict[str, Any]:
+    """Returns the fields that are present, by name."""
+    return {field.name: value for field, value in message.ListFields()}
+
+
+def of_model(model: str, values: Hyperparameters) -> dict[str, Any]:
+    """Returns the hyperparameters that a model has, by name."""
+    return {name: getattr(values, name) for name, rule in RULES.items() if rule.model in (None, model)}
+
+
+DEFAULTS = {model: pb.Hyperparameters(**of_model(model, Hyperparameters())) for model in CORE_MODELS}
+
+
+def dataset(record: storage.DatasetRecord) -> pb.Dataset:
+    return pb.Dataset(
+        name=record.name,
+        uid=record.uid,
+        size=record.size,
+        fingerprint=record.fingerprint,
+        strata=record.strata,
+        reference_grid=record.reference_grid,
+        tags=[pb.TagCount(tag=one.name, tasks=one.tasks) for one in record.tags],
+        has_ids=record.has_ids,
+        references=[pb.ReferenceCount(name=one.name, tasks=one.tasks) for one in record.references],
+        features=record.features,
+        create_time=timestamp(record.create_time_ms),
+    )
+
+
+def run(listed: ListedRun) -> pb.Run:
+    """Returns a run as it is in the store."""
+    values = pb.Hyperparameters()
+    values.CopyFrom(DEFAULTS[listed.record.model])  # a run may be older than a hyperparameter
+    values.MergeFromString(listed.hyperparameters.SerializeToString())  # equal fields have equal numbers
+    return run_at(listed.record, listed.version, values)
+
+
+def run_at(record: storage.RunRecord, version: int, values: pb.Hyperparameters) -> pb.Run:
+    """Returns a run at a version with its hyperparameters there."""
+    message = pb.Run(
+        ref=pb.RunRef(dataset=record.dataset, name=record.name, uid=record.uid),
+        dataset_uid=record.dataset_uid,
+        model=MODEL_NUMBERS[record.model],
+        hyperparameters=values,
+        version=version,
+        policy=record.policy,
+        create_time=timestamp(record.create_time_ms),
+    )
+    if record.HasField("forked_from"):
+        message.forked_from.CopyFrom(pb.ForkPoint(**present(record.forked_from)))
+    return message
+
+
+def checkpoint(kept: storage.Checkpoint) -> pb.Checkpoint:
+    return pb.Checkpoint(
+        name=kept.name,
+        version=kept.version,
+        create_time=timestamp(kept.create_time_ms),
+        expire_time=timestamp(kept.expire_time_ms),
+    )
+
+
+def event(stored: StoredEvent) -> pb.Event:
+    of = stored.event
+    message = pb.Event(version=stored.version, time=timestamp(stored.time_ms), job=of.job, request_id=of.request_id)
+    match of.WhichOneof("kind"):
+        case "report":
+            message.report.CopyFrom(pb.ReportEvent(**present(of.report)))
+        case "hyperparameters_changed":
+            changed = present(of.hyperparameters_changed.hyperparameters)
+            message.hyperparameters.hyperparameters.CopyFrom(pb.Hyperparameters(**changed))
+        case "restored":
+            message.restore.version, message.restore.checkpoint = of.restored.version, of.restored.checkpoint
+        case "retired":
+            message.retire.CopyFrom(pb.RetireEvent(**present(of.retired)))
+    return message
+
+
+def run_summary(replica: Replica, view: View) -> pb.RunSummary:
+    """Returns how hard the tasks of a run are, and how well its model predicts that."""
+    posterior: Posterior = view.posterior
+    summary = replica.summary(posterior)
+    values = pb.Hyperparameters(**of_model(posterior.model, posterior.hyperparameters))
+    message = pb.RunSummary(
+        run=run_at(replica.record, posterior.version, values),
+        updates=posterior.state.updates,
+        pending_rollouts=summary.pending_rollouts,
+        pass_rate_bins=summary.pass_rate_bins.tolist(),
+        mean_pass_rate=summary.mean_pass_rate,
+        solved=summary.solved,
+        too_hard=summary.too_hard,
+        in_reach=summary.in_reach,
+        mean_evidence=summary.mean_evidence,
+        deviating_tasks=summary.deviating_tasks,
+        distinct_tasks=summary.distinct_tasks,
+        coverage=summary.coverage,
+        epochs=summary.epochs,
+        resting_tasks=summary.resting_tasks,
+        retired_tasks=summary.retired_tasks,
+        total=evidence(summary.total),
+        recent=evidence(summary.recent),
+        uniform_effective_task_ratio=summary.uniform_effective_task_ratio,
+        tags=[pb.TagSummary(tag=t.tag, tasks=t.tasks, mean_pass_rate=t.mean_pass_rate) for t in summary.tags],
+        live_leases=view.live_leases,
+        last_report_time=timestamp(posterior.last_report_time_ms),
+    )
+    match summary.learned:
+        case InterpolationSummary(capability=capability):
+            message.interpolation.CopyFrom(pb.InterpolationSummary(capability=capability))
+        case ItemResponseSummary() as learned:
+            message.item_response.CopyFrom(item_response(learned))
+    return message
+
+
+def item_response(learned: ItemResponseSummary) -> pb.ItemResponseSummary:
+    weights = sorted(learned.weights, key=lambda one: -abs(one.weight))
+    return pb.ItemResponseSummary(
+        ability=learned.ability,
+        residual_variance=learned.residual_variance,
+        explained_share=learned.explained,
+        inputs_explain_nothing=learned.inputs_explain_nothing,
+        weights=[pb.InputWeight(input=one.name, mean=one.weight, standard_deviation=one.sd) for one in weights],
+    )
+
+
+def evidence(of: Figures) -> pb.Evidence:
+    return pb.Evidence(
+        updates=of.updates,
+        outcomes=of.outcomes,
+        rollouts=of.rollouts,
+        successes=of.successes,
+        effective_task_ratio=of.effective_task_ratio,
+        prediction=accuracy(of.prediction),
+        first_prediction=accuracy(of.first_prediction),
+        implicit_prediction=accuracy(of.implicit_prediction),
+        calibration=[
+            pb.CalibrationBin(outcomes=one.outcomes, predicted=one.predicted, observed=one.observed)
+            for one in of.calibration
+        ],
+        mean_policy_lag=of.mean_policy_lag,
+    )
+
+
+def accuracy(of: Accuracy) -> pb.Accuracy:
+    return pb.Accuracy(
+        outcomes=of.outcomes,
+        absolute_error=of.absolute_error,
+        brier_score=of.brier_score,
+        correlation=of.correlation,
+        auc=of.auc,
+    )

@@ -1,0 +1,217 @@
+"""CreateRun, GetRun, ListRuns, UpdateRun, DeleteRun."""
+
+from dataclasses import replace
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots.v1 import task_selection_pb2 as pb
+from bots_server.api import checks, messages
+from bots_server.api.identity import digest, new_request_id
+from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check, default_model
+from bots_server.core.posterior import HyperparametersChanged
+from bots_server.core.transfer import transfer
+from bots_server.errors import Described, InvalidField, RunExists, RunNotFound, RunReplaced
+from bots_server.runs.dataset import Dataset, load
+from bots_server.runs.registry import Registry
+from bots_server.runs.replica import Replica
+from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store import Store, codec
+
+MAX_POLICY_BYTES = 128
+
+
+class RunHandlers:
+    """Runs, from their beginning or fork to their end."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store, self._registry = store, registry
+
+    def create(self, request: pb.CreateRunRequest) -> pb.CreateRunResponse:
+        checks.name("dataset", request.dataset)
+        checks.name("name", request.name)
+        checks.text("policy", request.policy, MAX_POLICY_BYTES)
+        checks.require(request.model in messages.MODELS, "model", request.model, "must be a value of EvidenceModel")
+        if request.HasField("fork_from"):
+            check_fork_point(request.fork_from)
+        dataset = self._store.datasets.get(request.dataset)
+        requested = what_is_requested(request)
+        try:
+            record, created = self._store.runs.get(dataset, request.name), False
+        except RunNotFound:
+            record, created = self._create(request, dataset, requested)
+        check_hyperparameters(record.model, request.hyperparameters)
+        if not created and (different := difference(record, requested)):
+            raise RunExists(request.dataset, request.name, different)
+        return pb.CreateRunResponse(run=messages.run(self._store.runs.current(record)), created=created)
+
+    def get(self, request: pb.GetRunRequest, run: Replica) -> pb.GetRunResponse:
+        return pb.GetRunResponse(run=messages.run(self._store.runs.current(run.record)))
+
+    def list(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
+        size, after = checks.page(request.page_size, request.page_token)
+        dataset = self._store.datasets.get(checks.name("dataset", request.dataset))
+        found = self._store.runs.list(dataset, after, size)
+        return pb.ListRunsResponse(
+            runs=map(messages.run, found), next_page_token=found[-1].record.name if len(found) == size else ""
+        )
+
+    def update(self, request: pb.UpdateRunRequest, run: Replica) -> pb.UpdateRunResponse:
+        check_hyperparameters(run.record.model, request.hyperparameters)
+        changes = messages.present(request.hyperparameters)
+        checks.require(bool(changes), "hyperparameters", Described("none"), "must have at least one field")
+        checks.job(request.job)
+        request_id = checks.request_id(request.request_id) or new_request_id()
+        age_ms = checks.request_age_ms(request.request_age_seconds)
+        appended = self._store.history.append(
+            run.record,
+            codec.stored_event(HyperparametersChanged(changes), job=request.job, request_id=request_id),
+            request_id=request_id,
+            digest=digest("update", sorted(changes.items())),
+            request_age_ms=age_ms,
+        )
+        self._registry.appended(run, appended)
+        return pb.UpdateRunResponse(run=messages.run(self._store.runs.current(run.record)))
+
+    def delete(self, request: pb.DeleteRunRequest, run: Replica) -> pb.DeleteRunResponse:
+        try:
+            self._store.runs.delete(run.record)
+        except RunNotFound as error:
+            raise RunReplaced(run.record.name, run.record.uid) from error
+        self._registry.gone(run)
+        return pb.DeleteRunResponse()
+
+    def _create(
+        self, request: pb.CreateRunRequest, dataset: storage.DatasetRecord, requested: storage.RunRequest
+    ) -> tuple[storage.RunRecord, bool]:
+        """Stores a new run. Returns the run that has the name then, and whether it is the new one."""
+        record = storage.RunRecord(
+            name=request.name,
+            uid=uuid4().hex,
+            dataset=dataset.name,
+            dataset_uid=dataset.uid,
+            requested=requested,
+            policy=request.policy,
+        )
+        if request.HasField("fork_from"):
+            return self._fork(request, dataset, record)
+        references = tuple(reference.name for reference in dataset.references)
+        record.model = requested.model or default_model(references, bool(dataset.tags), len(dataset.features))
+        set_hyperparameters(record, Hyperparameters(), request.hyperparameters)
+        return self._store.runs.create(record)
+
+    def _fork(
+        self, request: pb.CreateRunRequest, dataset: storage.DatasetRecord, record: storage.RunRecord
+    ) -> tuple[storage.RunRecord, bool]:
+        """Stores a run that starts at the posterior of another one."""
+        point = request.fork_from
+        source_dataset = self._store.datasets.get(point.dataset) if point.dataset else dataset
+        source = self._registry.open(
+            source_dataset.name, point.run, self._store.runs.get(source_dataset, point.run).uid
+        )
+        posterior = source.at(point.version) if point.HasField("version") else source.view().posterior
+        record.model = posterior.model
+        asked = messages.MODELS[request.model]
+        checks.require(asked in ("", record.model), "model", asked, f"must be the forked run's, {record.model}")
+        values = set_hyperparameters(record, posterior.hyperparameters, request.hyperparameters)
+        target = source.dataset if dataset.uid == source_dataset.uid else load(self._store, dataset.name, dataset.uid)
+        row = np.arange(len(target.tasks)) if target is source.dataset else rows_by_id(source.dataset, target)
+        carried = transfer(posterior, source.dataset.tasks, target.tasks, row, values)
+        record.forked_from.CopyFrom(
+            storage.ForkPoint(
+                dataset=source_dataset.name,
+                run=point.run,
+                version=posterior.version,
+                run_uid=source.record.uid,
+                kept_tasks=carried.kept,
+                new_tasks=carried.new,
+                dropped_tasks=carried.dropped,
+            )
+        )
+        return self._store.runs.create(record, codec.snapshot_message(carried.posterior))
+
+
+def what_is_requested(request: pb.CreateRunRequest) -> storage.RunRequest:
+    """Returns what a request states; what it does not state is absent."""
+    requested = storage.RunRequest()
+    if model := messages.MODELS[request.model]:
+        requested.model = model
+    if stated := messages.present(request.hyperparameters):
+        requested.hyperparameters.CopyFrom(codec.hyperparameters_message(stated))
+    if request.HasField("fork_from"):
+        point = request.fork_from
+        requested.fork_from.dataset = point.dataset or request.dataset
+        requested.fork_from.run = point.run
+        if point.HasField("version"):
+            requested.fork_from.version = point.version
+    if request.policy:
+        requested.policy = request.policy
+    return requested
+
+
+def difference(record: storage.RunRecord, requested: storage.RunRequest) -> str:
+    """Returns how a run was asked for differently; empty: it was not.
+
+    Only what both requests state is compared, and the model and the fork point that this one states with the run's own.
+    Defaults and later changes make no difference.
+    """
+    then = record.requested
+    different = []
+    if requested.HasField("model") and requested.model != record.model:
+        different.append(f"model is {record.model}, not {requested.model}")
+    before = codec.stated(then.hyperparameters)
+    for name, value in codec.stated(requested.hyperparameters).items():
+        if before.get(name, value) != value:
+            different.append(f"hyperparameters.{name} is {before[name]}, not {value}")
+    if requested.HasField("fork_from"):
+        ours, theirs = requested.fork_from, then.fork_from
+        if (ours.dataset, ours.run) != (theirs.dataset, theirs.run):
+            was = f"run {theirs.run!r} of dataset {theirs.dataset!r}" if then.HasField("fork_from") else "absent"
+            different.append(f"fork_from is {was}, not run {ours.run!r} of dataset {ours.dataset!r}")
+        elif ours.HasField("version") and theirs.HasField("version") and ours.version != theirs.version:
+            different.append(f"fork_from.version is {theirs.version}, not {ours.version}")
+    if requested.HasField("policy") and then.HasField("policy") and requested.policy != then.policy:
+        different.append(f"policy is {then.policy!r}, not {requested.policy!r}")
+    return ", ".join(different)
+
+
+def set_hyperparameters(
+    record: storage.RunRecord, given: Hyperparameters, stated: pb.Hyperparameters
+) -> Hyperparameters:
+    """Sets the record's hyperparameters: those stated, and else those given. Returns them."""
+    check_hyperparameters(record.model, stated)
+    values = replace(given, **messages.present(stated))
+    record.hyperparameters.CopyFrom(codec.hyperparameters_message(messages.of_model(record.model, values)))
+    return values
+
+
+def check_hyperparameters(model: str, values: pb.Hyperparameters) -> None:
+    """Raises InvalidField for a value that breaks its rule or is of the other model."""
+    try:
+        check(model, **messages.present(values))
+    except InvalidHyperparameter as error:
+        raise InvalidField(f"hyperparameters.{error.field}", error.value, f"must be {error.rule}") from None
+
+
+def check_fork_point(point: pb.ForkPoint) -> None:
+    """Raises InvalidField for a fork point that breaks a rule."""
+    if point.dataset:
+        checks.name("fork_from.dataset", point.dataset)
+    checks.name("fork_from.run", point.run)
+    if point.HasField("version"):
+        checks.at_least_zero("fork_from.version", point.version)
+    for name in ("run_uid", "kept_tasks", "new_tasks", "dropped_tasks"):
+        value = getattr(point, name)
+        checks.require(not value, f"fork_from.{name}", value, "must be absent in a request")
+
+
+def rows_by_id(old: Dataset, new: Dataset) -> NDArray[np.int64]:
+    """Returns the task of the old dataset with the id of each task of the new one; -1: there is none."""
+    if old.ids is None or new.ids is None:
+        without = old if old.ids is None else new
+        rule = f"must be a dataset with ids, as the new run's must be; {without.record.name!r} has none"
+        raise InvalidField("fork_from.dataset", old.record.name, rule)
+    order = np.argsort(old.ids.ids, kind="stable")
+    at = order.take(np.searchsorted(old.ids.ids, new.ids.ids, sorter=order), mode="clip")
+    return np.where(old.ids.ids[at] == new.ids.ids, at, -1)

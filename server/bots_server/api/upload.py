@@ -1,0 +1,297 @@
+"""A dataset on its way in: its chunks checked, its strata found, its fingerprint taken."""
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots.v1 import task_selection_pb2 as pb
+from bots_server.api import checks
+from bots_server.core.strata import StrataBuilder, TooManyStrata
+from bots_server.core.task_ids import DuplicateTaskId, index_ids
+from bots_server.errors import Described, InvalidField
+from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store import Store, codec
+
+MAX_TASKS = 100_000_000
+MAX_CHUNK = 1_048_576
+MAX_TAGS = 1_024
+MAX_REFERENCES = 8
+MAX_FEATURES = 64
+MAX_NAME_BYTES = 64  # of a tag or feature
+MAX_ID_BYTES = 256
+MIN_PRIOR, MAX_PRIOR = 0.1, 1e6
+CANONICAL_NAN = np.array([0x7FC00000], "<u4").view("<f4")[0]
+COLUMNS = ("references", "features", "prior_alpha", "prior_beta", "tag", "ids")  # in the order of the fingerprint
+
+Floats = NDArray[np.float32]
+
+
+def check_header(header: pb.DatasetHeader) -> pb.DatasetHeader:
+    """Returns a header that keeps the rules. Raises InvalidField."""
+    checks.name("header.name", header.name)
+    checks.within("header.size", header.size, 1, MAX_TASKS)
+    checks.within("header.reference_grid", header.reference_grid, 0.0, 0.5)
+    checks.entries("header.tags", header.tags, 0, MAX_TAGS)
+    checks.entries("header.references", header.references, 0, MAX_REFERENCES)
+    checks.entries("header.features", header.features, 0, MAX_FEATURES)
+    for index, reference in enumerate(header.references):
+        checks.name(f"header.references[{index}]", reference)
+    for field, names in (("header.tags", header.tags), ("header.features", header.features)):
+        for index, text in enumerate(names):
+            checks.text(f"{field}[{index}]", text, MAX_NAME_BYTES, 1)
+    for field in ("tags", "references", "features"):
+        checks.distinct(f"header.{field}", getattr(header, field))
+    length = len(header.fingerprint)
+    checks.require(length in (0, 32), "header.fingerprint", Described(f"{length} bytes"), "must be 32 bytes, or empty")
+    return header
+
+
+class DatasetBuilder:
+    """Checks the chunks of a dataset in turn, and makes its record and strata at the end."""
+
+    def __init__(self, header: pb.DatasetHeader) -> None:
+        self._header = header
+        self._received = 0
+        self._strata = StrataBuilder(len(header.references), header.reference_grid)
+        present = {
+            "references": bool(header.references),
+            "features": bool(header.features),
+            "prior_alpha": header.has_prior,
+            "prior_beta": header.has_prior,
+            "tag": bool(header.tags),
+            "ids": header.has_ids,
+        }
+        self._hashes = {column: hashlib.sha256() for column in COLUMNS if present[column]}
+        self._with_rate = np.zeros(len(header.references), np.int64)
+        self._with_tag = np.zeros(len(header.tags), np.int64)
+        self._ids: list[NDArray[np.bytes_]] = []
+
+    def add(self, chunk: pb.DatasetChunk) -> storage.TaskColumns:
+        """Returns a chunk as it is stored. Raises InvalidField."""
+        size = checks.within("chunk.size", chunk.size, 1, MAX_CHUNK)
+        if self._received + size > self._header.size:
+            rule = f"must add up to header.size, {self._header.size}; {self._received} tasks came before"
+            raise InvalidField("chunk.size", size, rule)
+        for column in COLUMNS:
+            given, expected = len(getattr(chunk, column)), size if column in self._hashes else 0
+            if column in ("references", "features"):
+                expected *= len(getattr(self._header, column))
+            checks.require(
+                given == expected,
+                f"chunk.{column}",
+                Described(f"{given} entries"),
+                f"must have {expected} entries, as the header and chunk.size say",
+            )
+        references = self._rates(chunk)
+        features = self._features(chunk)
+        prior_alpha, prior_beta = self._prior("prior_alpha", chunk), self._prior("prior_beta", chunk)
+        tag = self._tag(chunk)
+        ids = self._id_column(chunk)
+        try:
+            stratum = self._strata.add(references, prior_alpha, prior_beta, size)
+        except TooManyStrata as error:
+            raise InvalidField(
+                "header.reference_grid", self._header.reference_grid, f"must be coarser: {error}"
+            ) from None
+        self._received += size
+        return codec.columns_message(stratum=stratum, tag=tag, ids=ids, features=features)
+
+    def record(self) -> storage.DatasetRecord:
+        """Returns the record of the whole dataset, without what the upload sets. Raises InvalidField."""
+        header = self._header
+        checks.require(
+            self._received == header.size,
+            "header.size",
+            header.size,
+            f"must be the tasks of all chunks, {self._received}",
+        )
+        self._check_distinct_ids()
+        return storage.DatasetRecord(
+            name=header.name,
+            size=header.size,
+            fingerprint=self._fingerprint(),
+            reference_grid=header.reference_grid,
+            tags=counted(header.tags, self._with_tag),
+            has_ids=header.has_ids,
+            strata=len(self._strata.strata()),
+            references=counted(header.references, self._with_rate),
+            features=header.features,
+        )
+
+    def strata(self) -> storage.StrataTable:
+        """Returns the strata as they are stored."""
+        return codec.strata_message(self._strata.strata())
+
+    def _rates(self, chunk: pb.DatasetChunk) -> Floats | None:
+        if "references" not in self._hashes:
+            return None
+        rates = self._floats("references", chunk.references)
+        self._refuse(
+            "references", rates, np.isnan(rates) | (rates >= 0) & (rates <= 1), "must be between 0 and 1, or NaN"
+        )
+        self._with_rate += np.count_nonzero(rates == rates, axis=0)
+        return rates
+
+    def _features(self, chunk: pb.DatasetChunk) -> Floats | None:
+        if "features" not in self._hashes:
+            return None
+        values = self._floats("features", chunk.features)
+        self._refuse("features", values, ~np.isinf(values), "must be finite, or NaN")
+        return values
+
+    def _floats(self, name: str, column: Sequence[float]) -> Floats:
+        """Returns a column as `[n, names]`, with one NaN and without -0, and adds it to the fingerprint."""
+        values = np.array(column, np.float32).reshape(-1, len(getattr(self._header, name)))
+        values += np.float32(0)  # -0 + 0 is 0
+        values[np.isnan(values)] = CANONICAL_NAN
+        self._hashes[name].update(values.astype("<f4", copy=False).tobytes())
+        return values
+
+    def _refuse(self, name: str, values: Floats, valid: NDArray[np.bool_], rule: str) -> None:
+        """Raises InvalidField for the first value that is not valid, with its task and name."""
+        if not valid.all():
+            row, at = np.unravel_index(int(np.argmin(valid)), valid.shape)
+            of = f"task {self._received + row}, {getattr(self._header, name)[at]!r}"
+            field = f"chunk.{name}[{row * valid.shape[1] + at}]"
+            raise InvalidField(field, values[row, at].item(), f"{rule} ({of})")
+
+    def _prior(self, name: str, chunk: pb.DatasetChunk) -> NDArray[np.float64] | None:
+        if name not in self._hashes:
+            return None
+        prior = np.array(getattr(chunk, name), np.float64)
+        valid = (prior >= MIN_PRIOR) & (prior <= MAX_PRIOR)
+        checks.column(f"chunk.{name}", prior, valid, "must be between 0.1 and 1000000")
+        self._hashes[name].update(prior.astype("<f8", copy=False).tobytes())
+        return prior
+
+    def _tag(self, chunk: pb.DatasetChunk) -> NDArray[np.uint32] | None:
+        if "tag" not in self._hashes:
+            return None
+        tag = np.array(chunk.tag, np.uint32)
+        known = len(self._header.tags)
+        checks.column(
+            "chunk.tag", tag, tag < known, f"must be between 0 and {known - 1}, as the header has {known} tags"
+        )
+        self._hashes["tag"].update(tag.astype("<u4", copy=False).tobytes())
+        self._with_tag += np.bincount(tag, minlength=known)
+        return tag
+
+    def _id_column(self, chunk: pb.DatasetChunk) -> NDArray[np.bytes_] | None:
+        if "ids" not in self._hashes:
+            return None
+        for index, text in enumerate(chunk.ids):
+            checks.text(f"chunk.ids[{index}]", text, MAX_ID_BYTES, 1)
+        ids = [text.encode() for text in chunk.ids]
+        self._hashes["ids"].update(b"".join(struct.pack("<I", len(one)) + one for one in ids))
+        self._ids.append(np.array(ids))
+        return self._ids[-1]
+
+    def _check_distinct_ids(self) -> None:
+        if not self._ids:
+            return
+        ids = np.concatenate(self._ids)
+        try:
+            index_ids(ids)
+        except DuplicateTaskId as error:
+            double = error.args[0]
+            first, second = np.flatnonzero(ids == double.encode())[:2].tolist()
+            raise InvalidField(
+                f"ids[{second}]", double, f"must be distinct over the dataset: task {first} has it"
+            ) from None
+
+    def _fingerprint(self) -> bytes:
+        """Returns the SHA-256 that `bots.v1.Dataset.fingerprint` defines."""
+        header = self._header
+        digest = hashlib.sha256(b"bots.v1.Dataset" + struct.pack("<Qd", header.size, header.reference_grid))
+        for names in (header.tags, header.references, header.features):
+            digest.update(struct.pack("<I", len(names)))
+            for name in names:
+                digest.update(struct.pack("<I", len(name.encode())) + name.encode())
+        for column, content in self._hashes.items():
+            digest.update(column.encode() + b"\0" + content.digest())
+        return digest.digest()
+
+
+def counted(names: Sequence[str], counts: NDArray[np.int64]) -> list[storage.NamedCount]:
+    """Returns names with their numbers of tasks."""
+    return [storage.NamedCount(name=name, tasks=tasks) for name, tasks in zip(names, counts.tolist(), strict=True)]
+
+
+def header_difference(there: storage.DatasetRecord, header: pb.DatasetHeader) -> str:
+    """Returns how the dataset that has the name differs by what the header says; empty: it does not."""
+    if there.size != header.size:
+        return f"its size is {there.size}, not {header.size}"
+    if there.reference_grid != header.reference_grid:
+        return f"its reference_grid is {there.reference_grid:.16g}, not {header.reference_grid:.16g}"
+    if there.has_ids != header.has_ids:
+        return "it has ids" if there.has_ids else "it has no ids"
+    theirs = {
+        "reference": [one.name for one in there.references],
+        "tag": [one.name for one in there.tags],
+        "feature": list(there.features),
+    }
+    ours = {"reference": header.references, "tag": header.tags, "feature": header.features}
+    for kind, names in theirs.items():
+        for index in range(max(len(names), len(ours[kind]))):
+            one, other = (f"{column[index]!r}" if index < len(column) else "absent" for column in (names, ours[kind]))
+            if one != other:
+                return f"its {kind} number {index} is {one}, not {other}"
+    return ""
+
+
+def content_difference(store: Store, there: storage.DatasetRecord, ours: storage.DatasetRecord) -> str:
+    """Returns in which column and task two datasets of equal headers differ, as far as the stored columns tell.
+
+    ours: the record of an upload that is still staged
+    """
+    sides = [TaskReader(store, record) for record in (there, ours)]
+    first: dict[str, int] = {}
+    task = 0
+    while task < there.size:
+        size = min(side.left() for side in sides)
+        theirs, own = (side.take(size) for side in sides)
+        for column, values in theirs.items():
+            differs = (values != own[column]) & ((values == values) | (own[column] == own[column]))  # NaN equals NaN
+            if differs.any():
+                first.setdefault(column, task + int(np.argmax(differs.reshape(size, -1).any(axis=1))))
+        task += size
+    for column in theirs:
+        if column in first:
+            return f"its {column} of task {first[column]} differ"
+    return "its reference pass rates differ by less than reference_grid"
+
+
+class TaskReader:
+    """Reads a stored dataset task by task, in pieces of any size."""
+
+    def __init__(self, store: Store, record: storage.DatasetRecord) -> None:
+        self._strata = codec.strata(store.datasets.strata(record))
+        self._chunks = store.datasets.columns(record)
+        self._columns: dict[str, NDArray[np.generic]] = {}
+        self._left = 0
+
+    def left(self) -> int:
+        """Returns how many tasks can be taken now, at least 1."""
+        if not self._left:
+            chunk = codec.columns(next(self._chunks))
+            strata = self._strata
+            self._left = len(chunk.stratum)
+            columns = {
+                "references": strata.references[chunk.stratum],
+                "features": chunk.features,
+                "priors": np.stack([strata.prior_alpha[chunk.stratum], strata.prior_beta[chunk.stratum]], axis=1),
+                "tag": chunk.tag,
+                "ids": chunk.ids,
+            }
+            self._columns = {name: column for name, column in columns.items() if column is not None}
+        return self._left
+
+    def take(self, size: int) -> dict[str, NDArray[np.generic]]:
+        """Returns the columns of the next tasks, by name, in the order of the fingerprint."""
+        taken = {name: column[:size] for name, column in self._columns.items()}
+        self._columns = {name: column[size:] for name, column in self._columns.items()}
+        self._left -= size
+        return taken

@@ -1,0 +1,94 @@
+"""Coverage: which tasks a run has evaluated, and which of them rest.
+
+A task rests from its evaluation until `rest` * N evaluations later, to within half of that: evaluations are counted in
+halves of rest * N / 2, and a task rests in the half of its evaluation and in the next one. An update evaluates each of
+its tasks once, in however many reports it arrives.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots_server.core.task_set import NO_TASKS, TaskSet, with_tasks
+from bots_server.core.tasks import Tasks
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coverage:
+    """What was evaluated in a run on N tasks in C cells.
+
+    evaluations:     of all updates: tasks, counted once an update
+    in_half:         evaluations in the current half
+    ever:            tasks evaluated in the run
+    current:         tasks evaluated in the current half; they rest
+    previous:        tasks evaluated in the half before; they rest, and come back first
+    current_by_cell: `[C]` int32, size of `current` in each cell
+    resting_by_cell: `[C]` int32, size of the union of `current` and `previous` in each cell
+    """
+
+    evaluations: int
+    in_half: int
+    ever: TaskSet
+    current: TaskSet
+    previous: TaskSet
+    current_by_cell: NDArray[np.int32]
+    resting_by_cell: NDArray[np.int32]
+
+    def rank(self, tasks: NDArray[np.integer]) -> NDArray[np.int8]:
+        """Returns 0 for each task that does not rest, 1 for one that rests and comes back first, 2 for the others."""
+        return np.where(self.current.has(tasks), np.int8(2), self.previous.has(tasks).astype(np.int8))
+
+    @property
+    def resting(self) -> int:
+        """Returns the number of tasks that rest."""
+        return int(self.resting_by_cell.sum())
+
+
+def no_coverage(tasks: Tasks) -> Coverage:
+    """Returns the coverage of a run without evaluations."""
+    nothing = np.zeros(len(tasks.cell_stratum), np.int32)
+    return Coverage(0, 0, NO_TASKS, NO_TASKS, NO_TASKS, nothing, nothing)
+
+
+def evaluate(coverage: Coverage, tasks: Tasks, evaluated: Ints, rest: float) -> Coverage:
+    """Returns the coverage after an evaluation of distinct tasks, ascending. With `rest` 0 no task rests."""
+    size = len(tasks)
+    ever = with_tasks(coverage.ever, evaluated[~coverage.ever.has(evaluated)], size)
+    evaluations = coverage.evaluations + len(evaluated)
+    if rest == 0:
+        idle = no_coverage(tasks)
+        return Coverage(evaluations, 0, ever, NO_TASKS, NO_TASKS, idle.current_by_cell, idle.resting_by_cell)
+    rank = coverage.rank(evaluated)
+    cell = tasks.cell_of(evaluated)
+    current = with_tasks(coverage.current, evaluated[rank < 2], size)
+    current_by_cell = _counted(coverage.current_by_cell, cell[rank < 2])
+    in_half = coverage.in_half + len(evaluated)
+    if in_half >= rest * size / 2:  # the next half begins
+        nothing = np.zeros(len(current_by_cell), np.int32)
+        return Coverage(evaluations, 0, ever, NO_TASKS, current, nothing, current_by_cell)
+    resting_by_cell = _counted(coverage.resting_by_cell, cell[rank == 0])
+    return Coverage(evaluations, in_half, ever, current, coverage.previous, current_by_cell, resting_by_cell)
+
+
+def restored(
+    tasks: Tasks, evaluations: int, in_half: int, ever: TaskSet, current: TaskSet, previous: TaskSet
+) -> Coverage:
+    """Returns the coverage that has these parts, with its sizes by cell."""
+    cells = len(tasks.cell_stratum)
+    now, before = current.tasks(), previous.tasks()
+    current_by_cell = np.bincount(tasks.cell_of(now), minlength=cells).astype(np.int32)
+    only_before = tasks.cell_of(before[~current.has(before)])
+    resting_by_cell = current_by_cell + np.bincount(only_before, minlength=cells).astype(np.int32)
+    return Coverage(evaluations, in_half, ever, current, previous, current_by_cell, resting_by_cell)
+
+
+def _counted(by_cell: NDArray[np.int32], cells: Ints) -> NDArray[np.int32]:
+    """Returns the sizes by cell with one more for each of `cells`."""
+    if len(cells) == 0:
+        return by_cell
+    by_cell = by_cell.copy()
+    np.add.at(by_cell, cells, 1)
+    return by_cell

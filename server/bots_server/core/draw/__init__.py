@@ -1,0 +1,13 @@
+"""The drawing of a selection: which tasks to train on next.
+
+eligible -> draw                        which tasks can be selected, as individuals and ranges; a selection as offers
+quotas                                  how a batch is divided among tags
+lists                                   the candidates of a part, as far as they are revealed
+nearest, targets, tempered, ties        orders of tasks, from which ever further ones are revealed
+envelope, pool, members                 drawing only what can win; known draws; distinct members of a range
+"""
+
+from bots_server.core.draw.draw import Candidates as Candidates
+from bots_server.core.draw.draw import Counts as Counts
+from bots_server.core.draw.draw import Draw as Draw
+from bots_server.core.draw.draw import take as take

@@ -1,0 +1,264 @@
+"""One selection: its randomness, and how far it has gone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots_server.core.draw.eligible import RANKS, Eligible, eligible
+from bots_server.core.draw.lists import Lists, Source
+from bots_server.core.draw.nearest import Nearest
+from bots_server.core.draw.quotas import by_weight
+from bots_server.core.draw.targets import NearestByTarget
+from bots_server.core.draw.tempered import Tempered
+from bots_server.core.draw.ties import Ties
+from bots_server.core.posterior import Posterior
+from bots_server.core.tasks import Tasks
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Tasks on offer for one part of a batch, in the order of preference.
+
+    tag:       number of the quota's tag; None: no quotas
+    uniform:   drawn uniformly, else by pass rate
+    need:      how many the part takes, >= 1: the first that are not leased and not taken by an earlier part
+    tasks:     `[n]` distinct
+    draws:     `[n]` drawn pass rates; NaN if no draw decided
+    resting:   `[n]` whether the task rests; such tasks come last
+    exhausted: everything that the part may take is in the list
+    """
+
+    tag: int | None
+    uniform: bool
+    need: int
+    tasks: Ints
+    draws: Floats
+    resting: Bools
+    exhausted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Why tasks can or cannot be selected.
+
+    asked:    tasks of the asked tags
+    excluded: of these, excluded by the caller
+    retired:  of these and not excluded, retired
+    resting:  of the others, those that rest
+    eligible: the rest of them
+    """
+
+    asked: int
+    excluded: int
+    retired: int
+    resting: int
+    eligible: int
+
+
+class Draw:
+    """A selection of `batch_size` tasks from a posterior.
+
+    Each eligible task i gets a draw p_i ~ Beta(alpha_i, beta_i); the batch_size tasks of smallest |p_i - target| are
+    taken, ties broken uniformly at random. If too few are eligible, the batch takes what it lacks from the tasks that
+    rest: first from those that have rested longest (the previous half, see core.coverage), then from the others.
+
+    The batch is made of parts, in this order: for each quota (ascending by tag) or for the one batch without quotas the
+    tasks drawn uniformly, then those by pass rate. A part's candidates are one sequence, a function of the seed of
+    `rng`, the posterior, the eligible set and the arguments; an offer is the beginning of it. So a batch does not
+    depend on what was offered beyond it, nor on the order of `excluded` and of the tags.
+
+    counts: of all asked tags
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        posterior: Posterior,
+        tasks: Tasks,
+        *,
+        batch_size: int,
+        target: float,
+        tag_targets: Mapping[int, float] | None = None,
+        greedy: bool = False,
+        temperature: float = 0.0,
+        uniform_fraction: float = 0.0,
+        excluded: Ints | None = None,
+        tags: Sequence[int] | None = None,
+        quotas: Mapping[int, int] | None = None,
+        weights: Mapping[int, float] | None = None,
+        fill: bool = False,
+    ) -> None:
+        """Draws what decides the selection; `offer` says which tasks.
+
+        batch_size:       in [1, 10_000]
+        target:           pass rate to select near
+        tag_targets:      by number of a tag, in place of `target`
+        greedy:           by the posterior mean instead of a draw
+        temperature:      above 0: with probability proportional to exp(-|p - target| / temperature)
+        uniform_fraction: share of the batch drawn uniformly
+        excluded:         tasks in any order
+
+        At most one of the next three is given; None or empty: all tasks. A quota or weight of 0 is none of the tag.
+
+        tags:             the asked tags
+        quotas:           count by tag; they add up to `batch_size`
+        weights:          by tag; quotas are drawn from Multinomial(batch_size, weights), over what is eligible
+        fill:             what a quota lacks in eligible tasks is selected from all the asked tags
+        """
+        self._posterior, self._tasks = posterior, tasks
+        self._target, self._tag_targets = target, tag_targets
+        self._greedy, self._temperature, self._uniform_fraction = greedy, temperature, uniform_fraction
+        self._excluded = np.empty(0, np.int64) if excluded is None else excluded
+        self._tags: list[int | None] = [None]
+        self._parts: list[Sequence[int]] | None = None
+        given: Mapping[int, float] = quotas or weights or {}
+        if given:
+            by_tag = sorted(tag for tag, number in given.items() if number > 0)
+            self._tags = [*by_tag]
+            self._parts = [[tag] for tag in by_tag]
+        elif tags:
+            self._parts = [tags]
+        found = self._eligible(0)
+        self._available, self._total = found.available, found.total
+        self.counts = Counts(
+            asked=int(found.asked.sum()),
+            excluded=int(found.excluded.sum()),
+            retired=int(found.retired.sum()),
+            resting=int((self._available - self._total).sum()),
+            eligible=int(self._total.sum()),
+        )
+        self._need = np.array([batch_size])
+        if quotas:
+            self._need = np.array([quotas[tag] for tag in by_tag])
+        elif weights:
+            weight = np.array([weights[tag] for tag in by_tag], np.float64)
+            self._need = by_weight(rng, batch_size, weight, self._total, self._available)
+        self._uniform = rng.binomial(self._need, uniform_fraction)
+        self._seed = int(rng.integers(0, 2**63))
+        self._filling: Draw | None = None  # from all the asked tags
+        self._fill = fill and bool(given)
+        self._ranks = [self._lists(rng, found, first=True)]  # of each rank that was wanted so far
+
+    def short(self) -> list[tuple[int | None, int, int]]:
+        """Returns tag (None: no quotas), tasks asked for and available tasks, of each part that has too few.
+
+        Resting tasks are available. With `fill` a part is short only if the batch is.
+        """
+        if self._fill and self._need.sum() <= self._available.sum():
+            return []
+        rows = zip(self._tags, self._need.tolist(), self._available.tolist(), strict=True)
+        return [(tag, asked, there) for tag, asked, there in rows if there < asked]
+
+    def offer(self, spare: int) -> list[Candidates]:
+        """Returns the parts of the batch, each with `spare` candidates more than it needs if there are as many."""
+        offers = []
+        beyond = spare  # and the needs of earlier parts, which may take the same tasks
+        for part, tag in enumerate(self._tags):
+            if not self._fill:
+                beyond = spare
+            for uniform in (True, False):
+                number = int(self._uniform[part])
+                need = number if uniform else int(self._need[part]) - number
+                if need:
+                    offers.append(self._candidates(part, tag, uniform, need, need + beyond))
+                    beyond += need
+        return offers
+
+    def _candidates(self, part: int, tag: int | None, uniform: bool, need: int, length: int) -> Candidates:
+        """Returns the first `length` candidates of a part."""
+        pieces = [self._of_rank(0, part, uniform, length)]
+        number = len(pieces[0][0])
+        resting = [np.zeros(number, np.bool_)]
+        most = int(self._available.sum() if self._fill else self._available[part])
+        if self._fill and number < min(length, most):
+            other = self._from_asked_tags(number + length)
+            new = ~np.isin(other.tasks, pieces[0][0])
+            pieces.append((other.tasks[new][: length - number], other.draws[new][: length - number]))
+            resting.append(other.resting[new][: length - number])
+        else:
+            for rank in range(1, RANKS):
+                if number < min(length, most):
+                    pieces.append(self._of_rank(rank, part, uniform, length - number))
+                    resting.append(np.ones(len(pieces[-1][0]), np.bool_))
+                    number += len(pieces[-1][0])
+        tasks = np.concatenate([piece[0] for piece in pieces])
+        draws = np.concatenate([piece[1] for piece in pieces])
+        return Candidates(tag, uniform, need, tasks, draws, np.concatenate(resting), exhausted=len(tasks) == most)
+
+    def _of_rank(self, rank: int, part: int, uniform: bool, length: int) -> tuple[Ints, Floats]:
+        """Returns the first `length` candidates of a part that are of one rank, and their draws."""
+        if rank == len(self._ranks):
+            rng = np.random.default_rng([self._seed, rank])
+            self._ranks.append(self._lists(rng, self._eligible(rank), first=False))
+        return self._ranks[rank][uniform].first(part, length)
+
+    def _from_asked_tags(self, length: int) -> Candidates:
+        """Returns the first `length` candidates of a selection from all the asked tags."""
+        if self._filling is None:
+            self._filling = Draw(
+                np.random.default_rng([self._seed, RANKS]),
+                self._posterior,
+                self._tasks,
+                batch_size=1,
+                target=self._target,
+                tag_targets=self._tag_targets,
+                greedy=self._greedy,
+                temperature=self._temperature,
+                excluded=self._excluded,
+                tags=[tag for tag in self._tags if tag is not None],
+            )
+        return self._filling.offer(length - 1)[0]
+
+    def _eligible(self, rank: int) -> Eligible:
+        tagged = bool(self._tag_targets)
+        return eligible(self._posterior, self._tasks, self._excluded, self._parts, rank, tagged=tagged)
+
+    def _lists(self, rng: np.random.Generator, found: Eligible, *, first: bool) -> dict[bool, Lists]:
+        """Returns the candidates of one rank, drawn uniformly (True) and by pass rate (False), as far as needed.
+
+        Only the `first` rank reveals some here.
+        """
+        uniform, by_rate = self._uniform, self._need - self._uniform
+        lists = {}
+        if uniform.any():
+            wanted = np.where(uniform > 0, 2 * uniform + 16, 0) * first
+            lists[True] = Lists(rng, Ties(found, None), self._tasks, found, wanted)
+        if by_rate.any():
+            # Tasks that the uniform part took are passed over, so more may be wanted.
+            wanted = np.where(by_rate > 0, 2 * by_rate + uniform + 16, 0)
+            lists[False] = Lists(rng, self._source(rng, found, wanted), self._tasks, found, wanted * first)
+        return lists
+
+    def _source(self, rng: np.random.Generator, found: Eligible, wanted: Ints) -> Source:
+        target = np.array([self._target])
+        if found.tag is not None and self._tag_targets:
+            of_tag = np.full(len(self._tasks.tags), self._target)
+            of_tag[list(self._tag_targets)] = list(self._tag_targets.values())
+            target = of_tag.take(found.tag)
+        if self._temperature > 0:
+            return Tempered(rng, found, target, self._temperature, greedy=self._greedy)
+        if self._greedy:
+            return Ties(found, np.abs(found.alpha / (found.alpha + found.beta) - target))
+        if found.tag is not None:
+            return NearestByTarget(rng, found.alpha, found.beta, found.count(), found.parts, target, wanted)
+        return Nearest(rng, found.alpha, found.beta, found.count(), found.parts, self._target, wanted)
+
+
+def take(offers: Sequence[Candidates]) -> tuple[Ints, Floats, int]:
+    """Returns tasks and draws of a batch if no candidate is leased, and how many of the tasks rest.
+
+    Parts take in order, each its first `need` that no earlier part took.
+    """
+    tasks, draws, resting = np.empty(0, np.int64), np.empty(0), 0
+    for offer in offers:
+        left = ~np.isin(offer.tasks, tasks)
+        tasks = np.concatenate((tasks, offer.tasks[left][: offer.need]))
+        draws = np.concatenate((draws, offer.draws[left][: offer.need]))
+        resting += int(np.count_nonzero(offer.resting[left][: offer.need]))
+    return tasks, draws, resting

@@ -1,0 +1,201 @@
+"""The tasks that can be selected, in the factored form of the posterior: individuals and ranges."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots_server.core.coverage import Coverage
+from bots_server.core.draw.parts import Parts
+from bots_server.core.posterior import Posterior, individuals
+from bots_server.core.tasks import Tasks
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+# Ranks of tasks: not resting, resting and first to come back, resting. A batch takes what it lacks from the next rank.
+RANKS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Eligible:
+    """The tasks of one rank that can be selected, in P parts (one for each quota, else one) that share no task.
+
+    An entity is a set of tasks with one posterior: first the I individuals, each a task by itself, then the K ranges
+    (the available tasks of a stratum, or of a cell).
+
+    own:      `[I]` tasks of the individuals, ascending
+    bounds:   `[n + 1]` positions in `tasks.members` between which the ranges lie
+    range:    `[K]` range k is from bounds[range[k]] to bounds[range[k] + 1]
+    free:     `[K]` available tasks of the range, >= 1
+    alpha:    `[I + K]`
+    beta:     `[I + K]`
+    tag:      `[I + K]` of the entity; None: not needed
+    parts:    of the entities
+    taken:    ascending, tasks that are in a range but not available there: individuals, excluded and retired ones
+    coverage: what rests; None: nothing does
+    rank:     of these tasks
+    asked:    `[P]` tasks of the asked tags, of every rank
+    excluded: `[P]` of these, the excluded
+    retired:  `[P]` of these and not excluded, the retired
+    """
+
+    own: Ints
+    bounds: Ints
+    range: Ints
+    free: Ints
+    alpha: Floats
+    beta: Floats
+    tag: Ints | None
+    parts: Parts
+    taken: Ints
+    coverage: Coverage | None
+    rank: int
+    asked: Ints
+    excluded: Ints
+    retired: Ints
+
+    def count(self) -> Ints:
+        """Returns `[I + K]` available tasks of each entity."""
+        return np.concatenate((np.ones(len(self.own), np.int64), self.free))
+
+    @property
+    def total(self) -> Ints:
+        """Returns `[P]` the number of available tasks."""
+        entities = np.arange(len(self.alpha))
+        return self.parts.sum(entities, self.count().astype(np.float64)).astype(np.int64)
+
+    @property
+    def available(self) -> Ints:
+        """Returns `[P]` tasks that are neither excluded nor retired, of every rank."""
+        return self.asked - self.excluded - self.retired
+
+    def fits(self, tasks: NDArray[np.integer]) -> Bools:
+        """Returns whether tasks of the ranges (an array of any shape) are of this rank."""
+        return np.ones(tasks.shape, np.bool_) if self.coverage is None else self.coverage.rank(tasks) == self.rank
+
+
+def eligible(
+    posterior: Posterior,
+    tasks: Tasks,
+    excluded: Ints,
+    tags: Sequence[Sequence[int]] | None,
+    rank: int = 0,
+    *,
+    tagged: bool = False,
+) -> Eligible:
+    """Returns the tasks of one rank, of the asked tags, neither excluded nor retired.
+
+    tags:     those of each part, no tag in two of them; None: one part of all tasks, with tags or without
+    excluded: in any order; a task may be in it twice
+    tagged:   whether no entity may have tasks of two tags
+    """
+    own = individuals(posterior, tasks)
+    coverage = posterior.state.coverage if posterior.hyperparameters.rest > 0 else None
+    excluded = np.unique(excluded) if len(excluded) else excluded
+    retired = posterior.retired[~contains(excluded, posterior.retired)]
+    blocked = np.union1d(excluded, retired) if len(retired) else excluded
+    taken = np.union1d(own.tasks, blocked) if len(blocked) else own.tasks
+
+    number = 1 if tags is None else len(tags)
+    part_of_tag = None
+    if tags is not None:
+        if tasks.tag is None:
+            raise ValueError("tags are asked of tasks that have none")
+        part_of_tag = np.full(len(tasks.tags), number)  # the last: of no part
+        for part, asked_tags in enumerate(tags):
+            part_of_tag[list(asked_tags)] = part
+
+    def part_of(which: Ints) -> Ints:
+        if part_of_tag is None or tasks.tag is None:
+            return np.zeros(len(which), np.int64)
+        return part_of_tag.take(tasks.tag.take(which))
+
+    def by_part(which: Ints) -> Ints:
+        return np.bincount(part_of(which), minlength=number + 1)[:number]
+
+    chosen = ~contains(blocked, own.tasks)
+    if coverage is not None:
+        chosen &= coverage.rank(own.tasks) == rank
+    elif rank > 0:
+        chosen[:] = False
+    if part_of_tag is not None:
+        chosen &= part_of(own.tasks) < number
+    available = np.flatnonzero(chosen)
+    own_tasks = own.tasks.take(available)
+
+    cells = own.by_cell or tags is not None or tagged or tasks.tag is None
+    bounds, kept, free = _ranges(tasks, coverage, rank, taken, cells=cells, none=len(own) == len(tasks))
+    if part_of_tag is not None:
+        within = part_of_tag.take(tasks.cell_tag.take(kept)) < number
+        kept, free = kept[within], free[within]
+    group = tasks.cell_stratum.take(kept) if cells and not own.by_cell else kept
+    cell_part = np.zeros(len(kept), np.int64)
+    if part_of_tag is not None:
+        cell_part = part_of_tag.take(tasks.cell_tag.take(kept))
+    asked = np.array([len(tasks)])
+    if part_of_tag is not None:
+        size = np.bincount(part_of_tag.take(tasks.cell_tag), np.diff(tasks.cell_start), number + 1)
+        asked = size[:number].astype(np.int64)
+    of = np.empty(0, np.int64) if tags is None else np.concatenate((part_of(own_tasks), cell_part))
+    tag = None
+    if tagged and tasks.tag is not None:
+        tag = np.concatenate((tasks.tag.take(own_tasks), tasks.cell_tag.take(kept))).astype(np.int64)
+    return Eligible(
+        own=own_tasks,
+        bounds=bounds,
+        range=kept,
+        free=free,
+        alpha=_join(own.alpha.take(available), own.baseline_alpha, group),
+        beta=_join(own.beta.take(available), own.baseline_beta, group),
+        tag=tag,
+        parts=Parts(of, number),
+        taken=taken,
+        coverage=coverage,
+        rank=rank,
+        asked=asked,
+        excluded=by_part(excluded),
+        retired=by_part(retired),
+    )
+
+
+def _ranges(
+    tasks: Tasks, coverage: Coverage | None, rank: int, taken: Ints, *, cells: bool, none: bool
+) -> tuple[Ints, Ints, Ints]:
+    """Returns bounds, the ranges between them that have available tasks, and their number of these."""
+    if none or (coverage is None and rank > 0):
+        return tasks.cell_start, np.empty(0, np.int64), np.empty(0, np.int64)
+    if coverage is None:
+        free = np.diff(tasks.cell_start)
+    elif rank == 0:
+        free = np.diff(tasks.cell_start) - coverage.resting_by_cell
+    elif rank == 1:
+        free = (coverage.resting_by_cell - coverage.current_by_cell).astype(np.int64)
+    else:
+        free = coverage.current_by_cell.astype(np.int64)
+    of_rank = taken if coverage is None else taken[coverage.rank(taken) == rank]
+    free = free - np.bincount(tasks.cell_of(of_rank), minlength=len(free))
+    bounds = tasks.cell_start
+    if not cells:
+        bounds = tasks.stratum_start
+        free = np.bincount(tasks.cell_stratum, free, len(tasks.strata)).astype(np.int64)
+    kept = np.flatnonzero(free)
+    return bounds, kept, free.take(kept)
+
+
+def contains(ascending: Ints, tasks: NDArray[np.integer]) -> Bools:
+    """Returns whether each task (of an array of any shape) is in `ascending`."""
+    if len(ascending) == 0:
+        return np.zeros(tasks.shape, np.bool_)
+    found = ascending.take(ascending.searchsorted(tasks), mode="clip")
+    return np.asarray(found == tasks)
+
+
+def _join(own: Floats, baseline: Floats, group: Ints) -> Floats:
+    joined = np.empty(len(own) + len(group))
+    joined[: len(own)] = own
+    if len(group):
+        baseline.take(group, out=joined[len(own) :], mode="clip")  # the other modes buffer
+    return joined

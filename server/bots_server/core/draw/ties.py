@@ -1,0 +1,49 @@
+"""Tasks in the order of a known level, the lowest first; tasks of one level in random order."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots_server.core.draw.eligible import Eligible
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Ties:
+    """Greedy selection: the level is the distance of the posterior mean from the target. Uniform selection: one level.
+
+    Whole sets of tied tasks are not listed: of a set of which some are wanted, each task is revealed with the
+    probability that gives about as many, and then the next share of those that are left. Whoever is revealed earlier is
+    earlier in the random order, and those revealed at once are shuffled.
+    """
+
+    def __init__(self, eligible: Eligible, level: Floats | None) -> None:
+        """`level`: `[I + K]` of each entity; None: all the same."""
+        self._parts = eligible.parts
+        self._level = np.zeros(len(eligible.alpha)) if level is None else level
+        self._left = eligible.count()
+
+    def reveal(self, rng: np.random.Generator, wanted: Ints) -> tuple[Ints, Floats]:
+        """Returns entity and draw (NaN: none decided) of the next tasks by part, about `wanted[part]` of each."""
+        near = (self._left > 0) & self._parts.each(wanted > 0, np.arange(len(self._left)))
+        if len(wanted) == 1 and 0 < wanted[0] < np.count_nonzero(near):
+            # Cheaper than to sort all: each entity has a task at least.
+            near &= self._level <= np.partition(self._level[near], wanted[0] - 1)[wanted[0] - 1]
+        entity = np.flatnonzero(near)
+        entity = entity.take(np.lexsort((self._level.take(entity), self._parts.sort_key(entity))))
+        level, part, left = self._level.take(entity), self._parts.sort_key(entity), self._left.take(entity)
+        # A tie set is a run of equal part and level.
+        first = np.ones(len(entity), np.bool_)
+        first[1:] = (level[1:] != level[:-1]) | (part[1:] != part[:-1])
+        tied = np.cumsum(first) - 1
+        tied_part = part[first]
+        size = np.bincount(tied, left).astype(np.int64) if len(entity) else np.empty(0, np.int64)
+        before = np.cumsum(size) - size
+        before -= before.take(tied_part.searchsorted(tied_part))
+        share = np.clip((wanted.take(tied_part) - before) / size, 0.0, 1.0)
+        share[share > 0.5] = 1.0
+        revealed = rng.binomial(left, share.take(tied))
+        self._left[entity] -= revealed
+        turn = np.repeat(np.arange(len(entity)), revealed)
+        turn = turn.take(np.lexsort((rng.random(len(turn)), tied.take(turn))))
+        return entity.take(turn), np.full(len(turn), np.nan)

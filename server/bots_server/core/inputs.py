@@ -1,0 +1,183 @@
+"""The inputs of the item_response model: what a dataset's columns say of a task, as d numbers.
+
+x = [1; logit of each reference pass rate; one-hot tag; standardised features]. The one-hot part is never formed for all
+tasks, and float64 copies exist for one block of tasks at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+MAX_TAGS = 128  # tags beyond the most frequent share one effect
+MIN_REFERENCE = 0.03  # pass rates of 0 and 1 have no logit
+OTHER_TAGS = "tag:other"
+
+_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """The inputs of one dataset: d = 1 + R + T + F. R references, T effects of tags, F features, G strata.
+
+    names:      `[d]` "intercept", "reference:NAME", "prior", "tag:NAME", "tag:other", "feature:NAME"
+    references: `[G, R]` float32, logit of each reference pass rate of a stratum
+    effect:     `[tags]` uint8, which of the T effects a tag has; `[0]`: no tags
+    mean:       `[d]` prior mean of the weights
+    variance:   `[d]` prior variance of the weights
+    walk:       `[d]` variance that an update adds to the weights if the drift is 1
+    """
+
+    names: tuple[str, ...]
+    references: NDArray[np.float32]
+    effect: NDArray[np.uint8]
+    mean: Floats
+    variance: Floats
+    walk: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The columns of n tasks, or of n cells.
+
+    stratum:  `[n]` stratum
+    tag:      `[n]` tag; None: the tasks have no tags
+    features: `[n, F]` float32, standardised; None: the tasks have no features
+    """
+
+    stratum: NDArray[np.integer]
+    tag: NDArray[np.integer] | None
+    features: NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        """Returns n."""
+        return len(self.stratum)
+
+    def part(self, which: NDArray[np.integer] | slice) -> "Rows":
+        """Returns the rows `which`."""
+        return Rows(
+            self.stratum[which],
+            None if self.tag is None else self.tag[which],
+            None if self.features is None else self.features[which],
+        )
+
+
+def arrange(
+    *,
+    stratum_tasks: NDArray[np.integer],
+    references: NDArray[np.float32],
+    reference_names: Sequence[str],
+    prior_alpha: Floats,
+    prior_beta: Floats,
+    tag_tasks: NDArray[np.integer],
+    tags: Sequence[str],
+    feature_names: Sequence[str],
+) -> Inputs:
+    """Returns the inputs of a dataset of G strata.
+
+    stratum_tasks: `[G]` number of tasks of each stratum
+    references:    `[G, R]` pass rates in [0, 1], NaN: missing
+    prior_alpha:   `[G]` as prior_beta, prior of the pass rate
+    tag_tasks:     `[tags]` number of tasks of each tag
+
+    A missing reference is replaced by the mean logit of its column, as a missing feature is by the column's mean: it
+    says nothing then of how the task differs from others. A prior other than Beta(1, 1) is one more reference, with
+    pass rate a0 / (a0 + b0). As for every reference, outcomes teach what it is worth, so a0 + b0 has no effect.
+    """
+    pass_rates, names = references.astype(np.float64), [f"reference:{name}" for name in reference_names]
+    uniform = (prior_alpha == 1) & (prior_beta == 1)
+    if not uniform.all():
+        expected = np.where(uniform, np.nan, prior_alpha / (prior_alpha + prior_beta))
+        pass_rates, names = np.column_stack((pass_rates, expected)), [*names, "prior"]
+    clipped = np.clip(pass_rates, MIN_REFERENCE, 1 - MIN_REFERENCE)
+    logits = _without_missing(np.log(clipped / (1 - clipped)), stratum_tasks)
+    effect, tag_names = _effects(tag_tasks, tags)
+    r, t, f = len(names), len(tag_names), len(feature_names)
+
+    def each(intercept: float, reference: float, tag: float, feature: float) -> Floats:
+        return np.repeat([intercept, reference, tag, feature], [1, r, t, f])
+
+    return Inputs(
+        names=("intercept", *names, *tag_names, *(f"feature:{name}" for name in feature_names)),
+        references=logits.astype(np.float32),
+        effect=effect,
+        mean=each(0.0, 1 / max(r, 1), 0.0, 0.0),
+        variance=each(4.0, 0.25, 1.0, 1 / max(f, 1)),
+        walk=each(1.0, 0.05, 0.25, 0.25 / max(f, 1)),
+    )
+
+
+def matrix(inputs: Inputs, rows: Rows) -> Floats:
+    """Returns `[n, d]` x of some rows, which are few."""
+    r, d = inputs.references.shape[1], len(inputs.names)
+    x = np.zeros((len(rows), d))
+    x[:, 0] = 1
+    x[:, 1 : 1 + r] = inputs.references[rows.stratum]
+    if rows.tag is not None:
+        x[np.arange(len(rows)), 1 + r + inputs.effect[rows.tag]] = 1
+    if rows.features is not None:
+        x[:, d - rows.features.shape[1] :] = rows.features
+    return x
+
+
+def project(inputs: Inputs, rows: Rows, mean: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+    """Returns `[n]` x.mean and `[n]` x'(covariance)x of any number of rows, in O(n (1 + R + F)^2)."""
+    r, f = inputs.references.shape[1], 0 if rows.features is None else rows.features.shape[1]
+    index = np.arange(len(inputs.names))
+    numeric, tagged = np.r_[index[1 : 1 + r], index[len(index) - f :]], index[1 + r : len(index) - f]
+    weights, among = mean[numeric], np.ascontiguousarray(covariance[np.ix_(numeric, numeric)])
+    # What the intercept gives, alone and with the numeric inputs; with tags, one row for each effect.
+    alone, alone_variance, cross = mean[:1], covariance[:1, 0], 2 * covariance[:1, numeric]
+    if len(tagged):
+        alone = alone + mean[tagged]
+        alone_variance = alone_variance + 2 * covariance[0, tagged] + covariance[tagged, tagged]
+        cross = cross + 2 * covariance[np.ix_(tagged, numeric)]
+    means, variances = np.empty(len(rows)), np.empty(len(rows))
+    x = np.empty((_BLOCK, len(numeric)))
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        part = rows.part(block)
+        filled = x[: len(part)]
+        filled[:, :r] = inputs.references[part.stratum]
+        if part.features is not None:
+            filled[:, r:] = part.features
+        effect: NDArray[np.uint8] | slice = slice(None) if part.tag is None else inputs.effect[part.tag]
+        means[block] = filled @ weights + alone[effect]
+        product = filled @ among
+        product += cross[effect]
+        product *= filled
+        variances[block] = product.sum(1) + alone_variance[effect]
+    return means, np.maximum(variances, 0.0, out=variances)  # rounding
+
+
+def moments(inputs: Inputs, rows: Rows, tasks: NDArray[np.integer]) -> tuple[Floats, Floats]:
+    """Returns `[d]` mean and `[d, d]` covariance of x over the tasks, of which each row stands for `[n]` many."""
+    d = len(inputs.names)
+    average, second = np.zeros(d), np.zeros((d, d))
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        x = matrix(inputs, rows.part(block))
+        weighted = x * tasks[block, None]
+        average += weighted.sum(0)
+        second += weighted.T @ x
+    average /= tasks.sum()
+    return average, second / tasks.sum() - np.outer(average, average)
+
+
+def _without_missing(logits: Floats, tasks: NDArray[np.integer]) -> Floats:
+    known = ~np.isnan(logits)
+    total = tasks @ known
+    mean = (tasks @ np.where(known, logits, 0.0)) / np.maximum(total, 1)
+    return np.where(known, logits, mean)
+
+
+def _effects(tasks: NDArray[np.integer], tags: Sequence[str]) -> tuple[NDArray[np.uint8], list[str]]:
+    """Returns `[tags]` which effect each tag has, and the names of the effects."""
+    largest = np.sort(np.argsort(-tasks, kind="stable")[:MAX_TAGS])
+    effect = np.full(len(tags), MAX_TAGS, np.uint8)
+    effect[largest] = np.arange(len(largest))
+    names = [f"tag:{tags[tag]}" for tag in largest.tolist()]
+    return effect, names if len(tags) <= MAX_TAGS else [*names, OTHER_TAGS]

@@ -1,0 +1,42 @@
+"""The item_response evidence model: a dynamic item-response model that learns from the columns a dataset has.
+
+    logit p_i(t) = x_i . theta(t) + delta_i(t)
+    theta(t) = theta(t - 1) + Normal(0, Q)                          ability of the policy, and weights of the inputs
+    delta_i(t) = rho delta_i(t - 1) + Normal(0, (1 - rho^2) s2)     what the inputs do not explain of task i
+
+moments   integrals over one logit
+inputs    x_i, of some tasks or of all, without an `[N, d]` array
+model     the state, its update, and the alpha and beta that follow from it
+summary   what a person sees of it
+transfer  what another run takes over
+"""
+
+from bots_server.core.item_response.model import (
+    BY_CELL,
+    ItemResponse,
+    Residuals,
+    alpha_beta,
+    baseline,
+    deviating,
+    start,
+    update,
+    without_own,
+)
+from bots_server.core.item_response.summary import InputWeight, ItemResponseSummary, summarise
+from bots_server.core.item_response.transfer import carry
+
+__all__ = [
+    "BY_CELL",
+    "InputWeight",
+    "ItemResponse",
+    "ItemResponseSummary",
+    "Residuals",
+    "alpha_beta",
+    "baseline",
+    "carry",
+    "deviating",
+    "start",
+    "summarise",
+    "update",
+    "without_own",
+]

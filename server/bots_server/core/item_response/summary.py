@@ -1,0 +1,65 @@
+"""What a person sees of the item_response model: ability, and what makes tasks easy or hard."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bots_server.core.item_response.model import ItemResponse
+from bots_server.core.tasks import Tasks
+
+# The inputs explain nothing if they account for less than this share of the variance of the tasks' logits, and what is
+# not known about the weights for less than twice as much.
+EXPLAINED = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class InputWeight:
+    """The weight of one input: by how much one unit of it moves the logit of a pass rate.
+
+    A unit is a standard deviation of a feature, one of the logit of a reference, or having the tag.
+    """
+
+    name: str
+    weight: float
+    sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class ItemResponseSummary:
+    """The state of an item_response run at a glance.
+
+    ability:                logit of the pass rate, mean over the tasks, as the inputs predict it
+    ability_sd:             its posterior standard deviation
+    weights:                of all inputs but the intercept
+    residual_variance:      s2, variance of the logits that the inputs do not explain
+    explained:              share in [0, 1] of the variance of the logits that the inputs explain
+    inputs_explain_nothing: `explained` is below 0.05, and it is not for lack of outcomes
+    """
+
+    ability: float
+    ability_sd: float
+    weights: tuple[InputWeight, ...]
+    residual_variance: float
+    explained: float
+    inputs_explain_nothing: bool
+
+
+def summarise(state: ItemResponse, tasks: Tasks) -> ItemResponseSummary:
+    """Returns the summary, in O(d^2)."""
+    average, scatter = tasks.input_moments
+    spread = state.spread
+    # E[theta' S theta] has a part that is known and a part that is not.
+    known, unknown = state.mean @ scatter @ state.mean, (state.covariance * scatter).sum()
+    explained, uncertain = known / (known + spread), unknown / (unknown + spread)
+    sds = np.sqrt(np.diag(state.covariance))
+    return ItemResponseSummary(
+        ability=float(average @ state.mean),
+        ability_sd=float(np.sqrt(average @ state.covariance @ average)),
+        weights=tuple(
+            InputWeight(name, weight, sd)
+            for name, weight, sd in zip(tasks.inputs.names[1:], state.mean[1:].tolist(), sds[1:].tolist(), strict=True)
+        ),
+        residual_variance=spread,
+        explained=float(explained),
+        inputs_explain_nothing=bool(len(state.mean) > 1 and explained < EXPLAINED and uncertain < 2 * EXPLAINED),
+    )

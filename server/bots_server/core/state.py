@@ -1,0 +1,128 @@
+"""What an update changes: the model's state, the outcomes that wait, the coverage and the statistics."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots_server.core import statistics
+from bots_server.core.coverage import Coverage, evaluate, no_coverage
+from bots_server.core.evidence import NOTHING, Evidence, capped, merge
+from bots_server.core.hyperparameters import Hyperparameters
+from bots_server.core.models import MODULES, ModelState
+from bots_server.core.tasks import Tasks
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """The state of a run between updates.
+
+    updates:  number of updates applied
+    learned:  the model's state
+    pending:  outcomes that wait for `rollouts_per_update`
+    coverage: what was evaluated, pending outcomes counted in
+    total:    `[S]` float64, sums over all updates (core.statistics)
+    recent:   `[S]` float64, the same with weights that decay by 63/64 an update
+    """
+
+    updates: int
+    learned: ModelState
+    pending: Evidence
+    coverage: Coverage
+    total: Floats
+    recent: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factored:
+    """alpha and beta of all tasks, pending outcomes counted in: a baseline, and I tasks by themselves.
+
+    by_cell:        whether the baseline is by cell, else by stratum
+    baseline_alpha: `[G]`, or `[C]`; empty if all tasks are by themselves
+    baseline_beta:  as baseline_alpha
+    tasks:          `[I]` int64, ascending
+    alpha:          `[I]`
+    beta:           `[I]`
+    """
+
+    by_cell: bool
+    baseline_alpha: Floats
+    baseline_beta: Floats
+    tasks: Ints
+    alpha: Floats
+    beta: Floats
+
+    def __len__(self) -> int:
+        """Returns I."""
+        return len(self.tasks)
+
+
+def first_state(tasks: Tasks, model: str, hyperparameters: Hyperparameters) -> State:
+    """Returns the state before any evidence."""
+    return State(
+        updates=0,
+        learned=MODULES[model].start(tasks, hyperparameters),
+        pending=NOTHING,
+        coverage=no_coverage(tasks),
+        total=statistics.zeros(),
+        recent=statistics.zeros(),
+    )
+
+
+def factored(state: State, tasks: Tasks, model: str) -> Factored:
+    """Returns alpha and beta of all tasks in factored form."""
+    module = MODULES[model]
+    baseline = module.baseline(state.learned, tasks)
+    own, alpha, beta = module.deviating(state.learned, tasks)
+    if len(state.pending):
+        own = np.union1d(own, state.pending.tasks)
+        alpha, beta = some_alpha_beta(state, tasks, model, own)
+    return Factored(module.BY_CELL, *baseline, own, alpha, beta)
+
+
+def some_alpha_beta(state: State, tasks: Tasks, model: str, which: Ints) -> tuple[Floats, Floats]:
+    """Returns alpha and beta of the tasks `which`, in that order, pending outcomes counted in."""
+    alpha, beta = MODULES[model].alpha_beta(state.learned, tasks, which)
+    if len(state.pending):
+        pending = capped(state.pending)
+        at = np.minimum(pending.tasks.searchsorted(which), len(pending) - 1)
+        found = pending.tasks.take(at) == which
+        alpha = alpha + pending.successes.take(at) * found
+        beta = beta + (pending.rollouts - pending.successes).take(at) * found
+    return alpha, beta
+
+
+def observed(
+    state: State, tasks: Tasks, model: str, hyperparameters: Hyperparameters, evidence: Evidence, policy_lag: int | None
+) -> State:
+    """Returns the state with outcomes pending, and counted in coverage and statistics."""
+    alpha, beta = some_alpha_beta(state, tasks, model, evidence.tasks)
+    coverage = state.coverage
+    sums = statistics.observe(
+        evidence,
+        coverage.ever.has(evidence.tasks),
+        alpha / (alpha + beta),
+        MODULES[model].without_own(state.learned, tasks, evidence.tasks),
+        policy_lag,
+    )
+    # A task that waits already was evaluated with the outcomes that wait.
+    evaluated = np.setdiff1d(evidence.tasks, state.pending.tasks, assume_unique=True)
+    return replace(
+        state,
+        pending=merge(state.pending, evidence),
+        coverage=evaluate(coverage, tasks, evaluated, hyperparameters.rest),
+        total=state.total + sums,
+        recent=state.recent * statistics.RECENT_WEIGHT + sums,
+    )
+
+
+def settled(state: State, tasks: Tasks, model: str, hyperparameters: Hyperparameters) -> State:
+    """Returns the state with its pending outcomes applied if they are enough for an update."""
+    pending = state.pending
+    if len(pending) == 0 or np.add.reduce(pending.rollouts) < hyperparameters.rollouts_per_update:
+        return state
+    learned = MODULES[model].update(state.learned, tasks, hyperparameters, capped(pending))
+    return replace(state, updates=state.updates + 1, learned=learned, pending=NOTHING)

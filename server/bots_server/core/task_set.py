@@ -1,0 +1,63 @@
+"""Sets of tasks that grow: a bitmap that successive states share, and the few tasks added since."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+# Tasks kept beside the bitmap, at most, before it is copied with them. Fewer in a small dataset: N / 64, which take as
+# much memory as the bitmap.
+_MOST_ADDED = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskSet:
+    """A set of tasks of a dataset of N.
+
+    bits:  `[ceil(N / 8)]` uint8, bit t % 8 of byte t // 8 for task t; None: no task
+    added: `[m]` int64, ascending, not in `bits`
+    count: number of tasks in the set
+    """
+
+    bits: NDArray[np.uint8] | None
+    added: Ints
+    count: int
+
+    def __len__(self) -> int:
+        """Returns the number of tasks in the set."""
+        return self.count
+
+    def has(self, tasks: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Returns whether each task (of an array of any shape) is in the set."""
+        if self.bits is None:
+            found = np.zeros(tasks.shape, np.bool_)
+        else:
+            found = (self.bits.take(tasks >> 3) >> (tasks & 7).astype(np.uint8) & 1).astype(np.bool_)
+        if len(self.added):
+            found |= self.added.take(self.added.searchsorted(tasks), mode="clip") == tasks
+        return found
+
+    def tasks(self) -> Ints:
+        """Returns all tasks of the set, ascending."""
+        if self.bits is None:
+            return self.added
+        whole = np.flatnonzero(np.unpackbits(self.bits, bitorder="little"))
+        return np.sort(np.concatenate((whole, self.added)))
+
+
+NO_TASKS = TaskSet(None, np.empty(0, np.int64), 0)
+
+
+def with_tasks(of: TaskSet, new: Ints, size: int) -> TaskSet:
+    """Returns the set with `new` tasks, ascending and none of them in it, of a dataset of `size` tasks."""
+    if len(new) == 0:
+        return of
+    added = np.sort(np.concatenate((of.added, new)), kind="stable")
+    count = of.count + len(new)
+    if len(added) <= min(_MOST_ADDED, size // 64):
+        return TaskSet(of.bits, added, count)
+    bits = np.zeros(-(-size // 8), np.uint8) if of.bits is None else of.bits.copy()
+    np.bitwise_or.at(bits, added >> 3, np.left_shift(1, added & 7).astype(np.uint8))
+    return TaskSet(bits, np.empty(0, np.int64), count)

@@ -1,0 +1,1 @@
+"""Runs in memory: replicas folded from the store's events, the registry that holds them, and selections from them."""

@@ -1,0 +1,244 @@
+"""A replica: a run's posterior in this process, folded from the newest snapshot and the events after it.
+
+A replica is a cache. Each sync compares the nonce of the last folded event with the one that Redis has at that version;
+if they differ, or events are missing, the replica is rebuilt from what Redis has.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bots_server.core.posterior import Event, Posterior, fold_all, start
+from bots_server.core.summary import Summary, summarise
+from bots_server.errors import Conflict, DeadlineExceeded, Failure, RunReplaced, VersionNotFound
+from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
+from bots_server.runs.selection import Drawn, SelectionSpec, computing, draw
+from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store import SNAPSHOT_EVENTS, Store, Sync, codec, remaining
+from bots_server.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+LEAP_EVENTS = 32  # if a newer snapshot is further ahead than this, it is read instead of folding the events before it
+PIECE_EVENTS = 16  # folded at once, so that other runs need not wait for a long history
+REBUILDS = 3  # between reading a snapshot and the events after it, a newer snapshot may have trimmed them
+PAUSE = 16  # selections without a prefetch after one that was not used
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A run at a version: its posterior, and how many tasks are leased."""
+
+    posterior: Posterior
+    live_leases: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A posterior and the nonce of the event that made its version (empty at version 0)."""
+
+    posterior: Posterior
+    nonce: bytes
+
+
+class Diverged(Exception):
+    """Redis has another history than was folded, or no longer has the events after it."""
+
+
+class Replica:
+    """One run: its record, its dataset and its newest state. Safe to use from many threads."""
+
+    def __init__(self, store: Store, metrics: Metrics, datasets: DatasetCache, record: storage.RunRecord) -> None:
+        self.record = record
+        self._store, self._metrics, self._datasets = store, metrics, datasets
+        self._lock = threading.Lock()
+        self._dataset: Dataset | None = None
+        self._begun = self._ended = 0  # number of the newest sync that began, and of the newest that ended
+        self._failure: Failure | None = None  # of the newest sync that ended
+        self._state: State | None = None
+        self._live_leases = 0
+        self._snapshot_version = 0
+        self._summary: tuple[Posterior, Summary] | None = None
+        self._bytes: tuple[Posterior | None, int] = (None, 0)
+        self._spec: SelectionSpec | None = None  # to prefetch for
+        self._prefetched: Drawn | None = None
+        self._pause = 0
+
+    @property
+    def dataset(self) -> Dataset:
+        """Returns the run's dataset; loads it at first. Raises DatasetNotFound if it is deleted."""
+        if self._dataset is None:
+            self._dataset = self._datasets.get(self.record.dataset, self.record.dataset_uid)
+        return self._dataset
+
+    def view(self) -> View:
+        """Returns the run as it is in Redis now (guarantee 2). Raises RunReplaced if it is deleted.
+
+        A sync serves, or fails, all callers that came before it began.
+        """
+        begun, timeout = self._begun, remaining()
+        if not self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            raise DeadlineExceeded
+        try:
+            if self._ended <= begun:
+                self._begun = number = self._begun + 1
+                self._failure = self._sync()
+                self._ended = number
+            if self._failure is not None:
+                raise self._failure.again()
+            assert self._state is not None
+            return View(self._state.posterior, self._live_leases)
+        finally:
+            self._lock.release()
+
+    def last_view(self) -> View | None:
+        """Returns the run as it was seen last, without asking Redis; None: it was not seen yet."""
+        state = self._state
+        return None if state is None else View(state.posterior, self._live_leases)
+
+    def summary(self, posterior: Posterior) -> Summary:
+        """Returns the summary of one of the run's posteriors; that of the newest is kept."""
+        known = self._summary
+        if known is None or known[0] is not posterior:
+            self._summary = known = posterior, summarise(posterior, self.dataset.tasks)
+        return known[1]
+
+    def at(self, version: int) -> Posterior:
+        """Returns the posterior at a version of the kept history. Raises VersionNotFound."""
+        for _ in range(REBUILDS):
+            try:
+                *_, (state, sync) = self._following(self._stored(version), version)
+            except Diverged:
+                continue
+            if state.posterior.version == version:
+                return state.posterior
+            raise VersionNotFound(self.record.name, version, self._store.history.oldest(self.record), sync.version)
+        raise self._unsteady()
+
+    def snapshot_if_due(self) -> bool:
+        """Stores the newest state if SNAPSHOT_EVENTS have come since the last snapshot; returns whether Redis took it.
+
+        Redis takes a snapshot only of an event that it has, and only one that is newer than its newest.
+        """
+        version = self.view().posterior.version
+        if version - self._snapshot_version < SNAPSHOT_EVENTS:
+            return False
+        state = self._state
+        assert state is not None
+        return self._store.history.put_snapshot(self.record, codec.snapshot_message(state.posterior, state.nonce))
+
+    def drawn(self, posterior: Posterior, spec: SelectionSpec) -> Drawn:
+        """Returns a draw for a selection: the prefetched one if it is of this posterior and spec, else a new one.
+
+        Each is used once, so that the distribution is that of drawing at the call (guarantee 4).
+        """
+        ready, self._prefetched = self._prefetched, None
+        if ready is not None and ready.posterior is posterior and ready.spec == spec:
+            self._spec = spec
+            return ready
+        self._pause = PAUSE if ready is not None else max(0, self._pause - 1)
+        self._spec = None if self._pause else spec
+        return draw(np.random.default_rng(), posterior, self.dataset.tasks, spec)
+
+    def prefetch(self) -> None:
+        """Folds what was just reported, and draws for the spec of the last selection."""
+        posterior = self.view().posterior
+        spec, self._spec = self._spec, None
+        if spec is not None:
+            self._prefetched = draw(np.random.default_rng(), posterior, self.dataset.tasks, spec)
+
+    @property
+    def bytes(self) -> int:
+        """Returns the size of the state's arrays, without the dataset's."""
+        posterior = self._state.posterior if self._state is not None else None
+        if self._bytes[0] is not posterior:
+            self._bytes = posterior, array_bytes(posterior)
+        return self._bytes[1]
+
+    def loaded_dataset(self) -> Dataset | None:
+        """Returns the dataset if it is loaded."""
+        return self._dataset
+
+    def _sync(self) -> Failure | None:
+        """Brings the state up to what Redis has now. Returns why that failed.
+
+        Raises DeadlineExceeded, which concerns this caller alone; what was folded until then is kept.
+        """
+        try:
+            for _ in range(REBUILDS):
+                if self._caught_up():
+                    return None
+        except DeadlineExceeded:
+            raise
+        except Failure as failure:
+            return failure
+        return self._unsteady()
+
+    def _caught_up(self) -> bool:
+        """Folds up to the newest event; returns False if Redis has another history, which the next call reads."""
+        held, begin, kinds = self._state, time.perf_counter(), list[str]()
+        try:
+            for state, sync in self._following(held or self._stored(), None):
+                self._state = state
+                kinds += [entry.event.WhichOneof("kind") or "" for entry in sync.events]
+        except Diverged:
+            self._state = None
+            if held is not None:
+                log.warning("run %s: its folded history is not the one in Redis; rebuilding", self.record.name)
+                self._metrics.rebuilt()
+            return False
+        self._live_leases, self._snapshot_version = sync.leases, sync.snapshot_version
+        if held is not None:
+            record = self.record
+            self._metrics.observe_fold(record.dataset, record.name, kinds, time.perf_counter() - begin)
+        return True
+
+    def _following(self, state: State, until: int | None) -> Iterator[tuple[State, Sync]]:
+        """Yields the state after each page of events, up to a version or to the newest. Raises Diverged."""
+        while True:
+            sync = self._store.history.sync(self.record, state.posterior.version, state.nonce)
+            if not sync.exists:
+                raise RunReplaced(self.record.name, self.record.uid)
+            if sync.diverged:
+                raise Diverged
+            if until is None and sync.snapshot_version - state.posterior.version > LEAP_EVENTS:
+                newer = self._stored()
+                if newer.posterior.version > state.posterior.version:
+                    state = newer
+                    continue
+            entries = [entry for entry in sync.events if until is None or entry.version <= until]
+            if entries:
+                folded = self._folded(state.posterior, [codec.core_event(entry, self._restored) for entry in entries])
+                state = State(folded, entries[-1].nonce)
+            yield state, sync
+            if state.posterior.version >= (sync.version if until is None else min(until, sync.version)):
+                return
+
+    def _folded(self, posterior: Posterior, events: Sequence[Event]) -> Posterior:
+        tasks = self.dataset.tasks
+        for begin in range(0, len(events), PIECE_EVENTS):
+            with computing(tasks):
+                posterior = fold_all(posterior, tasks, events[begin : begin + PIECE_EVENTS])
+        return posterior
+
+    def _stored(self, at_most: int | None = None) -> State:
+        """Returns the newest stored state, at or below a version."""
+        snapshot = self._store.history.snapshot(self.record, at_most)
+        tasks = self.dataset.tasks
+        if snapshot is None:
+            return State(start(tasks, codec.hyperparameters(self.record.hyperparameters), self.record.model), b"")
+        return State(codec.posterior(snapshot, tasks), snapshot.nonce)
+
+    def _restored(self, state_uid: str) -> Posterior:
+        """Returns the state that a restore names. Raises Diverged if it is trimmed, and so is its event."""
+        state = self._store.checkpoints.state(self.record, state_uid)
+        if state is None:
+            raise Diverged
+        return codec.posterior(state, self.dataset.tasks)
+
+    def _unsteady(self) -> Conflict:
+        return Conflict(f"run {self.record.name!r}: its history changed {REBUILDS} times while it was read; repeat")

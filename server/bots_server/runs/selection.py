@@ -1,0 +1,216 @@
+"""A selection: specified, drawn from a posterior, and taken from among the leases of others."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bots_server.core.draw import Candidates, Draw, take
+from bots_server.core.posterior import Posterior, alpha_beta
+from bots_server.core.tasks import Tasks
+from bots_server.errors import TooFewEligible
+from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store import Claim, Part, Store
+
+MANY_STRATA = 65_536  # from here on a fold or a draw takes milliseconds
+SPARE = 8  # candidates beyond what is needed in the first claim
+MAX_CLAIMS = 16  # each offers four times as many spare candidates as the one before: enough for any dataset
+
+# Folding and drawing are hundreds of numpy calls on short arrays. Several threads at it spend more time passing the
+# interpreter's lock around than computing, so one thread of the process computes at a time.
+compute_lock = threading.Lock()
+
+
+def computing(tasks: Tasks, *, long: bool = False) -> AbstractContextManager[object]:
+    """Returns what to hold while computing: nothing for long computations, which leave the interpreter to others."""
+    if long or len(tasks.strata) > MANY_STRATA or tasks.features is not None:
+        return nullcontext()
+    return compute_lock
+
+
+@dataclass(frozen=True)
+class SelectionSpec:
+    """What to draw; None: the run's value. Equal specs have equal distributions at one posterior.
+
+    excluded:    tasks that are not drawn
+    any_of:      numbers of the tags to draw from; None: all tasks
+    quotas:      (number of a tag, number of tasks), ...; None: no quotas
+    weights:     (number of a tag, weight), ...; None: no weights
+    fill:        tags that have too few tasks are filled up from the others
+    tag_targets: (number of a tag, target), ...
+    """
+
+    batch_size: int
+    target: float | None = None
+    uniform_fraction: float | None = None
+    temperature: float | None = None
+    greedy: bool | None = None
+    excluded: tuple[int, ...] = ()
+    any_of: tuple[int, ...] | None = None
+    quotas: tuple[tuple[int, int], ...] | None = None
+    weights: tuple[tuple[int, float], ...] | None = None
+    fill: bool = False
+    tag_targets: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """A selection as it is answered.
+
+    id:             names it in reports and leases
+    version:        of the posterior that it was drawn from
+    tasks:          `[n]` int64
+    means:          `[n]` posterior means
+    draws:          `[n]` drawn pass rates; NaN if none decided
+    resting:        tasks that were still resting
+    expire_time_ms: of its lease; 0: no lease
+    """
+
+    id: str
+    version: int
+    tasks: NDArray[np.int64]
+    means: NDArray[np.float64]
+    draws: NDArray[np.float64]
+    resting: int
+    expire_time_ms: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A draw that no selection was taken from yet, and the selection that it comes to if no task is leased."""
+
+    posterior: Posterior
+    spec: SelectionSpec
+    draw: Draw
+    selection: Selection
+
+    def offer(self, parts: Sequence[Candidates], tasks: Tasks) -> storage.Offer:
+        """Returns candidates as a claim takes them."""
+        candidates = np.concatenate([part.tasks for part in parts])
+        return storage.Offer(
+            selection_id=self.selection.id,
+            version=self.selection.version,
+            tasks=candidates.tolist(),
+            means=means(self.posterior, tasks, candidates).tolist(),
+            draws=np.concatenate([part.draws for part in parts]).tolist(),
+            resting=np.concatenate([part.resting for part in parts]).tolist(),
+        )
+
+
+def draw(rng: np.random.Generator, posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> Drawn:
+    """Returns a draw for a spec (guarantee 4)."""
+    given = posterior.hyperparameters
+    temperature = given.temperature if spec.temperature is None else spec.temperature
+    with computing(tasks, long=temperature > 0):
+        drawing = Draw(
+            rng,
+            posterior,
+            tasks,
+            target=given.target if spec.target is None else spec.target,
+            tag_targets=dict(spec.tag_targets),
+            greedy=given.greedy if spec.greedy is None else spec.greedy,
+            temperature=temperature,
+            uniform_fraction=given.uniform_fraction if spec.uniform_fraction is None else spec.uniform_fraction,
+            batch_size=spec.batch_size,
+            excluded=np.array(spec.excluded, np.int64),
+            tags=spec.any_of,
+            quotas=None if spec.quotas is None else dict(spec.quotas),
+            weights=None if spec.weights is None else dict(spec.weights),
+            fill=spec.fill,
+        )
+        chosen, draws, resting = take(drawing.offer(0))
+        of = means(posterior, tasks, chosen)
+    return Drawn(posterior, spec, drawing, Selection(uuid4().hex, posterior.version, chosen, of, draws, resting))
+
+
+def means(posterior: Posterior, tasks: Tasks, which: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the posterior means of tasks."""
+    alpha, beta = alpha_beta(posterior, tasks, which)
+    return alpha / (alpha + beta)
+
+
+@dataclass(frozen=True)
+class ClaimTerms:
+    """How a selection is claimed: under which id and digest, for whom, and for how long (None: no lease)."""
+
+    request_id: str = ""
+    digest: bytes = b""
+    job: str = ""
+    incarnation: str = ""
+    lease_seconds: float | None = None
+
+
+def unclaimed(drawn: Drawn, tasks: Tasks, *, allow_fewer: bool) -> Selection:
+    """Returns the selection if no task of the run is leased. Raises TooFewEligible."""
+    if len(drawn.selection.tasks) < drawn.spec.batch_size and not allow_fewer:
+        parts = drawn.draw.offer(0)
+        raise too_few(drawn, tasks, parts, [max(0, part.need - len(part.tasks)) for part in parts], leased=0)
+    return drawn.selection
+
+
+def claimed(
+    store: Store, run: storage.RunRecord, drawn: Drawn, tasks: Tasks, terms: ClaimTerms, *, allow_fewer: bool
+) -> tuple[Selection, Claim]:
+    """Returns the selection that is taken from the tasks that no other selection leases. Raises TooFewEligible.
+
+    Offers candidates, nearest first, until enough of them are free. If a part is short and has no further candidates,
+    going on is of no use: the claim fails, or takes what there is if `allow_fewer`.
+    """
+    spare, fewer = SPARE, False
+    for _ in range(MAX_CLAIMS):
+        with computing(tasks):
+            parts = drawn.draw.offer(spare)
+            offer = drawn.offer(parts, tasks)
+        claim = store.leases.claim(
+            run,
+            [Part(part.need, part.tasks.tolist()) for part in parts],
+            offer,
+            request_id=terms.request_id,
+            digest=terms.digest,
+            job=terms.job,
+            incarnation=terms.incarnation,
+            lease_seconds=terms.lease_seconds,
+            allow_fewer=fewer,
+        )
+        if claim.repeated or fewer or not any(claim.short):
+            return taken(claim), claim
+        short = [part for part, missing in zip(parts, claim.short, strict=True) if missing]
+        if any(part.exhausted for part in short) and not allow_fewer:
+            break
+        fewer = all(part.exhausted for part in short)
+        if not fewer:
+            spare *= 4
+    raise too_few(drawn, tasks, parts, claim.short, claim.leased)
+
+
+def taken(claim: Claim) -> Selection:
+    """Returns the entries of an offer that a claim took."""
+    offer, at = claim.offer, np.array(claim.taken, np.int64)
+    return Selection(
+        id=offer.selection_id,
+        version=offer.version,
+        tasks=np.array(offer.tasks, np.int64)[at],
+        means=np.array(offer.means)[at],
+        draws=np.array(offer.draws)[at],
+        resting=int(np.count_nonzero(np.array(offer.resting, np.bool_)[at])),
+        expire_time_ms=claim.expire_time_ms or 0,
+    )
+
+
+def too_few(
+    drawn: Drawn, tasks: Tasks, parts: Sequence[Candidates], shortfall: Sequence[int], leased: int
+) -> TooFewEligible:
+    """Returns the error with the counts of the batch, and those of each tag that is short."""
+    counts = drawn.draw.counts
+    message = (
+        f"asked for: {counts.asked}, of these excluded {counts.excluded}, retired {counts.retired}, "
+        f"resting {counts.resting}, eligible {counts.eligible}; leased: {leased}"
+    )
+    for part, missing in zip(parts, shortfall, strict=True):
+        if missing and part.tag is not None:
+            message += f"; tag {tasks.tags[part.tag]!r} has {part.need - missing} of {part.need}"
+    return TooFewEligible(drawn.spec.batch_size, message)

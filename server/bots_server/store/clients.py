@@ -1,0 +1,167 @@
+"""How commands reach Redis: one server (or the primary that Sentinel names), or a cluster.
+
+A client sends commands together over one connection, so that a WAIT waits for what was written before it. An error
+answer of Redis is an answer too (a ResponseError). redis.ConnectionError and redis.TimeoutError mean that Redis could
+not be reached: what was sent then may have been done, or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import redis
+from redis.exceptions import MovedError, ResponseError
+
+Command = tuple[Any, ...]
+
+_ATTEMPTS = 3  # at a slot that moves
+
+
+class RedisClient(Protocol):
+    """Safe to use from many threads."""
+
+    def ask(self, key: str, *commands: Command) -> list[Any]:
+        """Returns the answers of commands about keys in the slot of `key`, sent together."""
+
+    def ask_each(self, commands: Sequence[Command]) -> list[Any]:
+        """Returns the answers of commands that read, each about one key of any slot; sent together if possible."""
+
+    def primaries(self) -> list[redis.Redis]:
+        """Returns redis-py's client of each server that takes writes."""
+
+    def disconnect(self) -> None:
+        """Ends the connections, because they may lead to a server that is not the primary any more."""
+
+    def close(self) -> None:
+        """Ends the connections for good."""
+
+
+class ServerClient:
+    """One server, by a connection pool of redis-py.
+
+    If a connection breaks, or an answer does not come in time, all connections are given up: behind Sentinel or a
+    balancer the next one may lead to another primary, and a server must not talk to two. Giving up replaces the pool:
+    idle connections end at once, and those in use when their call ends, because nothing uses the old pool again.
+
+    A command that met a broken connection is sent once more, at once: the connection may have broken while it was idle,
+    and every script is safe to repeat. `on_retry` is called then. After a timeout nothing is sent again.
+    """
+
+    def __init__(self, connect: Callable[..., redis.Redis], on_retry: Callable[[], None]) -> None:
+        """`connect` returns a client that does not retry, with the keyword arguments it gets as options."""
+        self._connect = connect
+        self._on_retry = on_retry
+        self._lock = Lock()
+        self._generation = 0
+        self._client = self._make()
+
+    def ask(self, key: str, *commands: Command) -> list[Any]:
+        return self.ask_each(commands)
+
+    def ask_each(self, commands: Sequence[Command]) -> list[Any]:
+        generation = self._generation
+        try:
+            return _pipelined(self._client, commands)
+        except redis.ConnectionError:
+            self._on_retry()
+            self._give_up(generation)
+            generation = self._generation
+        except redis.TimeoutError:
+            self._give_up(generation)
+            raise
+        try:
+            return _pipelined(self._client, commands)
+        except (redis.ConnectionError, redis.TimeoutError):
+            self._give_up(generation)
+            raise
+
+    def primaries(self) -> list[redis.Redis]:
+        return [self._client]
+
+    def disconnect(self) -> None:
+        self._give_up(self._generation)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _make(self) -> redis.Redis:
+        generation, known = self._generation, WeakSet[Any]()
+
+        def on_connect(connection: Any) -> None:
+            connection.on_connect()
+            if connection in known:  # redis-py found it broken while idle, and made it again
+                self._on_retry()
+                self._give_up(generation)
+            known.add(connection)
+
+        return self._connect(redis_connect_func=on_connect)
+
+    def _give_up(self, generation: int) -> None:
+        """Replaces the pool, unless another call has replaced the one of this generation."""
+        with self._lock:
+            if generation != self._generation:
+                return
+            self._generation += 1
+            old, self._client = self._client, self._make()
+        old.connection_pool.disconnect(inuse_connections=False)
+
+
+class ClusterClient:
+    """A cluster: redis-py follows the slots."""
+
+    def __init__(self, client: redis.RedisCluster) -> None:
+        self._client = client
+        self._lost = False  # a primary was not reached: another one may have its slots
+
+    def ask(self, key: str, *commands: Command) -> list[Any]:
+        if len(commands) == 1:
+            try:
+                return [self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
+            except ResponseError as error:
+                return [error]
+        for _ in range(_ATTEMPTS):
+            if self._lost:
+                self._follow(key)
+            try:
+                answers = _pipelined(self._primary(key), commands)
+            except (redis.ConnectionError, redis.TimeoutError):
+                self._lost = True
+                raise
+            if not isinstance(answers[0], MovedError):
+                break
+            self._follow(key)
+        return answers
+
+    def ask_each(self, commands: Sequence[Command]) -> list[Any]:
+        return _pipelined(self._client, commands)
+
+    def primaries(self) -> list[redis.Redis]:
+        nodes = self._client.get_primaries()  # type: ignore[no-untyped-call]
+        return [self._client.get_redis_connection(node) for node in nodes]
+
+    def disconnect(self) -> None:
+        """Does nothing: redis-py learns of the primaries from the cluster."""
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _follow(self, key: str) -> None:
+        """Finds the primary of a slot again: redis-py does for a single command, not for a pipeline to one node."""
+        self._client.execute_command("EXISTS", key)  # type: ignore[no-untyped-call]
+        self._lost = False
+
+    def _primary(self, key: str) -> redis.Redis:
+        node = self._client.get_node_from_key(key)  # type: ignore[no-untyped-call]
+        primary: redis.Redis = self._client.get_redis_connection(node)
+        return primary
+
+
+def _pipelined(client: redis.Redis | redis.RedisCluster, commands: Sequence[Command]) -> list[Any]:
+    with client.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+    return answers

@@ -1,0 +1,170 @@
+"""Load: long calls are bounded and take no thread from short ones; a caller's deadline bounds every wait."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bots.v1 import task_selection_pb2 as pb
+from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+from bots_server.errors import DeadlineExceeded
+from bots_server.runs.dataset import DatasetCache
+from bots_server.runs.replica import Replica
+from bots_server.store import within
+from bots_server.telemetry.metrics import Metrics
+from tests.api.service import SECONDS, Run, Service, dataset_parts, reason_of, serving
+from tests.valkey import valkey
+
+SMALL = {"threads": 2, "max_long_calls": 3}
+SLOW = [("grpc.http2.lookahead_bytes", 4096), ("grpc.use_local_subchannel_pool", 1)]
+
+
+@pytest.fixture
+def service(redis_url: str) -> Iterator[Service]:
+    """A server with two threads for short calls and three for long ones."""
+    with serving(redis_url, **SMALL) as service:
+        service.dataset("tasks", 300_000)
+        service.create("tasks", "policy")
+        yield service
+
+
+def selects(service: Service) -> list[float]:
+    """Returns the seconds of ten selections."""
+    run, seconds = service.run("tasks", "policy"), []
+    for _ in range(10):
+        begin = time.monotonic()
+        run.select(8)
+        seconds.append(time.monotonic() - begin)
+    return seconds
+
+
+def test_slow_readers_delay_no_selection(service: Service) -> None:
+    """Eight GetPosteriors that nobody reads: three are served, the others are refused, selections go on."""
+    refused = 0
+    with grpc.insecure_channel(service.address, SLOW) as channel:
+        stub = TaskSelectionServiceStub(channel)
+        request = pb.GetPosteriorsRequest(run=pb.RunRef(dataset="tasks", name="policy"))
+        calls = []
+        for _ in range(8):
+            call = stub.GetPosteriors(request, timeout=60)
+            try:
+                next(call)
+                calls.append(call)
+            except grpc.RpcError as error:
+                assert (error.code(), reason_of(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
+                assert "at most 3 long calls" in (error.details() or "")
+                refused += 1
+        assert (len(calls), refused) == (3, 5)
+        assert max(selects(service)) < 2
+        for call in calls:
+            call.cancel()
+    service.wait_until(lambda: free(service))
+
+
+def test_uploads_delay_no_selection(service: Service) -> None:
+    """A hundred uploads over a slow link: three are served at once, the others are refused, selections go on."""
+    header, chunk = dataset_parts("new", 2048)
+    begun, proceed = threading.Semaphore(0), threading.Event()
+
+    def slow(number: int) -> Iterator[pb.CreateDatasetRequest]:
+        own = pb.DatasetHeader()
+        own.CopyFrom(header)
+        own.name = f"new-{number}"
+        yield pb.CreateDatasetRequest(header=own)
+        begun.release()
+        proceed.wait(SECONDS)
+        yield pb.CreateDatasetRequest(chunk=chunk)
+
+    def upload(number: int) -> object:
+        try:
+            return service.stub.CreateDataset(slow(number), timeout=60).created
+        except grpc.RpcError as error:
+            return reason_of(error)
+
+    with ThreadPoolExecutor(100) as threads:
+        uploads = [threads.submit(upload, number) for number in range(100)]
+        service.wait_until(lambda: sum(one.done() for one in uploads) == 97)
+        assert max(selects(service)) < 2
+        proceed.set()
+    answers = [one.result() for one in uploads]
+    assert (answers.count(True), answers.count("TOO_MANY_CALLS")) == (3, 97)
+
+
+def test_watches_are_bounded_and_end_with_their_callers(service: Service) -> None:
+    """The place of a watch is free again soon after its caller left."""
+    request = pb.WatchRunRequest(run=pb.RunRef(dataset="tasks", name="policy"), interval_seconds=60)
+    watches = [service.stub.WatchRun(request, timeout=60) for _ in range(3)]
+    for watch in watches:
+        next(watch)
+    with pytest.raises(grpc.RpcError) as refused:
+        next(service.stub.WatchRun(request, timeout=60))
+    assert reason_of(refused.value) == "TOO_MANY_CALLS"
+    for watch in watches:
+        watch.cancel()
+    service.wait_until(lambda: free(service))
+
+
+def test_more_calls_than_can_be_queued_are_refused(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RESOURCE_EXHAUSTED at once, in place of a queue without a bound."""
+    monkeypatch.setattr("bots_server.process.server.QUEUED_PER_THREAD", 1)
+    with serving(redis_url, threads=1, max_long_calls=1) as service:
+        service.dataset("tasks", 100)
+        run = service.create("tasks", "policy")
+        watch = service.stub.WatchRun(pb.WatchRunRequest(run=run.ref), timeout=60)
+        next(watch)
+        with ThreadPoolExecutor(16) as threads:
+            calls = [threads.submit(status_of_select, run) for _ in range(64)]
+            codes = {call.result() for call in calls}
+        assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert grpc.StatusCode.RESOURCE_EXHAUSTED in codes
+        watch.cancel()
+
+
+def test_call_waits_for_another_ones_sync_no_longer_than_its_deadline() -> None:
+    """While Redis hangs and one call waits for it, the others leave when their callers do."""
+    with valkey() as redis, serving(redis.url, redis_timeout_seconds=20.0) as service:
+        service.dataset("tasks", 100)
+        run = service.create("tasks", "policy")
+        record = service.store.runs.get(service.store.datasets.get("tasks"), "policy")
+        replica = Replica(service.store, Metrics(CollectorRegistry()), DatasetCache(service.store), record)
+        replica.view()
+        redis.pause()
+        try:
+            with ThreadPoolExecutor(1) as threads:
+                first = threads.submit(replica.view)
+                service.wait_until(replica._lock.locked)  # noqa: SLF001
+                begin = time.monotonic()
+                with within(0.2), pytest.raises(DeadlineExceeded):
+                    replica.view()
+                assert 0.2 <= time.monotonic() - begin < 5
+                redis.resume()
+                assert first.result().posterior.version == 0
+        finally:
+            redis.resume()
+        assert status_of_select(run) is grpc.StatusCode.OK
+
+
+def status_of_select(run: Run) -> grpc.StatusCode:
+    try:
+        run.select(1)
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+def free(service: Service) -> Any:
+    """Returns whether three long calls are admitted again."""
+    request = pb.WatchRunRequest(run=pb.RunRef(dataset="tasks", name="policy"))
+    watches = [service.stub.WatchRun(request, timeout=5) for _ in range(3)]
+    try:
+        return all(next(watch) for watch in watches)
+    except grpc.RpcError:
+        return False
+    finally:
+        for watch in watches:
+            watch.cancel()

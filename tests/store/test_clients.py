@@ -1,0 +1,138 @@
+"""The connections of a server's client: kept while they work, given up together if one fails."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from bots_server.store import RedisClient, connect
+from tests.valkey import Valkey, wait_until
+
+CALLS = 4
+
+
+@pytest.fixture
+def retries() -> list[None]:
+    """One entry for each connection that was made again."""
+    return []
+
+
+@pytest.fixture
+def client(redis_url: str, retries: list[None]) -> Iterator[RedisClient]:
+    """A client whose connections answer within a second."""
+    made = connect(redis_url, timeout_seconds=1.0, on_retry=lambda: retries.append(None))
+    yield made
+    made.close()
+
+
+def connections(admin: redis.Redis) -> set[str]:
+    """Returns the ids of the connections that others than `admin` have open."""
+    own = str(admin.client_id())
+    return {entry["id"] for entry in admin.client_list() if entry["id"] != own}
+
+
+def blocked(admin: redis.Redis) -> set[str]:
+    """Returns the ids of the connections whose command waits."""
+    return {entry["id"] for entry in admin.client_list() if "b" in entry["flags"]}
+
+
+def busy(client: RedisClient, admin: redis.Redis) -> set[str]:
+    """Makes a client open several connections, which it keeps; returns their ids."""
+    before = connections(admin)
+    with ThreadPoolExecutor(CALLS) as calls:
+        waiting = [calls.submit(client.ask, "queue", ("BLPOP", "queue", "0")) for _ in range(CALLS)]
+        wait_until(lambda: len(connections(admin) - before) == CALLS, "each call has a connection")
+        admin.rpush("queue", *range(CALLS))
+        assert sorted(call.result()[0][1] for call in waiting) == [b"%d" % number for number in range(CALLS)]
+    made = connections(admin) - before
+    assert len(made) == CALLS
+    return made
+
+
+def test_connections_are_kept(client: RedisClient, shared_valkey: Valkey, retries: list[None]) -> None:
+    """Calls that succeed use the same connections again."""
+    with shared_valkey.client() as admin:
+        made = busy(client, admin)
+        for _ in range(2 * CALLS):
+            assert client.ask("key", ("ECHO", "one")) == [b"one"]
+        assert connections(admin) >= made
+    assert retries == []
+
+
+def test_the_others_are_given_up_with_a_broken_idle_connection(
+    client: RedisClient, shared_valkey: Valkey, retries: list[None]
+) -> None:
+    """If an idle connection turns out to be broken, no other idle connection is used again: behind Sentinel or a
+    balancer it may lead to a server that is not the primary any more."""
+    with shared_valkey.client() as admin:
+        made = busy(client, admin)
+        used = str(client.ask("key", ("CLIENT", "ID"))[0])  # the next command gets it, too
+        admin.client_kill_filter(_id=used)
+        assert client.ask("key", ("ECHO", "again")) == [b"again"]
+        wait_until(lambda: not connections(admin) & made, "the connections end")
+    assert retries == [None]
+
+
+def test_the_others_are_given_up_with_a_connection_that_breaks_in_use(
+    client: RedisClient, shared_valkey: Valkey, retries: list[None]
+) -> None:
+    """If a connection breaks while its answer is awaited, the command is sent once more over a new connection, and no
+    idle connection is used again."""
+    with shared_valkey.client() as admin, ThreadPoolExecutor(1) as calls:
+        made = busy(client, admin)
+        waiting = calls.submit(client.ask, "queue", ("BLPOP", "queue", "0"))
+        wait_until(lambda: blocked(admin), "the call waits")
+        used = blocked(admin)
+        admin.client_kill_filter(_id=used.copy().pop())
+        wait_until(lambda: blocked(admin) - used, "the call waits again")
+        admin.rpush("queue", "mine")
+        assert waiting.result() == [(b"queue", b"mine")]
+        wait_until(lambda: not connections(admin) & made, "the connections end")
+    assert retries == [None]
+
+
+def test_a_connection_in_use_ends_with_its_call_after_the_others_were_given_up(
+    client: RedisClient, shared_valkey: Valkey
+) -> None:
+    """A connection that was in use when the others were given up is not used for another call."""
+    with shared_valkey.client() as admin, ThreadPoolExecutor(1) as calls:
+        waiting = calls.submit(client.ask, "queue", ("BLPOP", "queue", "0"))
+        wait_until(lambda: blocked(admin), "the call waits")
+        old = connections(admin)
+        client.disconnect()
+        admin.rpush("queue", "late")
+        assert waiting.result() == [(b"queue", b"late")]
+        assert str(client.ask("key", ("CLIENT", "ID"))[0]) not in old
+        wait_until(lambda: not connections(admin) & old, "the connection ends")
+
+
+def test_the_others_are_given_up_with_a_connection_that_does_not_answer(
+    client: RedisClient, shared_valkey: Valkey, retries: list[None]
+) -> None:
+    """After a timeout no earlier connection is used, so that no call reads a late answer; nothing is sent again."""
+    with shared_valkey.client() as admin:
+        made = busy(client, admin)
+        with pytest.raises(redis.TimeoutError):
+            client.ask("queue", ("BLPOP", "queue", "0"))
+        admin.rpush("queue", "late")
+        assert client.ask("key", ("ECHO", "mine")) == [b"mine"]
+        wait_until(lambda: not connections(admin) & made, "the connections end")
+    assert retries == []
+
+
+def test_disconnecting_from_many_threads(client: RedisClient) -> None:
+    """Calls go on while other threads give the connections up."""
+    with ThreadPoolExecutor(8) as calls:
+        asked = [calls.submit(client.ask, "key", ("ECHO", str(number))) for number in range(200)]
+        left = [calls.submit(client.disconnect) for _ in range(200)]
+        assert [call.result() for call in asked] == [[b"%d" % number] for number in range(200)]
+        assert all(call.result() is None for call in left)
+
+
+def test_answers_of_many_keys_come_in_order(client: RedisClient) -> None:
+    """Commands about many keys are sent together, and an error answer is an answer."""
+    client.ask("a", ("SET", "a", "1"))
+    first, second, third = client.ask_each([("GET", "a"), ("HGET", "a", "field"), ("GET", "b")])
+    assert (first, third) == (b"1", None)
+    assert isinstance(second, redis.ResponseError)
