@@ -1,20 +1,19 @@
-"""Client of BOTS as a service: which tasks should the policy of the day train on?
+"""Client of BOTS as a service: chooses which tasks to train on next in RL finetuning of language models.
 
     import bots
 
-    client = bots.Client("localhost:50051")
-    client.create_dataset("guru-math", weak=weak, strong=strong)
+    client = bots.Client("localhost:50051", job="qwen-7b")
+    client.create_dataset("guru-math", ids=ids, weak=weak, strong=strong)
     run = client.create_run("guru-math", "qwen-7b", target=0.5)
     batch = run.select(32)
-    batch.report(successes, rollouts)
+    batch.report_rewards(rewards)
     alpha, beta = run.posteriors()
 
-The whole public surface is here; task_selection.proto is the manual of the API behind it.
+The public surface is here, and for asyncio in `bots.aio`; task_selection.proto is the manual of the API behind it.
 """
 
-from bots.batch import Batch
-from bots.channel import TLS
 from bots.client import Client
+from bots.collector import Collector
 from bots.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -22,6 +21,7 @@ from bots.errors import (
     BrokenError,
     DeadlineExceededError,
     FailedPreconditionError,
+    ForkedError,
     InternalError,
     InvalidArgumentError,
     NotFoundError,
@@ -32,13 +32,25 @@ from bots.errors import (
     UnavailableError,
     UnimplementedError,
 )
-from bots.fallback import Fallback
-from bots.history import Checkpoint, Event, HyperparametersEvent, ReportEvent, RestoreEvent
+from bots.handle import Stats
+from bots.history import Checkpoint, Event, HyperparametersEvent, ReportEvent, RestoreEvent, RetireEvent
+from bots.hyperparameters import Hyperparameters, HyperparameterValues
+from bots.reporting import RewardsReported
 from bots.request_ids import new_request_id
-from bots.resources import Dataset, ForkPoint, Hyperparameters, Retention, RunInfo
+from bots.resources import Dataset, ForkPoint, RunInfo
 from bots.resume import Resumed
-from bots.run import Run
-from bots.summary import Accuracy, Summary, TagSummary
+from bots.run import Batch, Run
+from bots.summary import (
+    Accuracy,
+    CalibrationBin,
+    Evidence,
+    InputWeight,
+    InterpolationSummary,
+    ItemResponseSummary,
+    Summary,
+    TagSummary,
+)
+from bots.target import TLS
 
 __all__ = [
     "TLS",
@@ -48,27 +60,36 @@ __all__ = [
     "Batch",
     "BotsError",
     "BrokenError",
+    "CalibrationBin",
     "Checkpoint",
     "Client",
+    "Collector",
     "Dataset",
     "DeadlineExceededError",
     "Event",
+    "Evidence",
     "FailedPreconditionError",
-    "Fallback",
     "ForkPoint",
+    "ForkedError",
+    "HyperparameterValues",
     "Hyperparameters",
     "HyperparametersEvent",
+    "InputWeight",
     "InternalError",
+    "InterpolationSummary",
     "InvalidArgumentError",
+    "ItemResponseSummary",
     "NotFoundError",
     "RefusedError",
     "ReportEvent",
     "ResourceExhaustedError",
     "RestoreEvent",
     "Resumed",
-    "Retention",
+    "RetireEvent",
+    "RewardsReported",
     "Run",
     "RunInfo",
+    "Stats",
     "Summary",
     "TagSummary",
     "TemporaryError",

@@ -1,35 +1,41 @@
-"""What a selection returns."""
+"""What a selection returns: frozen columns that can be sliced. `bots.run` and `bots.aio` add reports to it."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from bots.records import utc
-from bots.v1 import task_selection_pb2 as pb
+from bots.errors import invalid
+from bots.handle import RunHandle
+from bots.request_ids import derived_request_id
 
-if TYPE_CHECKING:
-    from bots.run import Run
+B = TypeVar("B", bound="BatchData")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Batch:
+class BatchData:
     """Tasks to train on next, columns of equal length n.
 
-    tasks              `[n]` int64 task indices.
-    ids                `[n]` their ids, or None where the dataset has none.
-    means              `[n]` float64 posterior means; NaN where the service was away.
-    draws              `[n]` float64 drawn pass rates; NaN where none decided (drawn uniformly, or greedy).
+    tasks              `[n]` int64 row numbers in the dataset.
+    ids                `[n]` their ids; None: the dataset has none.
+    means              `[n]` float64 posterior means; NaN: the service was away.
+    draws              `[n]` float64 drawn pass rates; NaN: none decided.
     version            version of the run that the selection saw; None: the service was away.
-    run_uid            uid of that run; empty: the service was away before it was ever known.
-    selection_id       names the selection in reports; empty: the service was away.
+    run_uid            uid of that run; empty: never known.
+    selection_id       names the selection in reports.
     lease_expire_time  until when no other selection gets these tasks; None: no lease.
+    resting_tasks      number of tasks of the whole selection that were still resting.
     policy_step        the policy's training step, as given to `select`.
     fallback           the service was away, and the tasks are drawn uniformly.
+    positions          `[n]` int64 places in the whole selection.
+    size               number of tasks of the whole selection.
+    run                the run that selected.
     """
 
     tasks: npt.NDArray[np.int64]
@@ -40,51 +46,69 @@ class Batch:
     run_uid: str
     selection_id: str
     lease_expire_time: datetime | None
+    resting_tasks: int
     policy_step: int | None
     fallback: bool
-    run: Run = field(repr=False)
-
-    @classmethod
-    def of(cls, message: pb.SelectBatchResponse, run: Run, policy_step: int | None) -> Batch:
-        """Returns what the message says."""
-        return cls(
-            tasks=np.fromiter(message.tasks, np.int64, len(message.tasks)),
-            ids=list(message.ids) or None,
-            means=np.fromiter(message.means, np.float64, len(message.means)),
-            draws=np.fromiter(message.draws, np.float64, len(message.draws)),
-            version=message.version,
-            run_uid=message.run_uid,
-            selection_id=message.selection_id,
-            lease_expire_time=utc(message.lease_expire_time) if message.HasField("lease_expire_time") else None,
-            policy_step=policy_step,
-            fallback=False,
-            run=run,
-        )
+    positions: npt.NDArray[np.int64]
+    size: int
+    run: RunHandle = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.tasks)
 
-    def report(
-        self,
-        successes: npt.ArrayLike,
-        rollouts: npt.ArrayLike,
-        *,
-        complete: bool = True,
-        policy_step: int | None = None,
-        request_id: str | None = None,
-    ) -> int | None:
-        """Reports the outcomes of the whole batch; see `Run.report`. For a part of it use that, with `selection_id`."""
-        return self.run.report(
-            self.tasks,
-            successes,
-            rollouts,
-            selection_id=self.selection_id,
-            complete=complete,
-            policy_step=policy_step,
-            selection_policy_step=self.policy_step,
-            request_id=request_id,
+    def __iter__(self: B) -> Iterator[B]:
+        return (self[position] for position in range(len(self)))
+
+    def __getitem__(self: B, which: Any) -> B:
+        """Returns a part of the batch: `batch[rank::world]`, `batch[3]` (a batch of one task), `batch[mask]`.
+
+        A part reports and releases only its tasks.
+        """
+        rows = np.atleast_1d(np.arange(len(self))[which])
+        return dataclasses.replace(
+            self,
+            tasks=self.tasks[rows],
+            ids=None if self.ids is None else [self.ids[row] for row in rows],
+            means=self.means[rows],
+            draws=self.draws[rows],
+            positions=self.positions[rows],
         )
 
-    def release(self) -> int:
-        """Gives the leases back where the batch will not be reported; returns how many tasks that frees."""
-        return self.run.release(self.selection_id) if self.selection_id else 0
+    @property
+    def whole(self) -> bool:
+        """Whether this is the whole selection, in its order."""
+        return np.array_equal(self.positions, np.arange(self.size))
+
+    def rows(self, *, repeat: int = 1, rank: int = 0, world: int = 1) -> npt.NDArray[np.int64]:
+        """Returns the row numbers of this rank's rollouts: each task `repeat` times in a row, cut into `world` equal
+        blocks, of which this is block `rank`.
+
+        InvalidArgumentError: the rollouts cannot be cut into `world` equal blocks.
+        """
+        rollouts = np.repeat(self.tasks, repeat)
+        if not 0 <= rank < world:
+            raise invalid("rank", rank, f"must be between 0 and {world - 1}")
+        if len(rollouts) % world:
+            raise invalid("world", world, f"must divide the number of rollouts ({len(rollouts)})")
+        block: npt.NDArray[np.int64] = rollouts.reshape(world, -1)[rank]
+        return block
+
+    def report_id(self, part: object = "") -> str:
+        """Returns the request id of the report of these tasks: equal for all copies of the batch."""
+        where = "whole" if self.whole else self.positions.tolist()
+        return derived_request_id("report", self.selection_id, where, part)
+
+
+def joined(parts: Sequence[B]) -> B:
+    """Returns parts of one selection as one part, in the order of the selection."""
+    positions = np.concatenate([part.positions for part in parts])
+    order = np.argsort(positions)
+    ids = [task_id for part in parts for task_id in part.ids or ()]
+    return dataclasses.replace(
+        parts[0],
+        tasks=np.concatenate([part.tasks for part in parts])[order],
+        ids=[ids[row] for row in order] if ids else None,
+        means=np.concatenate([part.means for part in parts])[order],
+        draws=np.concatenate([part.draws for part in parts])[order],
+        positions=positions[order],
+    )

@@ -1,133 +1,197 @@
-"""What a trainer goes on with while the service is away.
-
-Promise: A trainer never waits on the service longer than its deadline, and never stops because the service is away.
-The first half is held for every call (`bots.channel`). The second half needs to know the tasks, so it is on for the
-runs that are opened with a `Fallback`:
-
- * `select` returns a uniformly random batch, marked `Batch.fallback`, where the service gives none within the deadline.
- * `report` keeps what it cannot deliver and returns None; the next calls of the run deliver it first (`bots.outbox`),
-   with its first request_id, so that it is applied once. At most `pending_reports` are kept: beyond, the oldest is
-   dropped; and so is one that will never be accepted. Both are logged and counted in `Run.dropped_reports`.
- * After a call that found nobody, the service is asked again at the earliest when the client's timeout has passed:
-   until then calls fall back at once, so that a trainer with many small calls keeps its pace.
- * `state_dict` says the newest version that it saw.
-
-Only a `TemporaryError` is bridged so: a call that must be fixed, or a service that is broken, is an error as ever. A
-process that ends loses what it has pending: `Run.flush` before that.
-"""
+"""Uniform selection while the service is away, over what is known of a dataset. Pure: knows no batch and no run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import functools
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from bots.batch import Batch
-from bots.columns import Tasks, indices_and_ids
-from bots.errors import FailedPreconditionError
+from bots.errors import FailedPreconditionError, invalid
 
-if TYPE_CHECKING:
-    from bots.run import Run
+# A dataset with more text than this has no ids in fallback.
+MOST_BYTES = 256 << 20
+
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Fallback:
-    """What must be known of a dataset to pick tasks without the service.
+class Texts:
+    """Many strings in little memory: their UTF-8 joined, and `[n + 1]` offsets."""
 
-    size             number of tasks.
-    ids              `[size]` their ids, where batches are used by id.
-    tags             `[size]` their tags, where selections ask for tags.
-    pending_reports  most reports to keep while the service is away.
+    joined: bytes
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Texts:
+        """Returns the strings packed."""
+        encoded = [text.encode() for text in texts]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return cls(b"".join(encoded), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> str:
+        return self.joined[self.offsets[row] : self.offsets[row + 1]].decode()
+
+    @functools.cached_property
+    def _hashes(self) -> tuple[npt.NDArray[np.int64], Rows]:
+        hashes = np.fromiter((hash(self[row]) for row in range(len(self))), np.int64, len(self))
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], order
+
+    def row(self, text: str) -> int | None:
+        """Returns the row of a string; None: it is not there."""
+        hashes, order = self._hashes
+        at = int(np.searchsorted(hashes, hash(text)))
+        while at < len(hashes) and hashes[at] == hash(text):
+            if self[int(order[at])] == text:
+                return int(order[at])
+            at += 1
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class KnownTasks:
+    """What this process knows of a dataset.
+
+    ids   None: the dataset has none, or too many to keep (`has_ids` tells).
+    tags  tag -> number of tasks.
+    tag   `[size]` index into tags; None: not known, or there are no tags.
     """
 
     size: int
-    ids: Sequence[str] | None = None
-    tags: Sequence[str] | None = None
-    pending_reports: int = 1_000
+    has_ids: bool
+    ids: Texts | None = None
+    tags: Mapping[str, int] = field(default_factory=dict)
+    tag: npt.NDArray[np.int64] | None = None
 
-    def __post_init__(self) -> None:
-        for name, column in (("ids", self.ids), ("tags", self.tags)):
-            if column is not None and len(column) != self.size:
-                raise ValueError(f"Fallback.{name}: {len(column)} entries, must be {self.size}")
+    @functools.cached_property
+    def members(self) -> dict[str, Rows]:
+        """The rows of each tag, ascending."""
+        assert self.tag is not None
+        order = np.argsort(self.tag, kind="stable")
+        counts = np.bincount(self.tag, minlength=len(self.tags))
+        return dict(zip(self.tags, np.split(order, np.cumsum(counts)[:-1]), strict=True))
+
+    def packed(self) -> bytes:
+        """Returns this as bytes, for a file."""
+        head = {"size": self.size, "has_ids": self.has_ids, "tags": dict(self.tags)}
+        parts = [
+            json.dumps(head).encode(),
+            b"" if self.tag is None else self.tag.astype("<i8").tobytes(),
+            b"" if self.ids is None else self.ids.offsets.astype("<i8").tobytes(),
+            b"" if self.ids is None else self.ids.joined,
+        ]
+        return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+    @classmethod
+    def unpacked(cls, content: bytes) -> KnownTasks:
+        """Returns what `packed` made bytes of."""
+        parts = []
+        while content:
+            end = 8 + int.from_bytes(content[:8], "little")
+            parts.append(content[8:end])
+            content = content[end:]
+        head, tag, offsets, joined = parts
+        return cls(
+            **json.loads(head),
+            tag=np.frombuffer(tag, "<i8").astype(np.int64) if tag else None,
+            ids=Texts(joined, np.frombuffer(offsets, "<i8").astype(np.int64)) if offsets else None,
+        )
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a selection asks for, as far as a uniform one can heed it. At most one of tags, quotas and weights is
-    set.
-    """
+class SelectionSpec:
+    """What a selection asks for, as far as a uniform one can follow it. At most one of tags, quotas and weights."""
 
     batch_size: int
-    exclude: Tasks = ()
-    tags: Collection[str] = ()
+    excluded_rows: Sequence[int] = ()
+    excluded_ids: Sequence[str] = ()
+    tags: Sequence[str] = ()
     quotas: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
-
-    def check(self, fallback: Fallback) -> None:
-        """ValueError: a uniform selection could not heed this. Said always, so that it shows before the service is
-        away.
-        """
-        if (self.tags or self.quotas or self.weights) and fallback.tags is None:
-            raise ValueError("tags: this run has a Fallback without tags, so it could not heed them")
-        if indices_and_ids(self.exclude)[1] and fallback.ids is None:
-            raise ValueError("exclude: this run has a Fallback without ids, so it could not heed them")
+    fill: bool = False
+    allow_fewer: bool = False
 
 
-def uniform_batch(
-    run: Run, fallback: Fallback, wish: Wish, *, allow_fewer: bool, seed: int | None, policy_step: int | None
-) -> Batch:
-    """Returns a batch without the service. FailedPreconditionError (TOO_FEW_ELIGIBLE): the wish leaves fewer tasks
-    than it asks for, and not `allow_fewer`.
+def check_rows(field: str, rows: Sequence[int], size: int) -> None:
+    """InvalidArgumentError: a row is not of the dataset."""
+    for position, row in enumerate(rows):
+        if not 0 <= row < size:
+            raise invalid(f"{field}[{position}]", row, f"must be between 0 and {size - 1}")
+
+
+def check_ids(field: str, ids: Sequence[str], known: KnownTasks) -> None:
+    """InvalidArgumentError: an id is not of the dataset, as far as its ids are known."""
+    if ids and not known.has_ids:
+        raise invalid(f"{field}[0]", repr(ids[0]), "must be a row number: the dataset has no ids")
+    for position, task_id in enumerate(ids):
+        if known.ids is not None and known.ids.row(task_id) is None:
+            raise invalid(f"{field}[{position}]", repr(task_id), "must be an id of the dataset")
+
+
+def select(rng: np.random.Generator, known: KnownTasks, spec: SelectionSpec) -> Rows:
+    """Returns distinct rows in random order, drawn uniformly from the tasks that the spec leaves.
+
+    Tags are heeded if the tag of each task is known. InvalidArgumentError: the spec names a task or a tag that is not
+    there. FailedPreconditionError (TOO_FEW_ELIGIBLE): too few tasks are left.
     """
-    tasks = uniform(np.random.default_rng(seed), fallback, wish)
-    if len(tasks) < wish.batch_size and not allow_fewer:
+    check_rows("excluded_tasks", spec.excluded_rows, known.size)
+    check_ids("excluded_ids", spec.excluded_ids, known)
+    for tag in (*spec.tags, *spec.quotas, *spec.weights):
+        if known.tags and tag not in known.tags:
+            raise invalid("tags", repr(tag), "must be a tag of the dataset")
+    excluded = set(spec.excluded_rows)
+    if spec.excluded_ids and known.ids is not None:
+        excluded |= {row for task_id in spec.excluded_ids if (row := known.ids.row(task_id)) is not None}
+    rows = _chosen(rng, known, spec, excluded)
+    if len(rows) < spec.batch_size and not spec.allow_fewer:
         raise FailedPreconditionError(
-            f"batch_size: {wish.batch_size}, must be at most the {len(tasks)} tasks that are left (service away)",
+            f"batch_size: got {spec.batch_size}, must be at most {len(rows)}, the number of eligible tasks",
             code="FAILED_PRECONDITION",
             reason="TOO_FEW_ELIGIBLE",
         )
-    unknown = np.full(len(tasks), np.nan)
-    return Batch(
-        tasks=tasks,
-        ids=None if fallback.ids is None else [fallback.ids[task] for task in tasks],
-        means=unknown,
-        draws=unknown,
-        version=None,
-        run_uid=run.uid,
-        selection_id="",
-        lease_expire_time=None,
-        policy_step=policy_step,
-        fallback=True,
-        run=run,
-    )
+    return rows
 
 
-def uniform(rng: np.random.Generator, fallback: Fallback, wish: Wish) -> npt.NDArray[np.int64]:
-    """Returns distinct tasks, drawn uniformly from what the wish leaves; fewer than asked where there are not
-    enough.
-    """
-    open_ = np.ones(fallback.size, dtype=bool)
-    indices, ids = indices_and_ids(wish.exclude)
-    if ids and fallback.ids is not None:
-        number = {task_id: index for index, task_id in enumerate(fallback.ids)}
-        indices = [number[task_id] for task_id in ids if task_id in number]
-    open_[np.array(indices, dtype=np.int64)] = False
-    if not (wish.tags or wish.quotas or wish.weights):
-        return _pick(rng, open_, wish.batch_size)
-    tag_of_task = np.asarray(fallback.tags)
-    if wish.tags:
-        return _pick(rng, open_ & np.isin(tag_of_task, list(wish.tags)), wish.batch_size)
-    quotas = dict(wish.quotas)
-    if wish.weights:
-        shares = np.array(list(wish.weights.values()))
-        drawn = rng.multinomial(wish.batch_size, shares / shares.sum())
-        quotas = dict(zip(wish.weights, drawn.tolist(), strict=True))
-    return np.concatenate([_pick(rng, open_ & (tag_of_task == tag), quota) for tag, quota in quotas.items()])
+def _chosen(rng: np.random.Generator, known: KnownTasks, spec: SelectionSpec, excluded: set[int]) -> Rows:
+    wanted = spec.tags or spec.quotas or spec.weights
+    if not wanted or known.tag is None:
+        return _draw(rng, known.size, None, spec.batch_size, excluded)
+    if spec.tags:
+        members = np.concatenate([known.members[tag] for tag in spec.tags])
+        return _draw(rng, len(members), members, spec.batch_size, excluded)
+    quotas = spec.quotas or _quotas(rng, known, spec, excluded)
+    parts = [_draw(rng, len(known.members[tag]), known.members[tag], quota, excluded) for tag, quota in quotas.items()]
+    rows = np.concatenate(parts) if parts else np.empty(0, np.int64)
+    if spec.fill and len(rows) < spec.batch_size:
+        others = np.concatenate([known.members[tag] for tag in quotas])
+        more = _draw(rng, len(others), others, spec.batch_size - len(rows), excluded | set(rows.tolist()))
+        rows = np.concatenate([rows, more])
+    return rows
 
 
-def _pick(rng: np.random.Generator, eligible: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.int64]:
-    tasks = np.flatnonzero(eligible)
-    return rng.choice(tasks, size=min(count, len(tasks)), replace=False)
+def _quotas(rng: np.random.Generator, known: KnownTasks, spec: SelectionSpec, excluded: set[int]) -> dict[str, int]:
+    weights = {
+        tag: weight
+        for tag, weight in spec.weights.items()
+        if weight > 0 and (not excluded or not excluded.issuperset(known.members[tag].tolist()))
+    }
+    if not weights:
+        return {}
+    shares = np.array(list(weights.values()))
+    return dict(zip(weights, rng.multinomial(spec.batch_size, shares / shares.sum()).tolist(), strict=True))
+
+
+def _draw(rng: np.random.Generator, size: int, members: Rows | None, count: int, excluded: set[int]) -> Rows:
+    """Returns at most `count` rows of `members` (None: all). It costs count + excluded, not size."""
+    drawn = rng.choice(size, min(size, count + len(excluded)), replace=False)
+    rows = drawn if members is None else members[drawn]
+    if excluded:
+        rows = rows[[row not in excluded for row in rows.tolist()]]
+    return rows[:count].astype(np.int64)

@@ -1,120 +1,212 @@
-"""Reports that wait for the service to be back; see `bots.fallback`."""
+"""What waits to be delivered: reports, and what must precede them if the service was away at the start.
+
+Entries of one run form a lane. A lane is delivered in order, by one caller at a time, each entry once (its request id
+makes repeats safe). A lane whose delivery fails is tried again after a back-off; other lanes go on. The outbox is
+bounded: beyond the bound the oldest report is dropped, which is logged and counted.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
+import random
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
-from bots.errors import FailedPreconditionError, InvalidArgumentError
-from bots.v1 import task_selection_pb2 as pb
+from bots.errors import BotsError
 
 logger = logging.getLogger("bots")
 
-Report = pb.ReportOutcomesRequest
+MOST_ENTRIES = 10_000
+MOST_BYTES = 256 << 20
+FIRST_BACKOFF_SECONDS = 0.2
+LONGEST_BACKOFF_SECONDS = 10.0
+
+Kind = Literal["create", "resume", "report", "release"]
+LaneKey = tuple[str, str]  # dataset, run
 
 
-class Deadline:
-    """One call's time, shared by the calls that it is made of."""
+@dataclass(eq=False)
+class Entry:
+    """One thing to deliver.
 
-    def __init__(self, seconds: float) -> None:
-        self.end = time.monotonic() + seconds
-        # Older reports get the first half, so that the call itself gets its turn.
-        self.half = self.end - seconds / 2
+    payload     the request of the kind or JSON ("resume").
+    first_sent  time.monotonic() when it was first sent.
+    row         its row in the file; None: not in one.
+    """
 
-    def left(self) -> float:
-        """Seconds left, a little at least, so that a call is made."""
-        return max(0.001, self.end - time.monotonic())
+    lane: LaneKey
+    kind: Kind
+    payload: bytes
+    first_sent: float = field(default_factory=time.monotonic)
+    row: int | None = None
+
+
+@dataclass(eq=False)
+class Lane:
+    """The entries of one run, oldest first."""
+
+    entries: deque[Entry] = field(default_factory=deque)
+    busy: bool = False
+    failures: int = 0
+    due: float = 0.0
+    dropped: int = 0
+    retries: int = 0
+
+
+class Storage:
+    """Keeps nothing: an outbox in memory. `bots.outbox_file.OutboxFile` keeps entries in a file."""
+
+    def load(self) -> list[Entry]:
+        """Returns the entries that an earlier process left, oldest first."""
+        return []
+
+    def add(self, entry: Entry) -> None:
+        """Keeps an entry and sets its row."""
+
+    def remove(self, entry: Entry) -> None:
+        """Forgets an entry."""
+
+    def close(self) -> None:
+        """Releases the file."""
 
 
 class Outbox:
-    """Reports that could not be delivered yet, oldest first. Safe to share among threads; pickled or forked, it is
-    empty: only the original sends what it keeps."""
+    """Safe to share among threads. `storage` is asked for at the first entry, or by `load`."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._forget()
-
-    def _forget(self) -> None:
-        self._reports: deque[Report] = deque()
-        self.dropped = 0
-        # Held for moments, never while a report is sent.
-        self._lock = threading.Lock()
-        # Held by the thread that delivers; of its reports one is under way or none, the oldest.
-        self._turn = threading.Lock()
-        self._under_way = 0
-        _outboxes.add(self)
+    def __init__(self, storage: Callable[[], Storage] = Storage) -> None:
+        self._lock = threading.RLock()
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._open = storage
+        self._storage: Storage | None = None
+        self._entries = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._reports)
+        return self._entries
 
-    def keep(self, report: Report) -> None:
-        """Keeps a report to be sent later; beyond the bound the oldest that is not under way is dropped."""
+    def load(self) -> bool:
+        """Takes in what an earlier process left in the file; returns whether something waits."""
         with self._lock:
-            self._reports.append(report)
-            if len(self._reports) <= self._most:
-                return
-            oldest = self._reports[self._under_way]
-            del self._reports[self._under_way]
-        self._drop(oldest, "too many are pending")
+            if self._storage is None:
+                self._storage = self._open()
+                for entry in self._storage.load():
+                    self._append(entry)
+            return self._entries > 0
 
-    def deliver(self, send: Callable[[Report], object], until: float) -> bool:
-        """Sends the oldest reports, one thread at a time, and returns whether none is left; it stops when
-        time.monotonic() is `until`, or when `send` raises, which keeps the report.
+    def add(self, lane: LaneKey, kind: Kind, payload: bytes) -> Entry:
+        """Keeps an entry behind the others of its lane, in the file if there is one, and returns it."""
+        self.load()
+        entry = Entry(lane, kind, payload)
+        with self._lock:
+            assert self._storage is not None
+            self._storage.add(entry)
+            self._append(entry)
+            while self._entries > MOST_ENTRIES or self._bytes > MOST_BYTES:
+                oldest = next((one for one in self._droppable() if one is not entry), None)
+                if oldest is None:
+                    break
+                self._drop(oldest, "too many wait")
+        return entry
 
-        One that breaks a rule, or that the state of its run rules out, will never be accepted: it is dropped, which is
-        logged and counted. Whatever else is wrong (a token, a run that is not there while Redis is put back, a fault of
-        the service) may be mended.
+    def pending(self, lane: LaneKey | None = None) -> int:
+        """Returns the number of reports that wait, of one lane or of all."""
+        with self._lock:
+            lanes = self._lanes.values() if lane is None else filter(None, [self._lanes.get(lane)])
+            return sum(entry.kind == "report" for one in lanes for entry in one.entries)
+
+    def counts(self, lane: LaneKey) -> tuple[int, int]:
+        """Returns (reports dropped, deliveries repeated) of a lane."""
+        one = self._lanes.get(lane, Lane())
+        return one.dropped, one.retries
+
+    def claim(self, lane: LaneKey, entry: Entry | None = None) -> Entry | None:
+        """Returns the oldest entry of a lane, to be delivered by the caller; None: there is none, another caller has
+        it, or it is not `entry`.
         """
-        if not self:
-            return True
-        if not self._turn.acquire(timeout=max(0.0, until - time.monotonic())):
-            return False
-        try:
-            while (report := self._oldest()) is not None:
-                if time.monotonic() >= until:
-                    return False
-                try:
-                    send(report)
-                except (InvalidArgumentError, FailedPreconditionError) as refusal:
-                    self._drop(report, str(refusal))
-                with self._lock:
-                    self._reports.popleft()
-                    self._under_way = 0
-            return True
-        finally:
-            self._under_way = 0
-            self._turn.release()
-
-    def _oldest(self) -> Report | None:
         with self._lock:
-            self._under_way = min(1, len(self._reports))
-            return self._reports[0] if self._reports else None
+            one = self._lanes.get(lane)
+            if one is None or one.busy or not one.entries or (entry is not None and one.entries[0] is not entry):
+                return None
+            one.busy = True
+            return one.entries[0]
 
-    def _drop(self, report: Report, why: str) -> None:
+    def delivered(self, entry: Entry) -> None:
+        """Ends a claim: the entry is done."""
         with self._lock:
-            self.dropped += 1
-        logger.warning("report %s of run %s/%s is dropped: %s", report.request_id, report.dataset, report.run, why)
+            lane = self._lanes[entry.lane]
+            lane.busy, lane.failures, lane.due = False, 0, 0.0
+            self._remove(entry)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_most": self._most}
+    def withdrawn(self, entry: Entry) -> None:
+        """Ends a claim: the entry is given back to its caller."""
+        with self._lock:
+            self._lanes[entry.lane].busy = False
+            self._remove(entry)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
+    def refused(self, entry: Entry, why: object) -> None:
+        """Ends a claim: the entry will never be accepted."""
+        with self._lock:
+            self._lanes[entry.lane].busy = False
+            self._drop(entry, why)
 
+    def released(self, entry: Entry, error: BotsError | None = None) -> None:
+        """Ends a claim: the entry stays. `error`: its delivery failed, and is due again after a back-off."""
+        with self._lock:
+            lane = self._lanes[entry.lane]
+            lane.busy = False
+            if error is not None:
+                lane.retries += 1
+                backoff = min(FIRST_BACKOFF_SECONDS * 2 ** min(lane.failures, 10), LONGEST_BACKOFF_SECONDS)
+                lane.failures += 1
+                backoff = max(backoff * random.uniform(0.5, 1), error.retry_seconds or 0.0)  # noqa: S311
+                lane.due = time.monotonic() + backoff
 
-_outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+    def waits(self, lane: LaneKey) -> bool:
+        """Returns whether a lane has entries."""
+        with self._lock:
+            return lane in self._lanes and bool(self._lanes[lane].entries)
 
+    def lanes(self) -> list[LaneKey]:
+        """Returns the lanes with entries that nobody is delivering."""
+        with self._lock:
+            return [key for key, lane in self._lanes.items() if lane.entries and not lane.busy]
 
-def _after_fork() -> None:
-    for outbox in tuple(_outboxes):
-        outbox._forget()
+    def due_in(self, lane: LaneKey) -> float:
+        """Returns the seconds until a lane should be delivered."""
+        return max(0.0, self._lanes[lane].due - time.monotonic())
 
+    def close(self) -> None:
+        """Releases the file; what waits stays in it."""
+        with self._lock:
+            if self._storage is not None:
+                self._storage.close()
 
-os.register_at_fork(after_in_child=_after_fork)
+    def _append(self, entry: Entry) -> None:
+        self._lanes.setdefault(entry.lane, Lane()).entries.append(entry)
+        self._entries += 1
+        self._bytes += len(entry.payload)
+
+    def _remove(self, entry: Entry) -> None:
+        assert self._storage is not None
+        self._lanes[entry.lane].entries.remove(entry)
+        self._entries -= 1
+        self._bytes -= len(entry.payload)
+        self._storage.remove(entry)
+
+    def _droppable(self) -> list[Entry]:
+        """Returns the oldest report of each lane that is not being delivered, oldest first."""
+        oldest = []
+        for lane in self._lanes.values():
+            waiting = (entry for entry in list(lane.entries)[lane.busy :] if entry.kind == "report")
+            oldest += [entry for entry in [next(waiting, None)] if entry is not None]
+        return sorted(oldest, key=lambda entry: entry.first_sent)
+
+    def _drop(self, entry: Entry, why: object) -> None:
+        self._remove(entry)
+        if entry.kind == "report":
+            self._lanes[entry.lane].dropped += 1
+        logger.warning("run %s/%s: a %s that waited is dropped: %s", *entry.lane, entry.kind, why)

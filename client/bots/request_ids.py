@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
-import time
+import hashlib
 import uuid
 
 
 def new_request_id() -> str:
-    """Returns a fresh UUID of version 7 (RFC 9562) in its 36-character text form.
+    """Returns a fresh random UUID in its 36-character text form."""
+    return str(uuid.uuid4())
 
-    48 bits of Unix milliseconds, then 12 bits of the fraction of the millisecond (section 6.2, method 3), so that the
-    ids of one process are in the order of its calls, then 62 random bits.
-    """
-    nanoseconds = time.time_ns()
-    milliseconds, rest = divmod(nanoseconds, 1_000_000)
-    fraction = (rest << 12) // 1_000_000
-    bits = milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(62)
+
+def derived_request_id(*parts: object) -> str:
+    """Returns the UUID (version 8, RFC 9562) that SHA-256 makes of the parts: equal parts give equal ids anywhere."""
+    digest = derived_digest(*parts)
+    bits = int.from_bytes(digest[:16], "big")
+    bits = bits & ~(0xF << 76) | 0x8 << 76
+    bits = bits & ~(0b11 << 62) | 0b10 << 62
     return str(uuid.UUID(int=bits))
+
+
+def derived_digest(*parts: object) -> bytes:
+    """Returns SHA-256 over the parts' text, each after its length."""
+    digest = hashlib.sha256(b"bots")
+    for part in parts:
+        text = str(part).encode()
+        digest.update(len(text).to_bytes(8, "little") + text)
+    return digest.digest()

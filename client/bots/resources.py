@@ -1,4 +1,4 @@
-"""Datasets and runs, as the service tells about them: frozen dataclasses. Times are in UTC."""
+"""Datasets and runs, as the service describes them: frozen dataclasses. Times are in UTC."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from bots.records import record, utc
+from bots.hyperparameters import Hyperparameters, Model
+from bots.records import record
 from bots.v1 import task_selection_pb2 as pb
 
 
@@ -14,124 +15,89 @@ from bots.v1 import task_selection_pb2 as pb
 class Dataset:
     """An immutable, ordered set of tasks.
 
-    size              number of tasks.
-    fingerprint       SHA-256 of the content, 64 hexadecimal digits.
-    strata            number of strata: distinct (prior, reference pass rates).
-    reference_grid    step to which reference pass rates were rounded; 0: kept as given.
-    tags              number of tasks of each tag; empty: the tasks have no tags.
-    has_ids           the tasks have string ids.
-    referenced_tasks  number of tasks with reference pass rates.
-    runs              number of runs; None where the answer does not say (only `Client.get_dataset` does).
+    size            number of tasks.
+    fingerprint     SHA-256 of the content, 64 hexadecimal digits.
+    strata          number of strata: distinct (prior, reference pass rates).
+    reference_grid  step to which reference pass rates were rounded; 0: kept as given.
+    tags            number of tasks of each tag; empty: the tasks have no tags.
+    has_ids         the tasks have ids.
+    references      number of tasks with a pass rate, of each reference.
+    features        names of the numeric features.
+    runs            number of runs; None: not asked for (only `Client.get_dataset` does).
+    created         `Client.create_dataset` made it; False: it existed; None: another call, or the service is away and
+                    the dataset is stored when it is back (`uid` is then empty).
     """
 
     name: str
-    uid: str
+    uid: str = ""
     size: int
     fingerprint: str
-    strata: int
-    reference_grid: float
+    strata: int | None = None
+    reference_grid: float = 0.0
     tags: Mapping[str, int]
     has_ids: bool
-    referenced_tasks: int
-    create_time: datetime
+    references: Mapping[str, int]
+    features: tuple[str, ...] = ()
+    create_time: datetime | None = None
     runs: int | None = field(default=None, compare=False)
+    created: bool | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, message: pb.Dataset, runs: int | None = None) -> Dataset:
+    def of(cls, message: pb.Dataset, *, runs: int | None = None, created: bool | None = None) -> Dataset:
         """Returns what the message says."""
         return record(
             cls,
             message,
-            fingerprint=message.fingerprint.hex(),
             tags={count.tag: count.tasks for count in message.tags},
-            create_time=utc(message.create_time),
+            references={count.name: count.tasks for count in message.references},
             runs=runs,
+            created=created,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameters:
-    """What a run learns and selects by; task_selection.proto has each one's meaning, range and default."""
-
-    forgetting: float
-    implicit_weight: float
-    target: float
-    implicit_rollouts: float
-    capability_smoothing: float
-    rollouts_per_update: int
-    tolerance: float
-    cooldown: int
-    uniform_fraction: float
-    temperature: float
-    greedy: bool
-
-
-def hyperparameters_message(changes: Mapping[str, float]) -> pb.Hyperparameters:
-    """Returns the message. TypeError: there is no such hyperparameter."""
-    known = pb.Hyperparameters.DESCRIPTOR.fields_by_name
-    for name in changes:
-        if name not in known:
-            raise TypeError(f"{name}: no such hyperparameter; there are {', '.join(known)}")
-    return pb.Hyperparameters(**changes)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retention:
-    """How much of a run's past is kept; given to `Client.create_run`, where None is the server's default.
-
-    snapshot_interval  events between snapshots.
-    history            events kept behind the newest.
-    history_stride     versions between the snapshots kept along the history.
-    request_memory     ids of reports remembered.
-    """
-
-    snapshot_interval: int | None = None
-    history: int | None = None
-    history_stride: int | None = None
-    request_memory: int | None = None
-
-
-@dataclass(frozen=True)
 class ForkPoint:
-    """Where a run comes from.
+    """The version of a run that another run starts from.
 
-    run      name of a run of the same dataset.
-    version  its version; None, in a request: the newest.
-    run_uid  only in answers.
+    dataset  None, in a call: the dataset of the new run. Another dataset: the posterior is taken along by task id.
+    version  None, in a call: the newest.
+    run_uid, kept_tasks, new_tasks, dropped_tasks
+             in answers: the run that was forked; the tasks that took their posterior along, that start at their prior,
+             and that the new dataset lacks.
     """
 
     run: str
+    dataset: str | None = None
     version: int | None = None
     run_uid: str = ""
+    kept_tasks: int = 0
+    new_tasks: int = 0
+    dropped_tasks: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
     """A run at a version.
 
+    model        "interpolation" or "item_response".
     version      number of its events.
     forked_from  None: it started at the prior.
+    policy       label of the policy that trains; empty: not given.
     """
 
     dataset: str
     name: str
     uid: str
     dataset_uid: str
+    model: Model
     hyperparameters: Hyperparameters
-    retention: Retention
     version: int
     forked_from: ForkPoint | None
+    policy: str
     create_time: datetime
 
     @classmethod
     def of(cls, message: pb.Run) -> RunInfo:
         """Returns what the message says."""
-        fork = message.forked_from
-        return record(
-            cls,
-            message,
-            hyperparameters=record(Hyperparameters, message.hyperparameters),
-            retention=record(Retention, message.retention),
-            forked_from=ForkPoint(fork.run, fork.version, fork.run_uid) if message.HasField("forked_from") else None,
-            create_time=utc(message.create_time),
-        )
+        ref = message.ref
+        return record(cls, message, dataset=ref.dataset, name=ref.name, uid=ref.uid)

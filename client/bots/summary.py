@@ -1,41 +1,55 @@
-"""A run at a glance, and how well the method does."""
+"""How hard the tasks are for the policy, and how well the model predicts it; task_selection.proto has each field."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from bots.records import record, utc
+from bots.records import record
 from bots.resources import RunInfo
 from bots.v1 import task_selection_pb2 as pb
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """How well outcomes were predicted, over reports; NaN where there are no outcomes to say.
+    """How well pass rates were predicted before their outcomes were known; NaN if there are no outcomes."""
 
-    reports                  number of reports (in `Summary.recent` each weighs 63/64 of the one after it).
-    outcomes                 number of outcomes; and their rollouts and successes.
-    effective_task_ratio     share of outcomes with observed pass rate strictly between 0 and 1.
-    absolute_error ..        of the posterior mean before the outcome against the observed pass rate.
-    implicit_outcomes ..     the same for the implicit pass rate, over outcomes that have one.
-    implicit_auc             area under the ROC curve of the implicit pass rate for single rollouts' success.
-    mean_policy_lag          policy steps between selection and report.
+    outcomes: float
+    absolute_error: float
+    brier_score: float
+    correlation: float
+    auc: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBin:
+    """Outcomes in one tenth of the predicted pass rates: mean predicted and mean observed pass rate."""
+
+    outcomes: float
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Sums of updates; NaN (except the counts) if there are none.
+
+    effective_task_ratio  share of outcomes whose rollouts did not all get the same reward.
+    prediction            of the posterior mean before the outcome.
+    first_prediction      the same, of tasks not evaluated before.
+    implicit_prediction   of the prediction without the task's own outcomes.
+    mean_policy_lag       policy steps between selection and report.
     """
 
-    reports: float
+    updates: float
     outcomes: float
     rollouts: float
     successes: float
     effective_task_ratio: float
-    absolute_error: float
-    brier_score: float
-    correlation: float
-    implicit_outcomes: float
-    implicit_absolute_error: float
-    implicit_brier_score: float
-    implicit_correlation: float
-    implicit_auc: float
+    prediction: Accuracy
+    first_prediction: Accuracy
+    implicit_prediction: Accuracy
+    calibration: tuple[CalibrationBin, ...]
     mean_policy_lag: float
 
 
@@ -49,21 +63,45 @@ class TagSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InterpolationSummary:
+    """capability: the policy's position between the weak (0) and the strong (1) reference; None: not known yet."""
+
+    capability: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputWeight:
+    """Posterior mean and standard deviation of the weight of "reference:NAME", "tag:TAG" or "feature:NAME"."""
+
+    input: str
+    mean: float
+    standard_deviation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemResponseSummary:
+    """ability: mean predicted logit. explained_share: share of the variance of difficulty that the inputs explain."""
+
+    ability: float
+    residual_variance: float
+    explained_share: float
+    inputs_explain_nothing: bool
+    weights: tuple[InputWeight, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A run at a glance: how hard the data is for the policy now, and how well the method predicts it.
+    """How hard the tasks are for the policy now, and how well the model predicts it.
 
     updates                       updates applied.
-    capability                    where the policy stands between the weak (0) and the strong (1) reference model; None:
-                                  not known yet.
-    pending_rollouts              rollouts that wait for `rollouts_per_update`.
+    model                         the summary of the run's model.
     pass_rate_bins                tasks by posterior mean, 20 bins of equal width from 0 to 1.
-    mean_pass_rate                mean of the posterior means.
-    solved, unsolvable, in_reach  shares of tasks with posterior mean above 0.9, below 0.1, between.
+    solved, too_hard, in_reach    shares of tasks with posterior mean above 0.9, below 0.1, and between.
     mean_evidence                 mean of alpha + beta over tasks, less the prior's.
-    deviating_tasks               tasks with a deviation of their own now.
-    tried_tasks                   estimated number of tasks ever reported (standard error 2.3 %).
-    total, recent                 accuracy since the run began, and recently.
-    uniform_effective_task_ratio  what uniform selection would get, expected under the posterior; NaN before a report.
+    distinct_tasks, coverage      tasks evaluated since the run began, and their share of the dataset.
+    epochs                        evaluations divided by tasks.
+    total, recent                 since the run began, and recently (each update weighs 63/64 of the one after it).
+    uniform_effective_task_ratio  the ratio that uniform selection would get, expected under the posterior.
     tags                          the 50 largest tags.
     live_leases                   tasks leased now.
     last_report_time              None: no report yet.
@@ -71,34 +109,56 @@ class Summary:
 
     run: RunInfo
     updates: int
-    capability: float | None
+    model: InterpolationSummary | ItemResponseSummary
     pending_rollouts: float
     pass_rate_bins: tuple[int, ...]
     mean_pass_rate: float
     solved: float
-    unsolvable: float
+    too_hard: float
     in_reach: float
     mean_evidence: float
     deviating_tasks: int
-    tried_tasks: float
-    total: Accuracy
-    recent: Accuracy
+    distinct_tasks: int
+    coverage: float
+    epochs: float
+    resting_tasks: int
+    retired_tasks: int
+    total: Evidence
+    recent: Evidence
     uniform_effective_task_ratio: float
     tags: tuple[TagSummary, ...]
     live_leases: int
     last_report_time: datetime | None
 
+    @property
+    def capability(self) -> float | None:
+        """The policy's position between the weak and the strong reference; None: unknown, or another model."""
+        return self.model.capability if isinstance(self.model, InterpolationSummary) else None
+
     @classmethod
     def of(cls, message: pb.RunSummary) -> Summary:
         """Returns what the message says."""
+        model: InterpolationSummary | ItemResponseSummary
+        if message.WhichOneof("model") == "item_response":
+            model = record(ItemResponseSummary, message.item_response)
+        else:
+            model = record(InterpolationSummary, message.interpolation)
+        # An evidence that is absent reads as an empty message.
         return record(
             cls,
             message,
             run=RunInfo.of(message.run),
-            capability=message.capability if message.HasField("capability") else None,
-            pass_rate_bins=tuple(message.pass_rate_bins),
-            total=record(Accuracy, message.total),
-            recent=record(Accuracy, message.recent),
-            tags=tuple(record(TagSummary, tag) for tag in message.tags),
-            last_report_time=utc(message.last_report_time) if message.HasField("last_report_time") else None,
+            model=model,
+            total=_evidence(message.total),
+            recent=_evidence(message.recent),
         )
+
+
+def _evidence(message: pb.Evidence) -> Evidence:
+    return record(
+        Evidence,
+        message,
+        prediction=record(Accuracy, message.prediction),
+        first_prediction=record(Accuracy, message.first_prediction),
+        implicit_prediction=record(Accuracy, message.implicit_prediction),
+    )

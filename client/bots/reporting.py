@@ -1,0 +1,359 @@
+"""Reports of outcomes, and releases of what will not be reported."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bots import columns
+from bots import rewards as rewards_
+from bots.batch import BatchData
+from bots.calls import Steps
+from bots.columns import Column, Tasks
+from bots.errors import BotsError, TemporaryError, invalid
+from bots.fallback import check_ids, check_rows
+from bots.handle import RunHandle
+from bots.request_ids import new_request_id
+from bots.v1 import task_selection_pb2 as pb
+
+logger = logging.getLogger("bots")
+
+MOST_OUTCOMES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RewardsReported:
+    """What `Batch.report_rewards` reported.
+
+    version       the version that the report made; None: it waits for the service, or there was nothing to report.
+    rollouts      number of rewards reported.
+    left_out      number of rewards left out (None or NaN).
+    empty_tasks   row numbers of the tasks without any reward; their leases end.
+    """
+
+    version: int | None
+    rollouts: int
+    left_out: int
+    empty_tasks: npt.NDArray[np.int64]
+
+
+def report(
+    run: RunHandle,
+    tasks: Tasks,
+    successes: Column,
+    rollouts: Column,
+    *,
+    rows: bool = False,
+    effective: Column | None = None,
+    selection_id: str = "",
+    policy_step: int | None = None,
+    selection_policy_step: int | None = None,
+    request_id: str | None = None,
+) -> Steps[int | None]:
+    """Reports outcomes; returns the version that they made, or None if they wait for the service (guarantee 1).
+
+    tasks          ids if the dataset has ids, else row numbers; 1 to 100000. A task may appear several times.
+    successes      one number, or one for each task: between 0 and its rollouts; fractions are allowed.
+    rollouts       one whole number, or one for each task: between 1 and 1000000.
+    rows           `tasks` are row numbers although the dataset has ids.
+    effective      one for each task: whether the rewards of its rollouts differ. None: derived from the counts.
+    selection_id   the selection that they answer: its leases on these tasks end, and its reports are one update.
+    policy_step    the policy's training step now, and at the selection (`selection_policy_step`).
+    request_id     to repeat a call: `request_id` of the error that it raised.
+    """
+    has_ids = False if rows else (yield from dataset_has_ids(run))
+    indices, ids = columns.rows_or_ids("tasks", tasks, has_ids)
+    return (
+        yield from _report(
+            run,
+            indices,
+            ids,
+            *columns.outcomes(successes, rollouts, len(indices) + len(ids)),
+            _effective(effective, len(indices) + len(ids)),
+            selection_id=selection_id,
+            policy_step=policy_step,
+            selection_policy_step=selection_policy_step,
+            request_id=request_id or new_request_id(),
+        )
+    )
+
+
+def report_batch(
+    batch: BatchData,
+    successes: Column,
+    rollouts: Column,
+    *,
+    part: object = "",
+    effective: Column | None = None,
+    policy_step: int | None = None,
+) -> Steps[int | None]:
+    """Reports the outcomes of these tasks and ends their leases; returns the version that they made, or None if they
+    wait for the service.
+
+    The report has one request id, made of the selection and the tasks, so that a repeat counts once: by hand after an
+    error, by a retry library, by every rank that has the gathered outcomes. A repeat with other outcomes is refused
+    (REQUEST_ID_REUSED). Reports of parts (`batch[rank::world]`) are together one update.
+
+    successes, rollouts, effective  as in `Run.report`.
+    part           names this part of the rollouts, if the rollouts of the same tasks come in several reports.
+    policy_step    the policy's training step now.
+    """
+    if not len(batch):
+        return None
+    run = batch.run
+    return (
+        yield from _report(
+            run,
+            batch.tasks.tolist(),
+            [],
+            *columns.outcomes(successes, rollouts, len(batch)),
+            _effective(effective, len(batch)),
+            selection_id=batch.selection_id,
+            policy_step=policy_step,
+            selection_policy_step=batch.policy_step if policy_step is not None else None,
+            request_id=batch.report_id(part),
+        )
+    )
+
+
+def report_rewards(
+    batch: BatchData,
+    rewards: Column,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    success: float | None = None,
+    part: object = "",
+    policy_step: int | None = None,
+) -> Steps[RewardsReported]:
+    """Reports the rewards of these tasks' rollouts, and says what was left out.
+
+    rewards    `[tasks, rollouts]`, anything array-like; rows may have different lengths. None and NaN are left out; a
+               task without any reward is not reported, and its lease ends.
+    low, high  the range of rewards, mapped to 0..1.
+    success    None: rewards are fractions of a success; else a reward of at least this is a success.
+    part, policy_step  as in `report`.
+    """
+    counts = rewards_.counts(rewards, len(batch), low=low, high=high, success=success)
+    version = None
+    if len(counts.tasks):
+        version = yield from _report_counts(batch, counts, part, policy_step)
+    empty = batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
+    if len(empty) and batch.lease_expire_time is not None:
+        yield from release_batch(empty)
+    return _reported(batch, counts, empty, version)
+
+
+def keep_rewards(batch: BatchData, rewards: Column, *, part: object = "", **mapping: Any) -> RewardsReported:
+    """Does as `report_rewards`, without waiting for the service: the report is delivered in the background."""
+    counts = rewards_.counts(rewards, len(batch), **mapping)
+    session, lane = batch.run.session, batch.run.lane
+    if len(counts.tasks):
+        request = _request(
+            batch.run,
+            batch.tasks[counts.tasks].tolist(),
+            [],
+            counts.successes,
+            counts.rollouts,
+            counts.effective,
+            selection_id=batch.selection_id,
+            request_id=batch.report_id(part),
+        )
+        session.outbox.add(lane, "report", request.SerializeToString())
+    empty = batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
+    if len(empty) and batch.lease_expire_time is not None:
+        request_ = pb.ReleaseSelectionRequest(
+            run=batch.run.ref(), selection_id=batch.selection_id, tasks=empty.tasks.tolist()
+        )
+        session.outbox.add(lane, "release", request_.SerializeToString())
+    session.wake()
+    return _reported(batch, counts, empty, None)
+
+
+def _report_counts(
+    batch: BatchData, counts: rewards_.Counts, part: object, policy_step: int | None
+) -> Steps[int | None]:
+    # The id is of all tasks, so that a repeat in which a late reward came in is refused, not added.
+    return (
+        yield from _report(
+            batch.run,
+            batch.tasks[counts.tasks].tolist(),
+            [],
+            counts.successes,
+            counts.rollouts,
+            counts.effective,
+            selection_id=batch.selection_id,
+            policy_step=policy_step,
+            selection_policy_step=batch.policy_step if policy_step is not None else None,
+            request_id=batch.report_id(part),
+        )
+    )
+
+
+def _reported(batch: BatchData, counts: rewards_.Counts, empty: BatchData, version: int | None) -> RewardsReported:
+    if counts.left_out or len(empty):
+        logger.info(
+            "run %s/%s: %d rewards are None or NaN, %d tasks have none", *batch.run.lane, counts.left_out, len(empty)
+        )
+    return RewardsReported(
+        version=version, rollouts=sum(counts.rollouts), left_out=counts.left_out, empty_tasks=empty.tasks
+    )
+
+
+def _report(
+    run: RunHandle,
+    rows: list[int],
+    ids: list[str],
+    successes: list[float],
+    rollouts: list[int],
+    effective: list[bool],
+    **fields: Any,
+) -> Steps[int | None]:
+    began = time.monotonic()
+    if not rows and not ids:
+        return None
+    request = _request(run, rows, ids, successes, rollouts, effective, **fields)
+    try:
+        answer = yield from (_send(run, request) if run.session.strict else _send_or_keep(run, request))
+    finally:
+        run.counters.add("report", time.monotonic() - began)
+    if answer is None:
+        return None
+    run.saw(answer.run_uid, answer.version)
+    version: int = answer.version
+    return version
+
+
+def _request(
+    run: RunHandle,
+    rows: list[int],
+    ids: list[str],
+    successes: list[float],
+    rollouts: list[int],
+    effective: list[bool],
+    *,
+    selection_id: str,
+    request_id: str,
+    policy_step: int | None = None,
+    selection_policy_step: int | None = None,
+) -> pb.ReportOutcomesRequest:
+    _check(run, rows, ids, policy_step, selection_policy_step)
+    return pb.ReportOutcomesRequest(
+        run=run.ref(),
+        job=run.session.job,
+        request_id=request_id,
+        selection_id=selection_id,
+        policy_step=policy_step,
+        selection_policy_step=selection_policy_step,
+        tasks=rows,
+        ids=ids,
+        successes=successes,
+        rollouts=rollouts,
+        effective=effective,
+    )
+
+
+def _send(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[Any]:
+    return (yield from run.session.ask("ReportOutcomes", request))
+
+
+def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[Any]:
+    """Returns the answer, or None if the report waits in the outbox. It is there before it is sent, so that whatever
+    interrupts the call, it is kept.
+    """
+    session = run.session
+    entry = session.outbox.add(run.lane, "report", request.SerializeToString())
+    if not session.availability.reachable:
+        session.availability.degraded(None, reports=1)
+        session.wake()
+        return None
+    if session.outbox.claim(run.lane, entry) is None:
+        session.wake()  # older ones wait
+        return None
+    try:
+        answer = yield from session.ask("ReportOutcomes", request, first_sent=entry.first_sent)
+    except TemporaryError as error:
+        session.outbox.released(entry, error)
+        if session.availability.reachable:
+            logger.warning("run %s/%s: reports wait: %s", *run.lane, error)
+        else:
+            session.availability.degraded(error, reports=1)
+        session.wake()
+        return None
+    except BotsError:
+        session.outbox.withdrawn(entry)
+        raise
+    except BaseException:
+        session.outbox.released(entry)
+        session.wake()
+        raise
+    session.outbox.delivered(entry)
+    if session.outbox.waits(run.lane):
+        session.wake()  # reports that came meanwhile
+    session.availability.restored()
+    return answer
+
+
+def release(run: RunHandle, selection_id: str, tasks: Tasks | None = None, *, rows: bool = False) -> Steps[int]:
+    """Ends the leases of a selection on tasks that will not be reported (None: all of them); returns their number.
+
+    If the service is away, the leases end when they expire, and this returns 0.
+    """
+    indices: list[int] = []
+    ids: list[str] = []
+    if tasks is not None:
+        has_ids = False if rows else (yield from dataset_has_ids(run))
+        indices, ids = columns.rows_or_ids("tasks", tasks, has_ids, ordered=False)
+        if not indices and not ids:
+            return 0
+    request = pb.ReleaseSelectionRequest(run=run.ref(), selection_id=selection_id, tasks=indices, ids=ids)
+    if not run.session.strict and not run.session.availability.reachable:
+        return 0
+    try:
+        answer = yield from run.session.ask("ReleaseSelection", request)
+    except TemporaryError:
+        if run.session.strict:
+            raise
+        return 0
+    released: int = answer.released
+    return released
+
+
+def release_batch(batch: BatchData) -> Steps[int]:
+    """Ends the leases on these tasks, which will not be reported; returns the number of leases that ended."""
+    if batch.fallback or not len(batch):
+        return 0
+    tasks = None if batch.whole else batch.tasks
+    return (yield from release(batch.run, batch.selection_id, tasks, rows=True))
+
+
+def dataset_has_ids(run: RunHandle) -> Steps[bool]:
+    """Returns whether the run's dataset has ids, which the service is asked for once."""
+    known = run.session.known(run.dataset)
+    if known is None:
+        known = yield from run.session.ask_for_tasks(run.dataset, run.name)
+    return known.has_ids
+
+
+def _effective(effective: Column | None, tasks: int) -> list[bool]:
+    if effective is None:
+        return []
+    return [bool(value) for value in columns.of_length("effective", effective, tasks, columns.whole)]
+
+
+def _check(run: RunHandle, rows: list[int], ids: list[str], step: int | None, selection_step: int | None) -> None:
+    if len(rows) + len(ids) > MOST_OUTCOMES:
+        raise invalid("tasks", f"{len(rows) + len(ids)} entries", f"must be between 1 and {MOST_OUTCOMES} entries")
+    known = run.session.known(run.dataset)
+    if known is not None:
+        check_rows("tasks", rows, known.size)
+        check_ids("ids", ids, known)
+    if step is not None and step < 0:
+        raise invalid("policy_step", step, "must be at least 0")
+    if selection_step is not None and (step is None or not 0 <= selection_step <= step):
+        raise invalid("selection_policy_step", selection_step, f"must be between 0 and policy_step ({step})")

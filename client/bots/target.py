@@ -1,0 +1,164 @@
+"""Where the service is and how to connect to it: addresses, encryption, token, gRPC's options with the retry policy."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from bots.errors import invalid
+
+SERVICE = "bots.v1.TaskSelectionService"
+
+# A repeat of these changes nothing: they only read, carry a request_id, or state the whole outcome.
+REPEATABLE = (
+    "GetDataset",
+    "ListDatasets",
+    "CreateRun",
+    "GetRun",
+    "ListRuns",
+    "UpdateRun",
+    "SelectBatch",
+    "ReportOutcomes",
+    "ReleaseSelection",
+    "RetireTasks",
+    "GetPosteriors",
+    "GetRunSummary",
+    "WatchRun",
+    "CreateCheckpoint",
+    "ListCheckpoints",
+    "RestoreRun",
+    "ListEvents",
+)
+# A repeat of a deletion that worked would answer NOT_FOUND; an upload is too long to keep for a repeat.
+NOT_REPEATED = ("CreateDataset", "DeleteDataset", "DeleteRun", "DeleteCheckpoint")
+
+# Five attempts (the most that gRPC allows) within 2.5 s or so: longer than a server's restart behind a balancer,
+# shorter than the default deadline. pick_first: a trainer stays with one server, which then has its run in memory, and
+# moves on when that server dies; the shuffled order spreads trainers over the servers.
+SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}],
+    "methodConfig": [
+        {
+            "name": [{"service": SERVICE, "method": method} for method in REPEATABLE],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2.5,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+
+OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
+    ("grpc.enable_retries", 1),
+    # gRPC repeats only what it has kept; the largest report is below this.
+    ("grpc.per_rpc_retry_buffer_size", 32 << 20),
+    ("grpc.max_receive_message_length", 64 << 20),
+    # A server that is back is found within two seconds; gRPC's own default is up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A connection that a host, a NAT or a balancer dropped without a word is noticed within seconds, also between the
+    # steps of a trainer (the first also sets TCP_USER_TIMEOUT).
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+
+
+@dataclass(frozen=True)
+class TLS:
+    """How to encrypt: paths of PEM files.
+
+    ca_file              authorities to trust; None: those that gRPC comes with.
+    cert_file, key_file  this client's certificate and key, if the server asks for one. Both or neither.
+    """
+
+    ca_file: str | os.PathLike[str] | None = None
+    cert_file: str | os.PathLike[str] | None = None
+    key_file: str | os.PathLike[str] | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Returns the credentials for gRPC. OSError: a file cannot be read."""
+        return grpc.ssl_channel_credentials(_read(self.ca_file), _read(self.key_file), _read(self.cert_file))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the service is. addresses: one gRPC name, or several "IP address:port" of one IP version."""
+
+    addresses: tuple[str, ...]
+    token: str | None = field(default=None, repr=False)
+    tls: TLS | None = None
+    proxy: bool = False
+
+    @classmethod
+    def of(cls, target: str | Sequence[str], token: str | None, tls: TLS | None, proxy: bool) -> Target:
+        """Returns the target. InvalidArgumentError: several addresses, and one of them is a name."""
+        addresses = target.split(",") if isinstance(target, str) and "/" not in target else target
+        if isinstance(addresses, str):
+            return cls((addresses,), token, tls, proxy)
+        addresses = [address.strip() for address in addresses]
+        if len(addresses) > 1:
+            versions = {_host_and_port(address)[0].version for address in addresses}
+            if len(versions) > 1:
+                raise invalid("target", repr(target), "must be addresses of one IP version")
+        if not addresses or not all(addresses):
+            raise invalid("target", repr(target), "must be host:port")
+        return cls(tuple(addresses), token, tls, proxy)
+
+    def address(self) -> str:
+        """Returns the name that gRPC connects to; several addresses in a random order."""
+        if len(self.addresses) == 1:
+            return self.addresses[0]
+        hosts = [_host_and_port(address) for address in self.addresses]
+        random.shuffle(hosts)
+        if hosts[0][0].version == 4:
+            return "ipv4:" + ",".join(f"{host}:{port}" for host, port in hosts)
+        return "ipv6:" + ",".join(f"[{host}]:{port}" for host, port in hosts)
+
+    def options(self) -> tuple[tuple[str, Any], ...]:
+        """Returns the options of a gRPC channel."""
+        return (*OPTIONS, ("grpc.enable_http_proxy", int(self.proxy)))
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Returns the metadata of a call."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+    def tried(self) -> str:
+        """Returns how the service is sought, for an error."""
+        how = ["TLS" if self.tls else "no TLS"]
+        if name := next((name for name in PROXIES if os.environ.get(name)), None):
+            how.append(f"through {name}={os.environ[name]}" if self.proxy else f"{name} is set and ignored")
+        return f"{','.join(self.addresses)} ({', '.join(how)})"
+
+
+def _host_and_port(address: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]:
+    host, _, port = address.rpartition(":")
+    try:
+        return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]")), int(port)
+    except ValueError:
+        # Looking up several names takes time that no deadline bounds.
+        raise invalid(
+            "target", repr(address), "must be IP address:port if there are several (or one dns:///name:port)"
+        ) from None
+
+
+def _read(path: str | os.PathLike[str] | None) -> bytes | None:
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return file.read()
