@@ -19,7 +19,7 @@ def size() -> None:
     with (
         valkey("--appendonly", "no") as store,
         one_server("--redis", store.url) as (_, address),
-        bots.Client(address, timeout=60) as client,
+        bots.Client(address, timeout=60, strict=True) as client,
     ):
         rng = np.random.default_rng(1)
         weak, strong = np.sort(rng.integers(0, 17, (2, TASKS)), axis=0) / 16
@@ -49,7 +49,7 @@ def size() -> None:
                 sizes[kind] += redis.memory_usage(key, samples=0) or 0
                 counts[kind] += 1
                 if kind in ("events", "requests", "snapshots"):
-                    counts[kind] = {"events": redis.xlen, "requests": redis.zcard, "snapshots": redis.hlen}[kind](key)
+                    counts[kind] = {"events": redis.xlen, "requests": redis.hlen, "snapshots": redis.hlen}[kind](key)
     leased = sum(sizes.pop(kind) for kind in ("leases", "owners", "selections"))
     dataset, answers = sizes.pop("dataset"), sizes.pop("answer")
     print(f"\nsize: a run over {TASKS:,} tasks after {REPORTS:,} reports of {BATCH} outcomes")
@@ -57,4 +57,4 @@ def size() -> None:
     for kind in ("events", "requests", "snapshots"):
         print(f"  {kind}: {sizes[kind]:,} bytes, {counts[kind]:,} of {sizes[kind] / counts[kind]:,.0f} bytes")
     print(f"  a leased task: {leased / len(batches) / BATCH:.0f} bytes")
-    print(f"  the answer of a leasing selection: {answers / counts['answer']:,.0f} bytes, for ten minutes")
+    print(f"  the answer of a leasing selection: {answers / counts['answer']:,.0f} bytes, for an hour")
