@@ -210,7 +210,7 @@ def deployed(
     servers: int = 2,
     appendfsync: str = "everysec",
     history: Kept = Kept(),
-    flags: Sequence[str] = (),
+    flags: Sequence[str] = ("--log-level", "warning"),
 ) -> Iterator[Deployment]:
     """Yields a deployment that serves the dataset's run."""
     with ExitStack() as stack:
@@ -238,7 +238,7 @@ def deployed(
             url = "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in nodes[:3])
         directory = Path(tempfile.mkdtemp(prefix="bots-test-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        flags = ["--durability", durability, "--log-level", "warning", *flags]
+        flags = ["--durability", durability, *flags]
         processes = []
         for number in range(servers):
             front = stack.enter_context(proxy(0))

@@ -46,11 +46,6 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
 
-    @property
-    def connections(self) -> int:
-        """Returns the number of connections that it has."""
-        return len(self._serving)
-
     def cut(self) -> None:
         """Resets every connection; returns when that is done."""
 

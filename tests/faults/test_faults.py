@@ -14,18 +14,19 @@ Bugs found, and the tests that reproduce them:
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 
 import numpy as np
 import pytest
 
 import bots
 from bots.request_ids import new_request_id
-from bots_server.store import choose_durability
+from bots_server.store import choose_durability, connect
 from tests.faults.deployment import Deployment, Kept, copy_file, deployed, in_step, put_back
 from tests.faults.failpoints import FAILPOINTS, Failpoint, struck
 from tests.faults.model import (
@@ -181,7 +182,7 @@ def test_a_level_that_redis_cannot_give_stops_the_start() -> None:
     """A server does not start with durability fsync over a Redis that never confirms it."""
     persistence = ["--appendonly", "yes", "--appendfsync", "no"]
     refused = pytest.raises(ValueError, match="appendfsync no")
-    with valkey(*persistence) as store, store.client() as client, refused:
+    with valkey(*persistence) as store, closing(connect(store.url)) as client, refused:
         choose_durability(client, "fsync")
 
 
@@ -321,27 +322,38 @@ def test_a_report_of_a_part_ends_the_leases_of_its_tasks_alone(single: Deploymen
 
 def test_clients_stay_with_one_server_and_move_when_it_dies() -> None:
     """A client stays with one server while it lives, all clients spread over the servers, move to another one when
-    theirs dies, and find a server that is started later."""
+    theirs dies, and come back when it does."""
+    flags = ["--log-level", "info", "--connection-age-seconds", "3"]
     with (
-        deployed("single", "memory", TASKS, flags=["--connection-age-seconds", "5"]) as deployment,
+        deployed("single", "memory", TASKS, flags=flags) as deployment,
         ExitStack() as stack,
         ThreadPoolExecutor(8) as threads,
     ):
+        jobs = {f"job-{number}" for number in range(32)}
         # All of 32 begin with one of the two servers with a probability of 5e-10.
-        clients = [stack.enter_context(bots.Client(deployment.addresses, timeout=20, strict=True)) for _ in range(32)]
-        runs = [client.run(DATASET, deployment.run) for client in clients]
+        clients = [bots.Client(deployment.addresses, timeout=20, job=job, strict=True) for job in jobs]
+        runs = [stack.enter_context(client).run(DATASET, deployment.run) for client in clients]
 
-        def connections() -> list[int]:
+        def served() -> list[set[str]]:
+            """Returns the jobs that each server serves now, by its access log."""
+            logs = [server.log for server in deployment.servers]
+            before = [len(log.read_text()) for log in logs]
             list(threads.map(lambda run: run.select(4), runs))
-            return [server.front.connections for server in deployment.servers]
 
-        first = connections()
-        assert sum(first) == 32
-        assert min(first) > 0
+            def found() -> list[set[str]]:
+                lines = [log.read_text()[start:] for log, start in zip(logs, before, strict=True)]
+                return [set(re.findall(r"SelectBatch OK .*?job=(\S+)", text)) for text in lines]
+
+            wait_until(lambda: set.union(*found()) == jobs, "the access logs have all calls")
+            return found()
+
+        first = served()
+        assert min(map(len, first)) > 0
+        assert all(served() == first for _ in range(3))
         deployment.servers[0].kill()
-        wait_until(lambda: connections() == [0, 32], "all clients are with the other server")
+        assert served() == [set(), jobs]
         deployment.servers[0].start()
-        wait_until(lambda: connections() == first, "clients come back")
+        wait_until(lambda: served() == first, "clients come back")
 
 
 # ------------------------------------------------------------------------------------------------ identity

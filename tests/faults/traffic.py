@@ -36,6 +36,7 @@ HYPERPARAMETERS: tuple[dict[str, float], ...] = (
     {"forgetting": 0.1},
     {"implicit_weight": 0.2},
     {"rest": 0.25},
+    {"rest": 1.0},
     {"rollouts_per_update": 100},
     {"rollouts_per_update": 0},
 )
