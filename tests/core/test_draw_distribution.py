@@ -367,6 +367,16 @@ def test_each_tag_has_the_target_that_is_given_for_it(name: str) -> None:
             assert_same_numbers(a.draws[:, rank], np.take_along_axis(p, order, 1)[:, rank])
 
 
+@pytest.mark.parametrize("excluded", [range(1, 5), range(5)])
+def test_the_target_of_a_tag_holds_for_a_single_task_and_for_none(excluded: range) -> None:
+    """One eligible task is offered with its draw, and no eligible task is an empty offer."""
+    where = world([(2.0, 2.0, 5)], tags=2)
+    draw = drawn(np.random.default_rng(1), where, tag_targets=TARGETS, batch_size=1, excluded=np.array(excluded))
+    tasks, draws, _ = take(draw.offer(3))
+    assert tasks.tolist() == [0] * (5 - len(excluded))
+    assert len(draws) == len(tasks)
+
+
 def test_a_draw_with_targets_goes_on_to_the_last_task() -> None:
     """Candidates come by the distance from the target of their tag until none is left."""
     where = world([(2.0, 2.0, 300), (0.4, 3.0, 200)], {1: (2.0, 2.0)}, tags=3)

@@ -233,12 +233,33 @@ def test_the_seventeenth_newest_selection_is_closed() -> None:
     tasks = Columns(40, {}).arranged()
     steps = [Outcomes((task,), (1.0,), (2,), f"{task}") for task in range(OPEN_UPDATES + 1)]
     state = fold_all(begun(tasks, {}), tasks, [report(step) for step in steps])
-    assert [update.selection_id for update in state.open] == [f"{task}" for task in range(1, OPEN_UPDATES + 1)]
     joined = fold(state, tasks, report(replace(steps[1], tasks=(30,))))
     assert joined.state.updates == OPEN_UPDATES + 1
-    assert joined.open[0].evidence.tasks.tolist() == [1, 30]
+    assert joined.open[-OPEN_UPDATES].evidence.tasks.tolist() == [1, 30]
     own = fold(state, tasks, report(replace(steps[0], tasks=(30,))))
     assert own.state.updates == OPEN_UPDATES + 2
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_long_history_with_late_parts_is_the_oracles(parts: bool) -> None:
+    """Over many more updates than are open, each part joins its update if that is one of the newest 16; few states are
+    kept meanwhile.
+    """
+    rng = np.random.default_rng(4)
+    columns = Columns(30, {"weak": rng.random(30, np.float32), "strong": np.ones(30, np.float32)})
+    tasks = columns.arranged()
+    state, right = begun(tasks, {}), oracle(columns.each(), given_values({}))
+    for number in range(120):
+        selection = number - int(rng.integers(0, 20)) if parts and number % 2 else number
+        step = Outcomes((number % 30, number % 7), (float(rng.integers(0, 9)), 3.0), (8, 8), f"{selection}")
+        state = fold(state, tasks, report(step))
+        right.report(step.tasks, step.successes, step.rollouts, step.selection)
+        if number % 10 == 0:
+            assert_equal(state, tasks, right.now(), rtol=0, atol=1e-4)
+            assert bits(stored(state, tasks)) == bits(state)
+        assert len(state.open) < OPEN_UPDATES + 8
+        assert sum(update.before is not None for update in state.open) <= 4
+    assert right.base.updates > 20
 
 
 @pytest.mark.parametrize("closing", [HyperparametersChanged({"target": 0.4}), None])

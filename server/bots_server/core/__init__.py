@@ -1,6 +1,9 @@
 """The method, pure: numpy and scipy, no clock, no network, and nothing of ours outside this package.
 
-strata -> tasks               a dataset, arranged
-hyperparameters -> posterior  the fold of a run's events, with evidence, statistics and distinct as its parts
-selection, summary            what is read from a posterior
+strata -> tasks                        a dataset, arranged; inputs: its columns as a model takes them
+hyperparameters, evidence              what a run is given, and what it is told
+interpolation, item_response -> models the evidence models, behind one interface
+task_set -> coverage, statistics       what was evaluated, and how well it was predicted
+state -> posterior -> transfer         the fold of a run's events; a run that goes on from another
+draw, summary                          what is read from a posterior
 """

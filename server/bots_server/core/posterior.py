@@ -25,6 +25,10 @@ Ints = NDArray[np.int64]
 
 OPEN_UPDATES = 16
 
+# Of the states between open updates every eighth is kept, and the newest. A part of an older update is applied from the
+# last kept state before it; where the oldest open update has none, closed ones before it are kept.
+_KEPT = 8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenUpdate:
@@ -33,13 +37,13 @@ class OpenUpdate:
     selection_id: "": none, and no part is added
     evidence:     sum of the parts so far
     policy_lag:   policy steps between selection and first report; None: not known
-    before:       the state before this update
+    before:       the state before this update; None: not kept
     """
 
     selection_id: str
     evidence: Evidence
     policy_lag: int | None
-    before: State
+    before: State | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +54,8 @@ class Posterior:
     model:               name of the evidence model
     retired:             `[r]` int64, ascending: tasks that are not selected
     last_report_time_ms: since 1970-01-01 UTC; 0: no report yet
-    open:                open updates, at most 16, the oldest first
+    open:                the open updates, which are the newest 16, and at most 7 closed ones before them; the state
+                         before the first is kept
     state:               after all of them
     """
 
@@ -66,8 +71,8 @@ class Posterior:
 
     @property
     def base(self) -> State:
-        """Returns the state before the open updates."""
-        return self.open[0].before if self.open else self.state
+        """Returns the state before the updates in `open`."""
+        return self.open[0].before or self.state if self.open else self.state
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,8 +148,11 @@ def reopened(posterior: Posterior, tasks: Tasks, updates: Iterable[tuple[str, Ev
 
     So a stored posterior is read: stored are `base`, as the state, and what the open updates were made of.
     """
-    opened = [OpenUpdate(*update, before=posterior.state) for update in updates]
-    return _applied(posterior, tasks, [], opened)
+    chain = [OpenUpdate(*update, before=None) for update in updates]
+    if not chain:
+        return posterior
+    chain[0] = replace(chain[0], before=posterior.state)
+    return _applied(posterior, tasks, chain, 0)
 
 
 def alpha_beta(posterior: Posterior, tasks: Tasks, which: Ints | None) -> tuple[Floats, Floats]:
@@ -209,24 +217,35 @@ def _reported(posterior: Posterior, tasks: Tasks, report: Report) -> Posterior:
     if given.rollouts_per_update > 0:
         state = observed(posterior.state, tasks, model, given, evidence, report.policy_lag)
         return replace(posterior, state=settled(state, tasks, model, given))
-    for at, part in enumerate(posterior.open):
+    chain = list(posterior.open)
+    for at in range(max(len(chain) - OPEN_UPDATES, 0), len(chain)):
+        part = chain[at]
         if report.selection_id and part.selection_id == report.selection_id:
             lag = report.policy_lag if part.policy_lag is None else part.policy_lag
-            merged = replace(part, evidence=merge(part.evidence, evidence), policy_lag=lag)
-            return _applied(posterior, tasks, posterior.open[:at], [merged, *posterior.open[at + 1 :]])
-    opened = OpenUpdate(report.selection_id, evidence, report.policy_lag, posterior.state)
-    return _applied(posterior, tasks, posterior.open, [opened])
+            chain[at] = replace(part, evidence=merge(part.evidence, evidence), policy_lag=lag)
+            return _applied(posterior, tasks, chain, at)
+    chain.append(OpenUpdate(report.selection_id, evidence, report.policy_lag, posterior.state))
+    return _applied(posterior, tasks, chain, len(chain) - 1)
 
 
-def _applied(
-    posterior: Posterior, tasks: Tasks, before: Sequence[OpenUpdate], updates: Sequence[OpenUpdate]
-) -> Posterior:
-    """Returns the posterior whose open updates are those `before` and then `updates`, which are applied here."""
-    chain = list(before)
-    state = updates[0].before if updates else posterior.state
-    for update in updates:
-        chain.append(replace(update, before=state))
-        given, model = posterior.hyperparameters, posterior.model
+def _applied(posterior: Posterior, tasks: Tasks, chain: list[OpenUpdate], changed: int) -> Posterior:
+    """Returns the posterior with the updates of a chain, of which those from `changed` on are not applied yet."""
+    given, model = posterior.hyperparameters, posterior.model
+    last = len(chain) - 1
+    state, begin = _newest_state(chain[: changed + 1])
+    for at in range(begin, len(chain)):
+        update = replace(chain[at], before=state)
+        chain[at] = update
         waiting = observed(state, tasks, model, given, update.evidence, update.policy_lag)
         state = settled(waiting, tasks, model, given)
-    return replace(posterior, open=tuple(chain[-OPEN_UPDATES:]), state=state)
+    for at in range(1, last):
+        before = chain[at].before
+        if before is not None and before.updates % _KEPT:
+            chain[at] = replace(chain[at], before=None)
+    _, first = _newest_state(chain[: max(len(chain) - OPEN_UPDATES, 0) + 1])
+    return replace(posterior, open=tuple(chain[first:]), state=state)
+
+
+def _newest_state(chain: Sequence[OpenUpdate]) -> tuple[State, int]:
+    """Returns the newest kept state in a chain and the position of its update."""
+    return next((update.before, at) for at, update in reversed(list(enumerate(chain))) if update.before is not None)

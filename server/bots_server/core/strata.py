@@ -4,13 +4,17 @@ Strata compare the exact stored values. They are found once, when a dataset is c
 stratum's number means the same everywhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_STRATA = 2**20
 MAX_REFERENCES = 8
+
+_MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, as in Fibonacci hashing
 
 
 class TooManyStrata(ValueError):
@@ -49,9 +53,9 @@ class StrataBuilder:
 
     def __init__(self, references: int, reference_grid: float = 0.0) -> None:
         """Rounds pass rates of `references` references to multiples of `reference_grid`, in [0, 0.5]; 0: as given."""
+        self._references = references
         self._grid = reference_grid
-        # One numbering for each 32-bit word of a row: it numbers the distinct beginnings of rows up to that word.
-        self._prefixes = [_Numbering() for _ in range(references + 4)]
+        self._numbers: dict[bytes, int] = {}  # by prior and references, as stored
 
     def add(
         self,
@@ -68,31 +72,31 @@ class StrataBuilder:
 
         The columns are checked before. Raises TooManyStrata.
         """
-        stratum = np.zeros(1, np.uint32)  # of one row as long as all rows are equal
-        rates = [None] * (len(self._prefixes) - 4) if references is None else list(references.T)
-        words = [self._reference_bits(column) for column in rates]
-        words += [*_prior_bits(prior_alpha), *_prior_bits(prior_beta)]
-        for prefixes, word in zip(self._prefixes, words, strict=True):
-            stratum = prefixes.number(stratum.astype(np.uint64) << np.uint64(32) | word)
-        return np.array(np.broadcast_to(stratum, (size,)))
+        if size == 0:
+            return np.empty(0, np.uint32)
+        rates = [None] * self._references if references is None else list(references.T)
+        words = [*_prior_words(prior_alpha), *_prior_words(prior_beta), *map(self._reference_word, rates)]
+        first, row = _distinct_rows(words)
+        table = np.stack([word[first] if len(word) > 1 else np.repeat(word, len(first)) for word in words], 1)
+        keys = table.astype("<u4").tobytes()
+        width = 4 * len(words)
+        numbers = np.empty(len(first), np.uint32)
+        for k in first.argsort().tolist():
+            numbers[k] = self._numbers.setdefault(keys[k * width : (k + 1) * width], len(self._numbers))
+        if len(self._numbers) > MAX_STRATA:
+            raise TooManyStrata
+        return np.array(np.broadcast_to(numbers[row], (size,)))
 
     def strata(self) -> Strata:
         """Returns the strata found so far."""
-        words = []
-        which = np.arange(len(self._prefixes[-1]))
-        for prefixes in reversed(self._prefixes):
-            key = prefixes.keys()[which]
-            words.append((key & np.uint64(0xFFFFFFFF)).astype(np.uint32))
-            which = (key >> np.uint64(32)).astype(np.int64)
-        words.reverse()
-        references = [word.view(np.float32) for word in words[:-4]]
+        table = np.frombuffer(b"".join(self._numbers), "<u4").reshape(-1, 4 + self._references)
         return Strata(
-            references=np.stack(references, 1) if references else np.empty((len(which), 0), np.float32),
-            prior_alpha=np.stack(words[-4:-2], 1).view("<f8")[:, 0].copy(),
-            prior_beta=np.stack(words[-2:], 1).view("<f8")[:, 0].copy(),
+            references=np.ascontiguousarray(table[:, 4:]).view("<f4"),
+            prior_alpha=np.ascontiguousarray(table[:, :2]).view("<f8")[:, 0].copy(),
+            prior_beta=np.ascontiguousarray(table[:, 2:4]).view("<f8")[:, 0].copy(),
         )
 
-    def _reference_bits(self, rates: NDArray[np.float32] | None) -> NDArray[np.uint32]:
+    def _reference_word(self, rates: NDArray[np.float32] | None) -> NDArray[np.uint32]:
         if rates is None:
             return np.array([np.nan], np.float32).view(np.uint32)
         if self._grid > 0:
@@ -102,33 +106,29 @@ class StrataBuilder:
         return canonical.astype(np.float32, copy=False).view(np.uint32)
 
 
-def _prior_bits(prior: NDArray[np.float64] | None) -> list[NDArray[np.uint32]]:
+def _prior_words(prior: NDArray[np.float64] | None) -> list[NDArray[np.uint32]]:
     """Returns the low and the high words of a prior."""
     values = np.ones(1) if prior is None else np.ascontiguousarray(prior, np.float64)
     words = values.astype("<f8", copy=False).view("<u4").reshape(-1, 2)
     return [words[:, 0], words[:, 1]]
 
 
-class _Numbering:
-    """Numbers distinct 64-bit keys 0, 1, 2, ... in order of first appearance."""
+def _distinct_rows(words: Sequence[NDArray[np.uint32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the position of the first of each distinct row of a table, and which of these each row equals.
 
-    def __init__(self) -> None:
-        self._numbers: dict[int, int] = {}
+    words: the columns of the table, `[n]` each, or `[1]` if all rows have one value
 
-    def __len__(self) -> int:
-        """Returns the number of keys."""
-        return len(self._numbers)
-
-    def number(self, keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        """Returns the number of each key; raises TooManyStrata."""
-        distinct, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        numbers = np.empty(len(distinct), np.uint32)
-        order = first.argsort()
-        numbers[order] = [self._numbers.setdefault(key, len(self._numbers)) for key in distinct[order].tolist()]
-        if len(self._numbers) > MAX_STRATA:
-            raise TooManyStrata
-        return numbers[inverse]
-
-    def keys(self) -> NDArray[np.uint64]:
-        """Returns the keys in order of their numbers."""
-        return np.fromiter(self._numbers, np.uint64, len(self._numbers))
+    Rows are found by hash and then compared; if two distinct rows have one hash, another hash is tried.
+    """
+    for seed in count(1, 2):
+        hashes = np.zeros(1, np.uint64)
+        for word in words:
+            hashes = (hashes ^ word) * np.uint64(_MULTIPLIER * seed % 2**64)
+            hashes ^= hashes >> np.uint64(29)
+        distinct = np.unique(hashes)
+        row = distinct.searchsorted(hashes)
+        first = np.empty(len(distinct), np.int64)
+        first[row[::-1]] = np.arange(len(hashes) - 1, -1, -1)  # the last to be written is the first to appear
+        if all((word[first][row] == word).all() for word in words if len(word) > 1):
+            break
+    return first, row

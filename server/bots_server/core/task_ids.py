@@ -1,4 +1,4 @@
-"""String ids of tasks, found by sorted 64-bit hashes and then compared: a collision costs time and never truth."""
+"""String ids of tasks, found by sorted 64-bit hashes and then compared, so that a collision costs time alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class TaskIds:
 
 
 def index_ids(ids: NDArray[np.bytes_]) -> TaskIds:
-    """Returns the index of `S[N]` ids. Raises DuplicateTaskId where two are equal."""
+    """Returns the index of `S[N]` ids. Raises DuplicateTaskId if two are equal."""
     hashes = hash_ids(ids)
     order = np.argsort(hashes, kind="stable").astype(np.int32)
     hashes = hashes[order]
@@ -78,7 +78,7 @@ def index_ids(ids: NDArray[np.bytes_]) -> TaskIds:
 
 
 def hash_ids(ids: NDArray[np.bytes_]) -> NDArray[np.uint64]:
-    """Returns a 64-bit hash `u64[N]` of each id of `S[N]`, the same whatever the width of the array."""
+    """Returns a 64-bit hash `u64[N]` of each id of `S[N]`, which does not depend on the width of the array."""
     width = -(-ids.dtype.itemsize // 8) * 8
     words = np.ascontiguousarray(ids.astype(f"S{width}")).view("<u8").reshape(len(ids), width // 8)
     hashes = np.zeros(len(ids), dtype=np.uint64)

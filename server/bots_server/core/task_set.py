@@ -44,7 +44,7 @@ class TaskSet:
         if self.bits is None:
             return self.added
         whole = np.flatnonzero(np.unpackbits(self.bits, bitorder="little"))
-        return np.sort(np.concatenate((whole, self.added)))
+        return np.sort(np.concatenate((whole, self.added)), kind="stable") if len(self.added) else whole
 
 
 NO_TASKS = TaskSet(None, np.empty(0, np.int64), 0)

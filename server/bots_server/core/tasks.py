@@ -1,4 +1,4 @@
-"""The tasks of one dataset, arranged as selection and the fold need them."""
+"""The tasks of one dataset, arranged for selection and the fold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -245,7 +245,7 @@ class Draw:
             return Tempered(rng, found, target, self._temperature, greedy=self._greedy)
         if self._greedy:
             return Ties(found, np.abs(found.alpha / (found.alpha + found.beta) - target))
-        if found.tag is not None:
+        if self._tag_targets and len(found.alpha):
             return NearestByTarget(rng, found.alpha, found.beta, found.count(), found.parts, target, wanted)
         return Nearest(rng, found.alpha, found.beta, found.count(), found.parts, self._target, wanted)
 

@@ -32,7 +32,7 @@ class Eligible:
     free:     `[K]` available tasks of the range, >= 1
     alpha:    `[I + K]`
     beta:     `[I + K]`
-    tag:      `[I + K]` of the entity; None: not needed
+    tag:      `[I + K]` of the entity; None: an entity may have several
     parts:    of the entities
     taken:    ascending, tasks that are in a range but not available there: individuals, excluded and retired ones
     coverage: what rests; None: nothing does
@@ -92,57 +92,46 @@ def eligible(
     excluded: in any order; a task may be in it twice
     tagged:   whether no entity may have tasks of two tags
     """
+    if tags is not None and tasks.tag is None:
+        raise ValueError("tags are asked of tasks that have none")
     own = individuals(posterior, tasks)
     coverage = posterior.state.coverage if posterior.hyperparameters.rest > 0 else None
-    excluded = np.unique(excluded) if len(excluded) else excluded
+    excluded = np.unique(excluded)
     retired = posterior.retired[~contains(excluded, posterior.retired)]
     blocked = np.union1d(excluded, retired) if len(retired) else excluded
     taken = np.union1d(own.tasks, blocked) if len(blocked) else own.tasks
 
     number = 1 if tags is None else len(tags)
-    part_of_tag = None
-    if tags is not None:
-        if tasks.tag is None:
-            raise ValueError("tags are asked of tasks that have none")
-        part_of_tag = np.full(len(tasks.tags), number)  # the last: of no part
-        for part, asked_tags in enumerate(tags):
-            part_of_tag[list(asked_tags)] = part
+    part_of_tag = np.full(max(len(tasks.tags), 1), 0 if tags is None else number)  # number: of no part
+    for part, asked_tags in enumerate(tags or ()):
+        part_of_tag[list(asked_tags)] = part
 
-    def part_of(which: Ints) -> Ints:
-        if part_of_tag is None or tasks.tag is None:
-            return np.zeros(len(which), np.int64)
-        return part_of_tag.take(tasks.tag.take(which))
+    def tag_of(which: Ints) -> NDArray[np.integer]:
+        return np.zeros(len(which), np.int64) if tasks.tag is None else tasks.tag.take(which)
 
     def by_part(which: Ints) -> Ints:
-        return np.bincount(part_of(which), minlength=number + 1)[:number]
+        return np.bincount(part_of_tag.take(tag_of(which)), minlength=number + 1)[:number]
 
     chosen = ~contains(blocked, own.tasks)
-    if coverage is not None:
-        chosen &= coverage.rank(own.tasks) == rank
-    elif rank > 0:
-        chosen[:] = False
-    if part_of_tag is not None:
-        chosen &= part_of(own.tasks) < number
+    if coverage is not None or rank > 0:
+        chosen &= coverage is not None and coverage.rank(own.tasks) == rank
+    if tags is not None:
+        chosen &= part_of_tag.take(tag_of(own.tasks)) < number
     available = np.flatnonzero(chosen)
     own_tasks = own.tasks.take(available)
 
     cells = own.by_cell or tags is not None or tagged or tasks.tag is None
     bounds, kept, free = _ranges(tasks, coverage, rank, taken, cells=cells, none=len(own) == len(tasks))
-    if part_of_tag is not None:
-        within = part_of_tag.take(tasks.cell_tag.take(kept)) < number
-        kept, free = kept[within], free[within]
+    if tags is not None:
+        asked_for = part_of_tag.take(tasks.cell_tag.take(kept)) < number
+        kept, free = kept[asked_for], free[asked_for]
     group = tasks.cell_stratum.take(kept) if cells and not own.by_cell else kept
-    cell_part = np.zeros(len(kept), np.int64)
-    if part_of_tag is not None:
-        cell_part = part_of_tag.take(tasks.cell_tag.take(kept))
-    asked = np.array([len(tasks)])
-    if part_of_tag is not None:
-        size = np.bincount(part_of_tag.take(tasks.cell_tag), np.diff(tasks.cell_start), number + 1)
-        asked = size[:number].astype(np.int64)
-    of = np.empty(0, np.int64) if tags is None else np.concatenate((part_of(own_tasks), cell_part))
     tag = None
-    if tagged and tasks.tag is not None:
-        tag = np.concatenate((tasks.tag.take(own_tasks), tasks.cell_tag.take(kept))).astype(np.int64)
+    if tags is not None or tagged:
+        tag = np.concatenate((tag_of(own_tasks), tasks.cell_tag.take(kept))).astype(np.int64)
+    asked = np.array([len(tasks)])
+    if tags is not None:
+        asked = np.bincount(part_of_tag.take(tasks.cell_tag), np.diff(tasks.cell_start), number + 1)[:number]
     return Eligible(
         own=own_tasks,
         bounds=bounds,
@@ -151,11 +140,11 @@ def eligible(
         alpha=_join(own.alpha.take(available), own.baseline_alpha, group),
         beta=_join(own.beta.take(available), own.baseline_beta, group),
         tag=tag,
-        parts=Parts(of, number),
+        parts=Parts(np.empty(0, np.int64) if tag is None or tags is None else part_of_tag.take(tag), number),
         taken=taken,
         coverage=coverage,
         rank=rank,
-        asked=asked,
+        asked=asked.astype(np.int64),
         excluded=by_part(excluded),
         retired=by_part(retired),
     )

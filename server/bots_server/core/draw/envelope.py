@@ -1,11 +1,11 @@
 """Beta draws that fall into a window, without making those that do not.
 
-Of n draws, those in a window are found by thinning: the density is at most an envelope, which is easy to draw from.
+Of n draws, those in a window are found by thinning: the density is bounded by an envelope that is easy to draw from.
 Each of the n proposes a point of the window with probability `mass`, the envelope's integral, so that the number of
-proposals is Binomial(n, mass); a proposal is kept with probability density / envelope. What is kept has exactly the
-distribution of those of n draws that fall into the window. Neither the distribution function nor its inverse is
-needed: betainc and betaincinv cost several times as much, and the latter is inaccurate for small parameters. For the
-mass a bound of the density's norm does, so that the norm itself is computed for the few proposals alone.
+proposals is Binomial(n, mass); a proposal is kept with probability density / envelope. The kept proposals have exactly
+the distribution of those of n draws that fall into the window. Neither the distribution function nor its inverse is
+needed: betainc and betaincinv cost several times as much, and the latter is inaccurate for small parameters. The mass
+needs only a bound of the density's norm, so the norm itself is computed for the few proposals alone.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ class Envelope:
     """Envelopes of m Beta densities over windows [target + low, target + high] within [0, 1].
 
     With x^(alpha - 1) (1 - x)^(beta - 1) for the density (its norm is in `mass` alone), the envelope is
-    exp(`log_height`), or exp(`log_height`) x^(alpha - 1) where `power` says so.
+    exp(`log_height`), or exp(`log_height`) x^(alpha - 1) if `power`.
 
     alpha, beta: `[m]`
     log_norm:    `[m]` at most log B(alpha, beta)
     low, high:   `[m]` offsets from the target
     log_height:  `[m]`
     power:       `[m]`
-    mass:        `[m]` probability of a proposal; 0 where the window is empty, may be above 1 and infinite
+    mass:        `[m]` probability of a proposal; 0 if the window is empty; may be above 1, or infinite
     """
 
     target: float
@@ -47,9 +47,9 @@ class Envelope:
 
 
 def log_norm_bound(alpha: Floats, beta: Floats) -> Floats:
-    """Returns a lower bound of log B(alpha, beta): of Stirling's series, the first terms and the sign of the rest.
+    """Returns a lower bound of log B(alpha, beta): the first terms of Stirling's series, whose remainder is positive.
 
-    Ten times cheaper than the value, and less by at most 1/6 where alpha and beta are at least 1.
+    Ten times cheaper than the value, and less than it by at most 1/6 if alpha and beta are at least 1.
     """
     total = alpha + beta
     bound = (alpha - 0.5) * np.log(alpha)
@@ -61,10 +61,10 @@ def log_norm_bound(alpha: Floats, beta: Floats) -> Floats:
 
 
 def envelope(target: float, alpha: Floats, beta: Floats, log_norm: Floats, low: Floats, high: Floats) -> Envelope:
-    """Returns the envelopes; `log_norm` is log B(alpha, beta), or a bound below it: then they are as much higher.
+    """Returns the envelopes; `log_norm` is log B(alpha, beta), or a lower bound, which raises them.
 
-    An envelope is level, at the highest density of the window: tight where the density changes little. Only a pole at 0
-    (alpha < 1) that is in the window, or near it, is followed. One at 1 makes the mass large or infinite.
+    An envelope is level, at the highest density of the window: tight if the density changes little. Only a pole at 0
+    (alpha < 1) that is in the window, or near it, is followed. A pole at 1 makes the mass large or infinite.
     """
     first, last = np.maximum(target + low, 0.0), np.minimum(target + high, 1.0)
     width = high - low
@@ -90,7 +90,7 @@ def _with_pole(
 ) -> tuple[Floats, NDArray[np.bool_], Floats]:
     """Returns `log_height`, `power` and the integral of the envelope without its height, for densities with a pole.
 
-    No place has the density's maximum for certain: the maximum of each factor is taken.
+    With a pole the mode is no maximum, so the product of the maxima of both factors is taken.
     """
     rising, falling = alpha < 1, beta < 1  # towards 0, towards 1
     power = rising & (2 * first < last)
@@ -121,7 +121,7 @@ def propose(rng: np.random.Generator, of: Envelope, which: Ints) -> tuple[Floats
 
 
 def density(at: float, alpha: Floats, beta: Floats, log_norm: Floats) -> Floats:
-    """Returns the Beta densities at a point of [0, 1]; infinite at a pole, and higher where `log_norm` is a bound."""
+    """Returns the Beta densities at a point of [0, 1]; infinite at a pole, and higher if `log_norm` is a bound."""
     if 0 < at < 1:
         return np.asarray(np.exp((alpha - 1) * np.log(at) + (beta - 1) * np.log1p(-at) - log_norm))
     with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""Distinct members of ranges, chosen uniformly: which tasks the draws of a range belong to."""
+"""Distinct members of ranges, chosen uniformly: the tasks to which the draws of a range belong."""
 
 import math
 
@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 
 # A range is listed if more than one in so many of its available tasks is asked for.
 _LISTED = 4
-# Proposals made at a time, for the sake of memory.
+# Proposals made at a time, at most, which bounds memory.
 _MOST_TRIES = 2**20
 
 

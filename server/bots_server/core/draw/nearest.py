@@ -12,31 +12,31 @@ from bots_server.core.draw.pool import Pool
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# What a task drawn outright, an entity whose draws are counted (times as much with a pole), and a counted draw cost, in
-# nanoseconds as measured. Only their ratios matter, and only to the time that a selection takes.
+# Costs in nanoseconds, as measured: of a task drawn at once, of an entity whose draws are counted (times a factor if
+# its density has a pole), and of a counted draw. Only their ratios matter, and only to the time of a selection.
 _OWN_COST, _RANGE_COST, _POLE_FACTOR, _CAUGHT_COST = 60, 70, 3, 600
 
-# Entities computed at a time. Larger temporary arrays come from the system, page by page, at several times the cost.
+# Entities computed at a time. Larger temporary arrays are allocated page by page, at several times the cost.
 _BLOCK = 2**13
 
-# The distance in which draws are counted to see how many there are near the target.
+# The distance within which draws are counted for the first guess of a radius.
 _NEAR = 0.1
 
-# A ring is good where so many tasks are expected in it, for each that is wanted. More is waste, less calls for
-# another ring.
+# A ring is good if the expected number of tasks in it is between these multiples of the number wanted. A larger ring
+# is waste, a smaller one needs another ring.
 _LEAST, _MOST = 0.6, 4
 
 
 class Nearest:
-    """Every task has a draw p ~ Beta(alpha, beta); its turn comes by |p - target|, ties in random order.
+    """Every task has a draw p ~ Beta(alpha, beta); tasks are ordered by |p - target|, ties at random.
 
-    Entities so small that counting does not pay are drawn at once. Of the others only the draws in a ring around the
+    Entities that are too small for counting to pay are drawn at once. Of the others only the draws in a ring around the
     target are made, then in the next ring outside it, and so on: see `envelope`. Each of an entity's n tasks proposes a
-    point of the first ring with probability q1, of the second with q2, ... A task without a kept proposal is outside
-    all rings so far. When q1 + q2 + ... comes near 1 the rest of the entity is drawn outright, by rejecting draws that
-    are inside.
+    point of the first ring with probability q1, of the second with q2, ... (a task that has not proposed yet is
+    "silent"). A task without a kept proposal is outside all rings so far. When q1 + q2 + ... comes near 1, the rest of
+    the entity is drawn at once, rejecting draws that are inside the rings.
 
-    A radius depends on the posterior and on what was drawn before, never on what is drawn beyond it.
+    A radius depends on the posterior and on earlier draws, never on draws beyond it.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Nearest:
         alpha, beta, count: `[E]` of the entities, `count` their numbers of tasks
         wanted:             `[P]` about how many tasks of each part will be revealed; it decides what is drawn at once
         """
-        # Near 1 floats are coarse: seen from the other end the same distances are exact.
+        # Near 1 floats are coarse. In 1 - p the same distances are exact.
         self._mirrored = target > 0.5
         self._target = 1 - target if self._mirrored else target
         self._alpha, self._beta = (beta, alpha) if self._mirrored else (alpha, beta)
         self._parts = parts
         self._outermost = 1 - self._target
-        self._radius = np.full(len(wanted), -1.0)  # of what had its turn
+        self._radius = np.full(len(wanted), -1.0)  # draws up to here are revealed
         self._left = parts.sum(np.arange(len(count)), count.astype(np.float64)).astype(np.int64)
         self._popped = np.zeros(len(wanted), np.int64)
 
@@ -110,7 +110,7 @@ class Nearest:
         return np.where(self._left > 0, self._radius, np.inf)
 
     def _first_guess(self, wanted: Ints) -> Floats:
-        """Returns `[P]` radii that would hold `wanted[part]` more tasks, were the density the same everywhere."""
+        """Returns `[P]` radii that hold `wanted[part]` more tasks if the density is the same everywhere."""
         counted = self._counted
         if self._popped.any():
             radius = np.maximum(self._radius, 0.0)
@@ -141,7 +141,7 @@ class Nearest:
             return float(np.count_nonzero(waiting <= radius) + self._ring(radii, counted).expected.sum())
 
         # Secant steps for log(expected) as a function of the logarithm of the ring's width, between bounds: expected is
-        # too small at `below` and too large at `above`. Near enough is good: a poor radius costs time, nothing else.
+        # too small at `below` and too large at `above`. A poor radius costs time, nothing else.
         aim, widest = np.log(2.0 * wanted), float(np.log(self._outermost - inner))
 
         def radius(at: float) -> float:
@@ -167,7 +167,7 @@ class Nearest:
         return radius(at)
 
     def _ring(self, outer: Floats, among: NDArray[np.bool_] | None = None) -> "_Ring":
-        """Returns the ring between the radius and `outer[part]`, for the parts where it has a width."""
+        """Returns the ring between the radius and `outer[part]`, for the parts in which it has a width."""
         chosen = self._counting & self._parts.each(outer > self._radius, self._counted)
         ranges = np.flatnonzero(chosen if among is None else chosen & among)
         entity = self._counted.take(ranges)
@@ -177,13 +177,13 @@ class Nearest:
         for block in _blocks(len(ranges)):
             windows = self._windows(ranges[block], inner[block], out[block])
             mass[block] = windows.mass if len(windows.mass) == len(out[block]) else windows.mass.reshape(2, -1).sum(0)
-        mass[out >= self._outermost] = np.inf  # the last ring: whoever is left is in it
+        mass[out >= self._outermost] = np.inf  # the last ring: all tasks left are in it
         chance = np.minimum(mass / (1 - self._spent.take(ranges)), 1.0)
         return _Ring(ranges, inner, out, mass, chance, chance * self._silent.take(ranges))
 
     def _windows(self, ranges: Ints, inner: Floats, outer: Floats) -> Envelope:
         """Returns envelopes of the windows between radii: all those left of the target, then all those right of it, or
-        one for both where the ring begins at the target."""
+        one for both if the ring begins at the target."""
         left, right = self._target, self._outermost  # the furthest to either side
         entity = self._counted.take(ranges)
         if not inner.any():
@@ -196,7 +196,7 @@ class Nearest:
         return envelope(self._target, alpha, beta, self._log_norm.take(ranges), low, high)
 
     def _catch(self, rng: np.random.Generator, ring: "_Ring") -> None:
-        """Puts all draws in the ring into the pool, and maybe further ones."""
+        """Adds all draws in the ring to the pool, and possibly further ones."""
         loose = ring.chance > 0.5
         chance = np.where(loose, 0.0, ring.chance)
         found = [
@@ -216,17 +216,17 @@ class Nearest:
         np.subtract.at(self._silent, ring.range.take(which), 1)
         self._spent[ring.range] += np.where(loose, 0.0, ring.mass)
         if loose.any():
-            # No more tasks than twice the proposals that they would have made in all the rings.
+            # At most twice as many tasks as the proposals that they would make in all the rings.
             rest = ring.range[loose]
             self._draw(rng, self._counted.take(rest), self._outside.take(rest), ring.inner[loose])
             self._counting[rest] = False
 
     def _draw(self, rng: np.random.Generator, entity: Ints, count: Ints, beyond: Floats | None = None) -> None:
-        """Puts `count` draws of each entity into the pool, all with a distance above `beyond`."""
+        """Adds `count` draws of each entity to the pool, all with a distance above `beyond`."""
         if len(entity) == 0:
             return
         each = entity if count.max() == 1 else np.repeat(entity, count)
-        if len(entity) == len(self._alpha) == len(each):  # all of them, as where few tasks share a stratum
+        if len(entity) == len(self._alpha) == len(each):  # all of them, as when few tasks share a stratum
             offset = rng.beta(self._alpha, self._beta)
         else:
             offset = rng.beta(self._alpha.take(each), self._beta.take(each))
@@ -242,15 +242,15 @@ class Nearest:
 
 
 def _blocks(size: int) -> list[slice]:
-    """Returns slices of `_BLOCK` entries, which cover `size`: what is computed of a block stays in the cache."""
+    """Returns slices of `_BLOCK` entries, which cover `size`, so that a block stays in the cache."""
     return [slice(start, start + _BLOCK) for start in range(0, size, _BLOCK)]
 
 
 def _proposers(rng: np.random.Generator, number: Ints, chance: Floats) -> Ints:
-    """Returns each i as often as Binomial(number[i], chance[i]) says, ascending; cheap where that is 0 almost always.
+    """Returns each i as often as Binomial(number[i], chance[i]) says, ascending; cheap if that is almost always 0.
 
     Of `number` tries the first success comes after log(u) / log(1 - chance) failures, for u uniform in (0, 1), and the
-    tries after it are independent of it. With v = 1 - u there is none where v >= number * chance.
+    tries after it are independent of it. With v = 1 - u there is none if v >= number * chance.
     """
     expected = number * chance
     seldom = expected < 0.1
@@ -272,11 +272,11 @@ class _Ring:
     """A ring around the target, for `[m]` of the counted entities.
 
     range:    `[m]` positions in the list of counted entities
-    inner:    `[m]` radius where the ring begins
-    outer:    `[m]` radius where it ends
+    inner:    `[m]` radius at which the ring begins
+    outer:    `[m]` radius at which it ends
     mass:     `[m]` probability that a task proposes a point in the ring; may be above 1
     chance:   `[m]` the same for a task that has not proposed yet, at most 1
-    expected: `[m]` tasks that propose; no fewer than the tasks expected in the ring
+    expected: `[m]` tasks that propose; at least the tasks expected in the ring
     """
 
     range: Ints

@@ -12,9 +12,9 @@ _Value = TypeVar("_Value", np.float64, np.bool_)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """P parts that share no entity. With one part, as in most selections, nothing is looked up.
+    """P parts that share no entity. One part, as in most selections, needs no look-up.
 
-    of:     `[E]` part of each entity, in [0, P); empty where there is one part
+    of:     `[E]` part of each entity, in [0, P); empty if there is one part
     number: P
     """
 
@@ -22,7 +22,7 @@ class Parts:
     number: int
 
     def each(self, values: NDArray[_Value], entity: Ints) -> NDArray[_Value]:
-        """Returns the value of each entity's part, given `[P]` values; `[1]` where there is one part."""
+        """Returns the value of each entity's part, given `[P]` values; `[1]` if there is one part."""
         return values if self.number == 1 else np.asarray(values[self.of.take(entity)])
 
     def within(self, entity: Ints, part: int) -> NDArray[np.bool_]:

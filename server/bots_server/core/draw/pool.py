@@ -1,4 +1,4 @@
-"""Draws that are known and wait for their turn."""
+"""Draws that are known and not revealed yet."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,18 @@ Ints = NDArray[np.int64]
 
 
 class Pool:
-    """`[n]` draws, each with its entity and the score that says when its turn is, the lowest first."""
+    """`[n]` draws, each with its entity and its score; the lowest score is revealed first."""
 
     def __init__(self, parts: Parts) -> None:
         """Starts empty."""
         self._parts = parts
-        self._passed = np.full(parts.number, -np.inf)  # scores up to here had their turn
+        self._passed = np.full(parts.number, -np.inf)  # scores up to here are revealed
         self._entity = np.empty(0, np.int64)
         self._score = np.empty(0)
         self._draw = np.empty(0)
 
     def add(self, entity: Ints, score: Floats, draw: Floats) -> None:
-        """Adds draws. Those that had their turn are forgotten here, so that a new one may have their score."""
+        """Adds draws. Revealed ones are dropped here, so that a new one may have their score."""
         if len(entity) == 0:
             return
         if len(self._entity) == 0:
@@ -37,7 +37,7 @@ class Pool:
         self._draw = np.concatenate((old[2], draw))
 
     def waiting(self, bound: Floats) -> Ints:
-        """Returns `[P]` how many draws of each part have a score of at most `bound[part]` and wait."""
+        """Returns `[P]` how many waiting draws of each part have a score of at most `bound[part]`."""
         return self._parts.count(self._entity, self._due(bound))
 
     def scores(self, part: int) -> Floats:
@@ -50,11 +50,11 @@ class Pool:
 
         They come by part, the lowest score first, ties in random order.
         """
-        turn = np.flatnonzero(self._due(bound))
+        due = np.flatnonzero(self._due(bound))
         self._passed = np.maximum(self._passed, bound)
-        entity = self._entity.take(turn)
-        order = np.lexsort((rng.random(len(turn)), self._score.take(turn), self._parts.sort_key(entity)))
-        return entity.take(order), self._draw.take(turn.take(order))
+        entity = self._entity.take(due)
+        order = np.lexsort((rng.random(len(due)), self._score.take(due), self._parts.sort_key(entity)))
+        return entity.take(order), self._draw.take(due.take(order))
 
     def _due(self, bound: Floats) -> NDArray[np.bool_]:
         due = np.less_equal(self._score, self._parts.each(bound, self._entity))

@@ -9,16 +9,16 @@ from bots_server.core.draw.pool import Pool
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_BLOCK = 2**20  # tasks drawn at a time, for the sake of memory
+_BLOCK = 2**20  # tasks drawn at a time, which bounds memory
 
 
 class Tempered:
-    """Every task has a draw p and a clock E ~ Exponential(1); its turn comes by log(E) + |p - target| / temperature.
+    """Every task has a draw p and a clock E ~ Exponential(1); tasks are ordered by log(E) + |p - target| / temperature.
 
     That is the order of drawing without replacement with the weights exp(-|p - target| / temperature) (Efraimidis and
-    Spirakis 2006; the same as the Gumbel-top-k trick). A task's turn is not before its clock. So only tasks with
-    E <= x are drawn, until enough of them have their turn before log(x), for x from small to large: the number of a
-    range's tasks with a clock up to x is Binomial. Where the temperature is low all tasks are drawn in the end.
+    Spirakis 2006; the same as the Gumbel-top-k trick). A task's score is at least log(E). So only tasks with E <= x are
+    drawn, for x from small to large, until enough of them have a score below log(x): the number of a range's tasks with
+    a clock up to x is Binomial. If the temperature is low, all tasks are drawn in the end.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Tempered:
         """`target`: `[E]` of each entity, or `[1]`. With `greedy`, p is the posterior mean in place of a draw."""
         self._alpha, self._beta, self._parts = eligible.alpha, eligible.beta, eligible.parts
         self._target = np.broadcast_to(target, len(eligible.alpha))
-        self._temperature = max(temperature, 1e-300)  # what is below has the same order, but overflows
+        self._temperature = max(temperature, 1e-300)  # a lower one has the same order, but overflows
         self._greedy = greedy
         self._left = eligible.total
         self._clock = np.zeros(len(self._left))
@@ -37,7 +37,7 @@ class Tempered:
     def reveal(self, rng: np.random.Generator, wanted: Ints) -> tuple[Ints, Floats]:
         """Returns entity and draw (NaN with `greedy`) of the next tasks by part, `wanted[part]` of each or fewer."""
         moving = (wanted > 0) & (self._left > 0)
-        # As many as are wanted, were all at the target; then four times as far.
+        # First as far as is enough if all tasks are at the target, then four times as far each time.
         with np.errstate(divide="ignore", invalid="ignore"):
             start = wanted / self._left
         clock = np.where(self._clock > 0, 4 * self._clock, start)
@@ -55,7 +55,7 @@ class Tempered:
         return entity, np.full(len(p), np.nan) if self._greedy else p
 
     def _draw(self, rng: np.random.Generator, clock: Floats) -> None:
-        """Puts the tasks whose clock is between the parts' clocks so far and `clock` into the pool."""
+        """Adds the tasks whose clock is between the parts' clocks so far and `clock` to the pool."""
         step = np.where(clock > self._clock, clock, 0.0) - np.where(clock > self._clock, self._clock, 0.0)
         share = -np.expm1(-step)
         drawn = rng.binomial(self._silent, self._parts.each(share, np.arange(len(self._silent))))

@@ -12,22 +12,22 @@ Ints = NDArray[np.int64]
 class Ties:
     """Greedy selection: the level is the distance of the posterior mean from the target. Uniform selection: one level.
 
-    Whole sets of tied tasks are not listed: of a set of which some are wanted, each task is revealed with the
-    probability that gives about as many, and then the next share of those that are left. Whoever is revealed earlier is
-    earlier in the random order, and those revealed at once are shuffled.
+    Whole sets of tied tasks are not listed. If some of a set are wanted, each of its tasks is revealed with the
+    probability that gives about that number, and later the next share of those left. Tasks revealed earlier are earlier
+    in the random order, and those revealed together are shuffled.
     """
 
     def __init__(self, eligible: Eligible, level: Floats | None) -> None:
-        """`level`: `[I + K]` of each entity; None: all the same."""
+        """`level`: `[I + K]` of each entity; None: all equal."""
         self._parts = eligible.parts
         self._level = np.zeros(len(eligible.alpha)) if level is None else level
         self._left = eligible.count()
 
     def reveal(self, rng: np.random.Generator, wanted: Ints) -> tuple[Ints, Floats]:
-        """Returns entity and draw (NaN: none decided) of the next tasks by part, about `wanted[part]` of each."""
+        """Returns entity and draw (NaN: no draw decided) of the next tasks by part, about `wanted[part]` of each."""
         near = (self._left > 0) & self._parts.each(wanted > 0, np.arange(len(self._left)))
         if len(wanted) == 1 and 0 < wanted[0] < np.count_nonzero(near):
-            # Cheaper than to sort all: each entity has a task at least.
+            # Cheaper than sorting all of them: each entity has at least one task.
             near &= self._level <= np.partition(self._level[near], wanted[0] - 1)[wanted[0] - 1]
         entity = np.flatnonzero(near)
         entity = entity.take(np.lexsort((self._level.take(entity), self._parts.sort_key(entity))))
@@ -44,6 +44,6 @@ class Ties:
         share[share > 0.5] = 1.0
         revealed = rng.binomial(left, share.take(tied))
         self._left[entity] -= revealed
-        turn = np.repeat(np.arange(len(entity)), revealed)
-        turn = turn.take(np.lexsort((rng.random(len(turn)), tied.take(turn))))
-        return entity.take(turn), np.full(len(turn), np.nan)
+        order = np.repeat(np.arange(len(entity)), revealed)
+        order = order.take(np.lexsort((rng.random(len(order)), tied.take(order))))
+        return entity.take(order), np.full(len(order), np.nan)
