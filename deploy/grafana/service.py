@@ -201,8 +201,8 @@ def replicas() -> Panels:
         ),
         lines(
             "Leases a second",
-            "Leases granted, released by a report or ReleaseSelection, and expired. Many that expire: trainers die, or "
-            "lease_seconds is shorter than a step.",
+            "Leases granted, released by a report or ReleaseSelection, expired, and superseded by a new incarnation of "
+            "their job. Many that expire: trainers die, or lease_seconds is shorter than a step.",
             {"{{event}}": rate("leases_total", by="event")},
             low=0,
         ),
@@ -220,7 +220,7 @@ def saturation() -> Panels:
     return [
         lines(
             "Saturation",
-            "Share of the call threads that are busy, streams among them. At 100 % calls wait.",
+            "Share of the call threads that are busy, long calls among them. At 100 % calls wait.",
             {
                 "{{instance}}": f"sum by (instance) (bots_rpcs_in_progress{{{SERVER}}}) / "
                 f"sum by (instance) (bots_rpc_threads{{{SERVER}}})"

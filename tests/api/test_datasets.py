@@ -95,7 +95,10 @@ def test_known_fingerprint_is_answered_after_the_header(service: Service) -> Non
         ({"size": 4, "ids": list("abcd"), "tags": list("xyxy")}, "its size is 3, not 4"),
         ({"reference_grid": 0.0}, "its reference_grid is 0.125, not 0"),
         ({"ids": []}, "it has ids"),
-        ({"references": {"weak": [0.25, np.nan, 0.0], "other": 0.5}}, "its reference number 1 is 'strong', not 'other'"),
+        (
+            {"references": {"weak": [0.25, np.nan, 0.0], "other": 0.5}},
+            "its reference number 1 is 'strong', not 'other'",
+        ),
         ({"features": {"length": 3.0, "depth": 1.0}}, "its feature number 1 is absent, not 'depth'"),
         ({"tags": ["x", "z", "x"]}, "its tag number 1 is 'y', not 'z'"),
         ({"references": {"weak": [0.25, np.nan, 0.5], "strong": 0.5}}, "its references of task 1 differ"),
@@ -109,9 +112,7 @@ def test_known_fingerprint_is_answered_after_the_header(service: Service) -> Non
         ),
     ],
 )
-def test_refusal_of_other_content_says_what_differs(
-    service: Service, changes: dict[str, Any], difference: str
-) -> None:
+def test_refusal_of_other_content_says_what_differs(service: Service, changes: dict[str, Any], difference: str) -> None:
     """And nothing of the refused upload stays."""
     service.dataset("tasks", 3, **COLUMNS)
     before = service.state()

@@ -137,7 +137,7 @@ def test_call_waits_for_another_ones_sync_no_longer_than_its_deadline() -> None:
         try:
             with ThreadPoolExecutor(1) as threads:
                 first = threads.submit(replica.view)
-                service.wait_until(replica._lock.locked)  # noqa: SLF001
+                service.wait_until(replica._lock.locked)
                 begin = time.monotonic()
                 with within(0.2), pytest.raises(DeadlineExceeded):
                     replica.view()

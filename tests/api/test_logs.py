@@ -1,64 +1,114 @@
-"""The log: one structured line a call, without secrets."""
+"""The log: one structured line a call, without secrets and control characters, written by a thread of its own."""
 
 import json
 import logging
+import os
+import subprocess
+import sys
+import time
+from queue import Queue
 
+import grpc
 import pytest
 
-import bots
-from bots_server.telemetry.logs import JsonFormatter, TextFormatter
-from tests.api.service import Service
+from bots.v1 import task_selection_pb2 as pb
+from bots_server.telemetry.access import MESSAGE_CHARACTERS, VALUE_CHARACTERS, clean
+from bots_server.telemetry.logs import JsonFormatter, RecordQueue, TextFormatter
+from tests.api.service import SECONDS, Run, new_id
 
 FIELDS = {"method", "code", "seconds", "dataset", "run", "job", "request_id", "version"}
 
 
 def report_lines(caplog: pytest.LogCaptureFixture, formatter: logging.Formatter) -> list[str]:
-    """Returns the access lines of reports; those of earlier calls may come late."""
+    """Returns the access lines of reports."""
     records = [record for record in caplog.records if record.name == "bots_server.access"]
     return [formatter.format(record) for record in records if record.getMessage().startswith("ReportOutcomes ")]
 
 
-def test_a_call_is_one_line_with_all_that_it_was(letters: Service, caplog: pytest.LogCaptureFixture) -> None:
-    """The access line of a report has method, code, duration, dataset, run, job, request_id and version."""
-    request_id = bots.new_request_id()
-    with caplog.at_level(logging.INFO, "bots_server.access"), bots.Client(letters.address, job="rank-0") as client:
-        client.run("letters", "policy").report([0], [1], [4], request_id=request_id)
-        letters.wait_until(lambda: len(report_lines(caplog, JsonFormatter())) == 1)
-    line = json.loads(report_lines(caplog, JsonFormatter())[0])
+def test_call_is_one_line_with_its_names(policy: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Method, code, duration, dataset, run, job, request_id and version."""
+    request_id = new_id()
+    with caplog.at_level(logging.INFO, "bots_server.access"):
+        policy.report([0], [1], job="rank-0", request_id=request_id)
+    (line,) = map(json.loads, report_lines(caplog, JsonFormatter()))
     assert line.keys() >= FIELDS
     assert (line["method"], line["code"], line["version"]) == ("ReportOutcomes", "OK", 1)
-    assert (line["dataset"], line["run"], line["job"], line["request_id"]) == (
-        "letters",
-        "policy",
-        "rank-0",
-        request_id,
-    )
+    names = line["dataset"], line["run"], line["job"], line["request_id"]
+    assert names == ("letters", "policy", "rank-0", request_id)
     assert 0 < line["seconds"] < 10
 
 
-def test_a_refused_call_says_why(letters: Service, caplog: pytest.LogCaptureFixture) -> None:
-    """The access line of a failure has its code and its message, as text too."""
-    with caplog.at_level(logging.INFO, "bots_server.access"):
-        with pytest.raises(bots.InvalidArgumentError):
-            letters.client.run("letters", "policy").report([99], [1], [4])
-        letters.wait_until(lambda: len(report_lines(caplog, TextFormatter())) == 1)
-    line = report_lines(caplog, TextFormatter())[0]
+def test_line_of_a_failure_has_its_message(policy: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """As text, too."""
+    with caplog.at_level(logging.INFO, "bots_server.access"), pytest.raises(grpc.RpcError):
+        policy.report([99], [1])
+    (line,) = report_lines(caplog, TextFormatter())
     assert "ReportOutcomes INVALID_ARGUMENT" in line
-    assert "tasks[0] = 99: must be in [0, 26)" in line
+    assert "tasks[0]: got 99, must be between 0 and 25" in line
     assert "dataset=letters" in line
 
 
-def test_what_is_no_failure_is_a_bug_and_keeps_its_traceback(
-    letters: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_line_has_no_control_characters_and_bounded_length(policy: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a caller sends as its job, name or id, it cannot forge a line or fill the disk."""
+    forged = "x\n2026-01-01T00:00:00.000Z info    SelectBatch OK\x1b[2J\u2028" + "y" * 10_000
+    with caplog.at_level(logging.INFO, "bots_server.access"), pytest.raises(grpc.RpcError):
+        policy.report([0], [1], job=forged, request_id=forged)
+    (line,) = report_lines(caplog, TextFormatter())
+    assert line.isprintable()
+    assert "job=x\\x0a2026" in line
+    assert len(line) < 2 * VALUE_CHARACTERS * 4 + MESSAGE_CHARACTERS
+    assert clean("a\tb\x9fc", 10) == "a\\x09b\\x9fc"
+
+
+def test_bug_is_internal_and_its_traceback_in_the_log(
+    policy: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bug is answered INTERNAL without its inside, which goes to the log."""
+    """The caller gets the reason BUG and nothing of the inside."""
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("secret inside")
 
-    monkeypatch.setattr("bots_server.service.select.check_selection", broken)
-    with pytest.raises(bots.InternalError) as internal:
-        letters.client.run("letters", "policy").select(1)
-    assert "secret inside" not in str(internal.value)
-    letters.wait_until(lambda: any(record.exc_info for record in caplog.records))
+    monkeypatch.setattr("bots_server.api.selections.selection_spec", broken)
+    with pytest.raises(grpc.RpcError) as internal:
+        policy.select(1)
+    assert internal.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret inside" not in (internal.value.details() or "")
+    assert dict(internal.value.trailing_metadata() or ())["bots-reason"] == "BUG"
     assert any("secret inside" in JsonFormatter().format(record) for record in caplog.records)
+
+
+def test_blocked_stderr_stops_no_call(redis_url: str) -> None:
+    """Nobody reads the pipe that is stderr: calls are answered, and the records dropped are counted."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "bots_server", "--port", "0", "--redis", redis_url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writing, text=True)
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
+        with grpc.insecure_channel(address) as channel:
+            list_datasets = channel.unary_unary(
+                "/bots.v1.TaskSelectionService/ListDatasets",
+                request_serializer=pb.ListDatasetsRequest.SerializeToString,
+                response_deserializer=pb.ListDatasetsResponse.FromString,
+            )
+            begin = time.monotonic()
+            for _ in range(1500):  # a pipe takes 65,536 bytes
+                list_datasets(pb.ListDatasetsRequest(), timeout=SECONDS)
+            assert time.monotonic() - begin < 60
+        process.terminate()
+        assert process.wait(SECONDS) == 0
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(reading)
+        os.close(writing)
+
+
+def test_records_beyond_the_queue_are_dropped_and_counted() -> None:
+    """By the handler that puts them in, which never waits."""
+    handler, dropped = RecordQueue(Queue(3)), list[int]()
+    handler.on_drop = lambda: dropped.append(1)
+    for number in range(10):
+        handler.handle(logging.LogRecord("x", logging.INFO, "", 0, str(number), (), None))
+    assert len(dropped) == 7
+    assert [handler.queue.get_nowait().getMessage() for _ in range(3)] == ["0", "1", "2"]

@@ -1,106 +1,127 @@
-"""One history: no server goes on from a past that Redis forgot."""
+"""One history: no server goes on from a past that Redis forgot, and none folds an event that it does not understand."""
 
+import grpc
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-import bots
 from bots_server.core.posterior import alpha_beta
-from bots_server.runs.dataset import load
+from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.replica import Replica
-from bots_server.store import Store
+from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store import codec
 from bots_server.telemetry.metrics import Metrics
-from tests.api.service import Service, serving
+from tests.api.service import Service, new_id, reason_of, serving
 
 
 def forget(service: Service, kept: dict[bytes, bytes]) -> None:
-    """Takes Redis back to what it held: as a failover to a lagging replica does, or an older append-only file."""
-    service.redis.flushall()
+    """Takes Redis back to an earlier state: as a failover to a lagging replica does, or an older append-only file."""
+    (redis,) = service.redis.primaries()
+    redis.flushall()
     for key, value in kept.items():
-        service.redis.restore(key, 0, value)
+        redis.restore(key, 0, value)
 
 
 def held(service: Service) -> dict[bytes, bytes]:
     return {key: value for key, value in service.state().items() if isinstance(value, bytes)}
 
 
+def replica_of(service: Service, registry: CollectorRegistry | None = None) -> Replica:
+    """Returns a replica of the run `policy` of `letters`."""
+    record = service.store.runs.get(service.store.datasets.get("letters"), "policy")
+    metrics = Metrics(registry or CollectorRegistry())
+    return Replica(service.store, metrics, DatasetCache(service.store), record)
+
+
 @pytest.mark.parametrize("later", [0, 3, 5, 8])
-def test_a_server_ahead_of_redis_rebuilds(letters: Service, later: int) -> None:
+def test_server_ahead_of_redis_rebuilds(letters: Service, later: int) -> None:
     """A server that folded five events which Redis lost answers from what Redis has, whatever was appended meanwhile:
     nothing, fewer, as many, or more."""
-    ahead = letters.client.run("letters", "policy")
+    ahead = letters.run("letters", "policy")
     for task in range(10):
-        ahead.report([task], [1], [4])
+        ahead.report([task], [1])
     kept = held(letters)
     for _ in range(5):
-        ahead.report([20], [4], [4])
+        ahead.report([20], [4])
     assert ahead.posteriors()[0][20] > 10
     forget(letters, kept)
     with serving(letters.redis_url) as other:
-        there = other.client.run("letters", "policy")
+        there = other.run("letters", "policy")
         for _ in range(later):
-            there.report([21], [0], [4])
-        expected = there.posteriors()
-        here = letters.client.run("letters", "policy")
-        np.testing.assert_array_equal(here.posteriors()[0], expected[0])
-        np.testing.assert_array_equal(here.posteriors()[1], expected[1])
-        assert here.select(3).version == 10 + later
+            there.report([21], [0])
+        np.testing.assert_array_equal(ahead.posteriors(), there.posteriors())
+        assert ahead.select(3).version == 10 + later
 
 
-def test_a_server_that_was_away_reads_the_newest_snapshot(letters: Service) -> None:
-    """A server that was away for 310 events folds the ten after the newest snapshot alone, equal to the last bit."""
-    run = letters.client.create_run("letters", "away", retention=bots.Retention(snapshot_interval=100_000))
-    store = Store(letters.redis)
-    record = store.runs.get(store.datasets.get("letters"), "away")
-    registry, dataset = CollectorRegistry(), load(store, "letters", record.dataset_uid)
-    replica, other = (Replica(store, Metrics(each), record, dataset) for each in (registry, CollectorRegistry()))
+def test_server_that_was_away_reads_the_newest_snapshot(letters: Service) -> None:
+    """It folds the events after that alone, equal to the last bit."""
+    run, registry = letters.run("letters", "policy"), CollectorRegistry()
+    replica = replica_of(letters, registry)
     replica.view()
     for step in range(310):
+        run.report([step % 26], [step % 5])
         if step == 300:
-            other.view()
-            assert other.snapshot()
-        run.report([step % 26], [step % 5], [4])
+            letters.wait_until(lambda: letters.sample("bots_snapshots_total", outcome="stored"))
     posterior = replica.view().posterior
-    assert (posterior.version, posterior.updates) == (310, 310)
-    assert registry.get_sample_value("bots_fold_lag_events_sum") == 10
+    assert (posterior.version, posterior.state.updates) == (310, 310)
+    folded = registry.get_sample_value("bots_fold_lag_events_sum")
+    assert folded is not None
+    assert folded <= 310 - 256
     np.testing.assert_array_equal(alpha_beta(posterior, replica.dataset.tasks, None), run.posteriors())
 
 
-def test_a_snapshot_of_a_lost_history_is_refused(letters: Service) -> None:
-    """A snapshot stands on an event that Redis has, or Redis does not take it."""
-    run = letters.client.create_run("letters", "kept", retention=bots.Retention(snapshot_interval=100_000))
-    run.report([0], [1], [4])
+def test_snapshot_of_a_lost_history_is_refused(letters: Service) -> None:
+    """Redis takes a snapshot of an event that it has, and no other."""
+    run = letters.run("letters", "policy")
+    run.report([0], [1])
     before = held(letters)
-    run.report([1], [1], [4])
-    store = Store(letters.redis)
-    record = store.runs.get(store.datasets.get("letters"), "kept")
-    dataset = load(store, "letters", record.dataset_uid)
-    replica = Replica(store, Metrics(CollectorRegistry()), record, dataset)
-    replica.view()
+    run.report([1], [1])
+    replica = replica_of(letters)
+    posterior, nonce = replica.view().posterior, replica._state.nonce  # type: ignore[union-attr]
     forget(letters, before)
-    with serving(letters.redis_url) as other:
-        other.client.run("letters", "kept").report([2], [1], [4])
-        assert not replica.snapshot()
-        expected = other.client.run("letters", "kept").posteriors()
-        assert replica.view().posterior.version == 2
-        assert replica.snapshot()
-        np.testing.assert_array_equal(run.posteriors()[0], expected[0])
+    run.report([2], [1])
+    assert not letters.store.history.put_snapshot(replica.record, codec.snapshot_message(posterior, nonce))
+    assert replica.view().posterior.version == 2
+    np.testing.assert_array_equal(alpha_beta(replica.view().posterior, replica.dataset.tasks, None), run.posteriors())
 
 
-def test_a_new_server_meets_a_trimmed_history_far_on(letters: Service) -> None:
-    """Versions far beyond the history are restored and go on, on every server."""
-    run = letters.client.create_run(
-        "letters", "long", retention=bots.Retention(snapshot_interval=5, history=10, history_stride=5)
-    )
-    for step in range(120):
-        run.report([step % 26], [step % 5], [4])
-    kept = run.posteriors()
-    assert run.restore(version=115) == 121
-    for step in range(120):
-        run.report([step % 26], [2], [4])
-    assert run.restore(version=235) == 242
-    with serving(letters.redis_url) as other:
-        there = other.client.run("letters", "long")
-        np.testing.assert_array_equal(there.posteriors()[0], run.posteriors()[0])
-        assert there.info().version == 242
-    assert not np.array_equal(kept[0], run.posteriors()[0])
+def append(service: Service, event: storage.Event) -> None:
+    """Appends an event to `policy`, as a server of another build does."""
+    record = service.store.runs.get(service.store.datasets.get("letters"), "policy")
+    event.request_id = new_id()
+    service.store.history.append(record, event, request_id=event.request_id, digest=b"12345678")
+
+
+def test_event_of_a_newer_server_makes_the_run_unavailable_here(letters: Service) -> None:
+    """SERVER_TOO_OLD, so that the balancer moves on; the run is folded no further, other runs are served."""
+    run = letters.run("letters", "policy")
+    run.report([0], [1])
+    newer = storage.Event(min_reader=99, report=storage.Report(tasks=[1], successes=[1], rollouts=[4]))
+    newer.report.MergeFromString(b"\xfa\x01\x01x")  # a field that this build does not know
+    append(letters, newer)
+    for _ in range(2):
+        with pytest.raises(grpc.RpcError) as refused:
+            run.select(1)
+        assert (refused.value.code(), reason_of(refused.value)) == (grpc.StatusCode.UNAVAILABLE, "SERVER_TOO_OLD")
+    assert letters.create("letters", "other").select(1).version == 0
+
+
+def test_unknown_kind_of_event_is_not_folded(letters: Service) -> None:
+    """Also if its writer forgot to say which reader it needs."""
+    append(letters, storage.Event(min_reader=1))
+    with pytest.raises(grpc.RpcError) as refused:
+        letters.run("letters", "policy").select(1)
+    assert reason_of(refused.value) == "SERVER_TOO_OLD"
+
+
+def test_unknown_field_that_changes_no_fold_is_ignored(letters: Service) -> None:
+    """Two builds side by side: a field that an old server need not understand does not raise min_reader."""
+    run = letters.run("letters", "policy")
+    event = storage.Event(min_reader=1, report=storage.Report(tasks=[1], successes=[1], rollouts=[4]))
+    event.report.MergeFromString(b"\xfa\x01\x01x")
+    append(letters, event)
+    run.report([2], [1])
+    assert run.select(1).version == 2
+    alpha, beta = run.posteriors(tasks=[1, 2])
+    np.testing.assert_array_less(1, alpha)
+    np.testing.assert_array_less(1, beta)

@@ -14,9 +14,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-import bots
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+from tests.api.service import Run, dataset_parts, reason_of
 
 SECONDS = 60
 
@@ -43,6 +43,18 @@ def started(*flags: str, env: dict[str, str] | None = None) -> Iterator[tuple[su
     finally:
         process.kill()
         process.communicate()
+
+
+@contextlib.contextmanager
+def tasks_policy(address: str) -> Iterator[Run]:
+    """Yields the run `policy` of the dataset `tasks`, created if it is not there."""
+    with grpc.insecure_channel(address) as channel:
+        stub = TaskSelectionServiceStub(channel)
+        header, chunk = dataset_parts("tasks", 100)
+        parts = [pb.CreateDatasetRequest(header=header), pb.CreateDatasetRequest(chunk=chunk)]
+        stub.CreateDataset(iter(parts), timeout=SECONDS, wait_for_ready=True)
+        request = pb.CreateRunRequest(dataset="tasks", name="policy")
+        yield Run(stub, stub.CreateRun(request, timeout=SECONDS).run.ref)
 
 
 def end(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> None:
@@ -77,16 +89,15 @@ def wait_until_gone(data_dir: Path) -> None:
 def test_state_outlives_the_server_and_nothing_is_left_behind(tmp_path: Path, number: signal.Signals) -> None:
     """A server that ends, or is killed, leaves no process, and the next one has all that it acknowledged."""
     with started("--data-dir", str(tmp_path), "--durability", "fsync") as (process, address):
-        with bots.Client(address, timeout=20) as client:
-            client.create_dataset("tasks", size=100)
-            run = client.create_run("tasks", "policy")
+        with tasks_policy(address) as run:
             for _ in range(5):
-                run.report([1, 2], [1, 2], 4)
+                run.report([1, 2], [1, 2])
         end(process, number)
         assert process.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL)
     wait_until_gone(tmp_path)
-    with started("--data-dir", str(tmp_path)) as (process, address), bots.Client(address, timeout=20) as client:
-        assert client.run("tasks", "policy").info().version == 5
+    with started("--data-dir", str(tmp_path)) as (process, address):
+        with tasks_policy(address) as run:
+            assert run.info().version == 5
         end(process)
     wait_until_gone(tmp_path)
 
@@ -155,15 +166,16 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
 def test_several_workers_share_a_port_and_one_is_started_again(tmp_path: Path) -> None:
     """With --processes a killed worker is replaced, calls go on, and the workers end with their parent."""
     with started("--data-dir", str(tmp_path), "--processes", "2", "--metrics-port", "0") as (process, address):
-        with bots.Client(address, timeout=30) as client:
-            client.create_dataset("tasks", size=100)
-            run = client.create_run("tasks", "policy")
+        with tasks_policy(address) as run:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
             assert len(workers) == 2
             os.kill(int(workers[0]), signal.SIGKILL)
-            for version in range(1, 21):
-                assert run.report([version], 1, 4) == version
+        with contextlib.suppress(grpc.RpcError), tasks_policy(address) as run:
+            run.info()  # the connection may lead to the worker that was killed
+        for version in range(1, 21):
+            with tasks_policy(address) as run:  # over a connection of its own, to either worker
+                assert run.report([version], [1]).version == version
                 assert run.select(4).version == version
         end(process, signal.SIGKILL)
     wait_until_gone(tmp_path)
@@ -178,11 +190,12 @@ def test_health_and_reflection_answer(tmp_path: Path) -> None:
         with grpc.insecure_channel(address) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        with bots.Client(address) as client, pytest.raises(bots.UnauthenticatedError) as refused:
-            client.list_datasets()
-        assert refused.value.reason == "BAD_TOKEN"
-        with bots.Client(address, token="s3cret") as client:
-            assert client.list_datasets() == []
+            stub = TaskSelectionServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.ListDatasets(pb.ListDatasetsRequest(), timeout=10)
+            assert reason_of(refused.value) == "BAD_TOKEN"
+            metadata = (("authorization", "Bearer s3cret"),)
+            assert not stub.ListDatasets(pb.ListDatasetsRequest(), timeout=10, metadata=metadata).datasets
         end(process)
         assert process.stderr is not None
         assert "s3cret" not in process.stderr.read()
@@ -191,12 +204,9 @@ def test_health_and_reflection_answer(tmp_path: Path) -> None:
 def test_a_server_that_drains_ends_its_streams(tmp_path: Path) -> None:
     """After SIGTERM a stream ends in order and the process exits with 0."""
     with started("--data-dir", str(tmp_path)) as (process, address):
-        with bots.Client(address, timeout=20) as client:
-            client.create_dataset("tasks", size=10)
-            client.create_run("tasks", "policy")
-        with grpc.insecure_channel(address) as channel:
-            request = pb.WatchRunRequest(dataset="tasks", run="policy", interval_seconds=0.1)
-            watching = TaskSelectionServiceStub(channel).WatchRun(request, timeout=SECONDS)
+        with tasks_policy(address) as run:
+            request = pb.WatchRunRequest(run=run.ref, interval_seconds=0.1)
+            watching = run.stub.WatchRun(request, timeout=SECONDS)
             next(watching)
             process.send_signal(signal.SIGTERM)
             assert list(watching) == []

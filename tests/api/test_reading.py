@@ -61,7 +61,9 @@ def test_summary_of_item_response_names_its_inputs(service: Service) -> None:
     weights = {one.input: one.mean for one in learned.weights}
     assert weights.keys() >= {"reference:weak", "tag:easy", "tag:hard", "feature:length"}
     assert weights["tag:easy"] > weights["tag:hard"]
-    assert [abs(one.mean) for one in learned.weights] == sorted((abs(one.mean) for one in learned.weights), reverse=True)
+    assert [abs(one.mean) for one in learned.weights] == sorted(
+        (abs(one.mean) for one in learned.weights), reverse=True
+    )
     assert 0 <= learned.explained_share <= 1
     assert learned.residual_variance > 0
     assert not learned.inputs_explain_nothing

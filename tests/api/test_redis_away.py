@@ -8,11 +8,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-import bots
-from tests.api.service import Service, serving
+from bots.v1 import task_selection_pb2 as pb
+from tests.api.service import Run, Service, reason_of, serving
 from tests.valkey import Valkey, valkey
 
-DEADLINE = 1.0
+DEADLINE = 3.0
 
 
 @pytest.fixture
@@ -23,83 +23,69 @@ def redis() -> Iterator[Valkey]:
 
 @pytest.fixture
 def service(redis: Valkey) -> Iterator[Service]:
-    with serving(redis.url, redis_timeout_seconds=0.2) as service:
+    with serving(redis.url, redis_timeout_seconds=0.5) as service:
         yield service
 
 
 @pytest.mark.parametrize("fault", ["killed", "hanging"])
-def test_calls_fail_within_the_deadline_and_go_on_afterwards(redis: Valkey, service: Service, fault: str) -> None:
-    """A trainer never waits on the service longer than its deadline, and never stops because the service is away."""
-    service.client.create_dataset("tasks", size=50)
-    service.client.create_run("tasks", "policy").report([1], [1], [4])
-    with bots.Client(service.address, timeout=DEADLINE) as client:
-        run = client.run("tasks", "policy")
-        run.select(4)
-        redis.kill() if fault == "killed" else redis.pause()
-        for call in (lambda: run.select(4), lambda: run.report([2], [1], [4])):
-            begin = time.monotonic()
-            with pytest.raises(bots.TemporaryError) as away:
-                call()
-            assert time.monotonic() - begin < DEADLINE + 2  # the machine may be busy
-            assert away.value.reason in ("STORE_UNAVAILABLE", "")
-        assert health(service) == health_pb2.HealthCheckResponse.NOT_SERVING
-        redis.start() if fault == "killed" else redis.resume()
-        service.wait_until(lambda: health(service) == health_pb2.HealthCheckResponse.SERVING)
-        version = run.report([3], [1], [4])
-        assert version in (2, 3)  # a report that hung may have arrived, once
-        assert run.select(4).version == version
+def test_calls_fail_within_the_deadline_and_succeed_afterwards(redis: Valkey, service: Service, fault: str) -> None:
+    """Guarantee 6, the server's part: UNAVAILABLE in time, NOT_SERVING, and all is well when Redis is back."""
+    service.dataset("tasks", 50)
+    run = service.create("tasks", "policy")
+    run.report([1], [1])
+    run.select(4)
+    redis.kill() if fault == "killed" else redis.pause()
+    selection = pb.SelectBatchRequest(run=run.ref, batch_size=4)
+    report = pb.ReportOutcomesRequest(run=run.ref, tasks=[2], successes=[1], rollouts=[4])
+    for call, request in ((run.stub.SelectBatch, selection), (run.stub.ReportOutcomes, report)):
+        begin = time.monotonic()
+        with pytest.raises(grpc.RpcError) as away:
+            call(request, timeout=DEADLINE)
+        assert time.monotonic() - begin < DEADLINE + 2  # the machine may be busy
+        assert reason_of(away.value) in ("STORE_UNAVAILABLE", "DEADLINE_EXCEEDED", None)
+    service.wait_until(lambda: health(service) == health_pb2.HealthCheckResponse.NOT_SERVING)
+    redis.start() if fault == "killed" else redis.resume()
+    service.wait_until(lambda: health(service) == health_pb2.HealthCheckResponse.SERVING)
+    version = run.report([3], [1]).version
+    assert version in (2, 3)  # a report that hung may have arrived, once
+    assert run.select(4).version == version
 
 
-def test_a_fallback_keeps_the_trainer_going(redis: Valkey, service: Service) -> None:
-    """While Redis is away a run with a fallback gives uniform batches, and its reports arrive once it is back."""
-    service.client.create_dataset("tasks", size=50)
-    service.client.create_run("tasks", "policy")
-    with bots.Client(service.address, timeout=1.0) as client:
-        run = client.run("tasks", "policy", fallback=bots.Fallback(size=50))
-        run.select(4)
-        redis.kill()
-        for _ in range(3):
-            batch = run.select(4)
-            assert batch.fallback
-            batch.report(1, 4)
-        assert run.pending_reports == 3
-        redis.start()
-        service.wait_until(lambda: health(service) == health_pb2.HealthCheckResponse.SERVING)
+def test_calls_that_wait_for_one_run_fail_together(redis: Valkey, service: Service) -> None:
+    """While Redis hangs, twelve calls at once wait for one timeout or two, not for one after the other."""
+    service.dataset("tasks", 50)
+    run = service.create("tasks", "policy")
+    run.select(1)
+    redis.pause()
+    begin = time.monotonic()
+    with ThreadPoolExecutor(12) as threads:
+        for call in [threads.submit(select_once, run) for _ in range(12)]:
+            assert call.result() == "STORE_UNAVAILABLE"
+    assert time.monotonic() - begin < 4  # of 0.5 s each, one after the other they would take 6 s
+    redis.resume()
 
-        def delivered() -> bool:
-            run.flush()
-            return run.pending_reports == 0
 
-        service.wait_until(delivered)
-    assert service.client.run("tasks", "policy").info().version == 3
+def test_absence_is_logged_once(redis: Valkey, service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    """Not at each probe of the health service."""
+    redis.kill()
+    service.wait_until(lambda: health(service) == health_pb2.HealthCheckResponse.NOT_SERVING)
+    time.sleep(2.5)  # two further probes
+    redis.start()
+    service.wait_until(lambda: health(service) == health_pb2.HealthCheckResponse.SERVING)
+    lines = [record.getMessage() for record in caplog.records if "serving" in record.getMessage()]
+    assert len([line for line in lines if line.startswith("not serving")]) == 1
 
 
 def health(service: Service) -> int:
-    """Returns what the health service says."""
+    """Returns the answer of the health service."""
     with grpc.insecure_channel(service.address) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
     return int(answer.status)
 
 
-def test_calls_that_wait_for_one_run_fail_together(redis: Valkey, service: Service) -> None:
-    """Where Redis hangs, twelve calls at once wait for one time-out or two, not for one after the other."""
-    service.client.create_dataset("tasks", size=50)
-    run = service.client.create_run("tasks", "policy")
-    run.select(1)
-    redis.pause()
-    begin = time.monotonic()
-    with ThreadPoolExecutor(12) as threads, bots.Client(service.address, timeout=60) as client:
-        stub_calls = [threads.submit(select_once, client) for _ in range(12)]
-        for call in stub_calls:
-            assert call.result() == "STORE_UNAVAILABLE"
-    # 0.2 s each, with a repeat of redis-py and three retries of the client: twelve in a row would take 20 s and more.
-    assert time.monotonic() - begin < 15
-    redis.resume()
-
-
-def select_once(client: bots.Client) -> str:
+def select_once(run: Run) -> object:
     try:
-        client.run("tasks", "policy").select(1)
-    except bots.TemporaryError as error:
-        return error.reason
+        run.select(1)
+    except grpc.RpcError as error:
+        return reason_of(error)
     return "selected"

@@ -33,9 +33,7 @@ def test_invalid_field_is_a_field_violation(policy: Run) -> None:
     assert found.keys() == {"ErrorInfo", "BadRequest"}
     assert details.ErrorInfo.FromString(found["ErrorInfo"]) == details.ErrorInfo(reason="INVALID_FIELD", domain="bots")
     assert details.BadRequest.FromString(found["BadRequest"]) == details.BadRequest(
-        field_violations=[
-            details.FieldViolation(field="batch_size", description="got 0, must be between 1 and 10000")
-        ]
+        field_violations=[details.FieldViolation(field="batch_size", description="got 0, must be between 1 and 10000")]
     )
 
 

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import yaml
 
-import bots
+from bots.v1 import task_selection_pb2 as pb
+from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+from tests.api.service import Run, dataset_parts
 from tests.deploy import stack
 from tests.deploy.stack import Prometheus
 from tests.valkey import free_port, valkey, wait_until
@@ -53,7 +56,9 @@ def expressions() -> Iterator[Expression]:
 
 def filled(board: str, text: str) -> str:
     """Returns an expression with Grafana's variables replaced."""
-    one = {"dataset": "tasks", "run": "policy"} if board == "difficulty-drift" else {"dataset": ".*", "run": ".*"}
+    of_item_response = any(name in text for name in ("run_ability", "run_explained", "run_residual"))
+    run = "other" if of_item_response else "policy"
+    one = {"dataset": "tasks", "run": run} if board == "difficulty-drift" else {"dataset": ".*", "run": ".*"}
     macros = {"__rate_interval": f"{WINDOW_SECONDS}s", "__range": f"{WINDOW_SECONDS}s", "instance": ".*"}
     for variable, value in (one | macros).items():
         text = re.sub(rf"\$\{{?{variable}\b\}}?", value, text)
@@ -61,26 +66,43 @@ def filled(board: str, text: str) -> str:
     return text
 
 
-def train(client: bots.Client, steps: int) -> None:
-    """Trains a policy that gets better, and does what a person does: a restore, a change, a mistake."""
+def train(service: tuple[Run, Run], steps: int) -> None:
+    """Trains a policy that gets better, through two servers, with a restore, a change and a mistake in between."""
     rng = np.random.default_rng(0)
     difficulty = rng.random(SIZE)
-    weak, strong = np.clip(difficulty - 0.3, 0, 1), np.clip(difficulty + 0.3, 0, 1)
-    tags = np.array(["algebra", "geometry", "logic"])[np.arange(SIZE) % 3]
-    client.create_dataset("tasks", weak=weak, strong=strong, tags=tags, reference_grid=1 / 16)
-    run = client.create_run("tasks", "policy", retention=bots.Retention(snapshot_interval=10))
+    run = service[0]
     run.checkpoint("start")
     for step in range(steps):
         batch = run.select(BATCH, lease_seconds=60 if step % 2 else 0.2, policy_step=step)
-        pass_rates = np.clip(difficulty[batch.tasks] - 0.2 + 0.4 * step / steps, 0, 1)
+        pass_rates = np.clip(difficulty[list(batch.tasks)] - 0.2 + 0.4 * step / steps, 0, 1)
         if step % 10:  # else a batch that nobody reports: its leases expire
-            batch.report(rng.binomial(ROLLOUTS, pass_rates), ROLLOUTS, policy_step=step + 1)
+            successes = rng.binomial(ROLLOUTS, pass_rates).tolist()
+            service[1].report(
+                batch.tasks,
+                successes,
+                ROLLOUTS,
+                selection_id=batch.selection_id,
+                policy_step=step + 1,
+                selection_policy_step=step,
+            )
         if step == steps // 2:
             run.restore(checkpoint="start")
             run.update(target=0.4)
-            with pytest.raises(bots.BotsError):
+            with pytest.raises(grpc.RpcError):
                 run.select(SIZE + 1)
         time.sleep(WINDOW_SECONDS / 2 / steps)  # the pace of the run, so that it is seen over several scrapes
+
+
+def create(stub: TaskSelectionServiceStub) -> None:
+    """Creates the runs `policy` (interpolation) and `other` (item_response) of the dataset `tasks`."""
+    difficulty = np.random.default_rng(0).random(SIZE)
+    tags = ["algebra", "geometry", "logic"] * (SIZE // 3 + 1)
+    references = {"weak": np.clip(difficulty - 0.3, 0, 1), "strong": np.clip(difficulty + 0.3, 0, 1)}
+    parts = dataset_parts("tasks", SIZE, tags=tags[:SIZE], references=references, reference_grid=1 / 16)
+    requests = [pb.CreateDatasetRequest(header=parts[0]), pb.CreateDatasetRequest(chunk=parts[1])]
+    stub.CreateDataset(iter(requests), timeout=20)
+    for name, model in (("policy", pb.EVIDENCE_MODEL_INTERPOLATION), ("other", pb.EVIDENCE_MODEL_ITEM_RESPONSE)):
+        stub.CreateRun(pb.CreateRunRequest(dataset="tasks", name=name, model=model), timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +119,15 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             tmp_path_factory.mktemp("prometheus"),
             {"bots": [first.metrics, second.metrics]} | ({"redis": [exporter]} if exporter else {}),
         ) as found,
-        bots.Client([first.address, second.address], timeout=20) as client,
+        grpc.insecure_channel(first.address) as here,
+        grpc.insecure_channel(second.address) as there,
     ):
-        train(client, STEPS)
+        stubs = TaskSelectionServiceStub(here), TaskSelectionServiceStub(there)
+        create(stubs[0])
+        other = Run(stubs[0], pb.RunRef(dataset="tasks", name="other"))
+        other.report([0, 1], [1, 2], ROLLOUTS)
+        ref = pb.RunRef(dataset="tasks", name="policy")
+        train((Run(stubs[0], ref), Run(stubs[1], ref)), STEPS)
         wait_until(lambda: versions(found) == {float(EVENTS)}, "both servers were scraped at the newest version")
         yield found
 

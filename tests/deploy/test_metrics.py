@@ -1,48 +1,47 @@
-"""What /metrics says, after success and after failure."""
+"""What /metrics has, after success and after failure."""
 
-import math
 import shutil
 import subprocess
 import urllib.error
 import urllib.request
 from multiprocessing import Pipe
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from bots.v1 import task_selection_pb2 as pb
-from bots_server.telemetry.collector import Monotone
-from bots_server.telemetry.metrics import METHODS, Metrics
+from bots_server.core.evidence import gather
+from bots_server.core.hyperparameters import Hyperparameters
+from bots_server.core.posterior import Report, fold, start
+from bots_server.core.strata import Strata, StrataBuilder
+from bots_server.core.summary import summarise
+from bots_server.core.tasks import arrange
+from bots_server.telemetry.collector import MOST_COUNTED, Monotone, ObservedRun, RunCounts
+from bots_server.telemetry.metrics import Metrics
 from bots_server.telemetry.scrape import Workers, answer_scrapes, serve_metrics
 
+METHODS = ("SelectBatch", "ReportOutcomes")
 
-def summary(name: str = "r", *, uid: str = "1", outcomes: float = 0.0, tags: int = 0) -> pb.RunSummary:
-    """Returns a summary with 20 bins, all hyperparameters and so many tags."""
-    accuracy = pb.Accuracy(
-        reports=outcomes / 4,
-        outcomes=outcomes,
-        rollouts=outcomes * 8,
-        successes=outcomes * 3,
-        effective_task_ratio=0.75 if outcomes else math.nan,
-        absolute_error=0.25 if outcomes else math.nan,
-    )
-    return pb.RunSummary(
-        run=pb.Run(
-            dataset="d",
-            name=name,
-            uid=uid,
-            version=7,
-            hyperparameters=pb.Hyperparameters(
-                **{field.name: 1 for field in pb.Hyperparameters.DESCRIPTOR.fields if field.name != "greedy"},
-                greedy=True,
-            ),
-        ),
-        pass_rate_bins=range(20),
-        in_reach=0.5,
-        total=accuracy,
-        recent=accuracy,
-        tags=[pb.TagSummary(tag=f"tag{i}", tasks=1, mean_pass_rate=i / 64) for i in range(tags)],
-    )
+
+def observed(
+    name: str = "r", *, uid: str = "1", reports: int = 0, tags: int = 0, model: str = "interpolation"
+) -> ObservedRun:
+    """Returns a run of 64 tasks with as many tags, after reports of 4 tasks each, with 2 of 8, 0, 8 and 4 successes."""
+    builder = StrataBuilder(0)
+    names = [f"tag{number}" for number in range(tags)]
+    tag = np.arange(64) % tags if tags else None
+    tasks = arrange(builder_strata(builder), np.zeros(64, np.uint32), tag, names)
+    posterior = start(tasks, Hyperparameters(rest=0.5), model)
+    for report in range(reports):
+        at = np.arange(4) + 4 * report
+        evidence = gather(at, np.array([2.0, 0.0, 8.0, 4.0]), np.full(4, 8.0))
+        posterior = fold(posterior, tasks, Report(evidence, time_ms=1_000))
+    return ObservedRun("d", name, uid, posterior, summarise(posterior, tasks), live_leases=3)
+
+
+def builder_strata(builder: StrataBuilder) -> Strata:
+    builder.add(None, None, None, 64)
+    return builder.strata()
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -52,7 +51,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
 def test_calls_are_counted_by_method_and_code() -> None:
     """A call counts under its method and code, once, and its duration under its method."""
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, METHODS)
     metrics.begin_rpc()
     assert value(registry, "bots_rpcs_in_progress") == 1
     metrics.observe_rpc("SelectBatch", "OK", 0.0015)
@@ -70,7 +69,7 @@ def test_calls_are_counted_by_method_and_code() -> None:
 def test_a_method_that_is_not_ours_is_other() -> None:
     """A name that the service does not have makes no new label value."""
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, METHODS)
     for method in ("ServerReflectionInfo", "x" * 1000):
         metrics.begin_rpc()
         metrics.observe_rpc(method, "OK", 0.1)
@@ -82,7 +81,7 @@ def test_a_method_that_is_not_ours_is_other() -> None:
 def test_redis_errors_and_retries() -> None:
     """A transition that failed has its time observed and counts as an error."""
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, METHODS)
     metrics.observe_redis("append", 0.003, False)
     assert value(registry, "bots_redis_errors_total", command="append") == 0
     metrics.observe_redis("append", 2.0, True)
@@ -92,23 +91,34 @@ def test_redis_errors_and_retries() -> None:
     assert value(registry, "bots_redis_retries_total") == 1
 
 
-def test_a_run_is_exported_from_its_summary() -> None:
-    """A run's state is what its summary says; unknown is absent; sums are means times their weight."""
+def test_run_is_exported_from_its_summary() -> None:
+    """Unknown is absent; sums are means times their weight."""
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    metrics.export_runs(lambda: [summary(outcomes=8, tags=2)])
+    metrics = Metrics(registry, METHODS)
+    metrics.export_runs(lambda: [observed(reports=2, tags=2)])
     metrics.observe_selection("d", "r", tasks=32, leased=32)
     metrics.observe_fold("d", "r", ["report", "restored"], 0.001)
     run = {"dataset": "d", "run": "r"}
-    assert value(registry, "bots_run_version", **run) == 7
-    assert value(registry, "bots_run_in_reach_ratio", **run) == 0.5
+    assert value(registry, "bots_run_version", **run) == 2
     assert value(registry, "bots_run_capability", **run) is None
-    assert value(registry, "bots_run_tasks", **run, pass_rate="0.95") == 19
+    assert value(registry, "bots_run_ability", **run) is None
+    assert value(registry, "bots_run_leases", **run) == 3
+    assert value(registry, "bots_run_distinct_tasks", **run) == 8
+    assert value(registry, "bots_run_coverage_ratio", **run) == 1 / 8
+    assert value(registry, "bots_run_resting_tasks", **run) == 8
+    assert value(registry, "bots_run_retired_tasks", **run) == 0
+    assert value(registry, "bots_run_tasks", **run, pass_rate="0.50") == 58
+    assert value(registry, "bots_run_recent_observed_pass_rate", **run, pass_rate="0.50") == 14 / 32
+    assert value(registry, "bots_run_recent_observed_pass_rate", **run, pass_rate="0.10") is None
+    assert value(registry, "bots_run_updates_total", **run) == 2
     assert value(registry, "bots_run_outcomes_total", **run) == 8
-    assert value(registry, "bots_run_effective_outcomes_total", **run) == 6
-    assert value(registry, "bots_run_absolute_error_total", **run) == 2
-    assert value(registry, "bots_run_hyperparameter", **run, hyperparameter="greedy") == 1
-    assert value(registry, "bots_run_tag_mean_pass_rate", **run, tag="tag1") == 1 / 64
+    assert value(registry, "bots_run_rollouts_total", **run) == 64
+    assert value(registry, "bots_run_effective_outcomes_total", **run) == 4
+    assert value(registry, "bots_run_absolute_error_total", **run) == 2.5
+    assert value(registry, "bots_run_last_report_timestamp_seconds", **run) == 1
+    assert value(registry, "bots_run_hyperparameter", **run, hyperparameter="rest") == 0.5
+    assert value(registry, "bots_run_hyperparameter", **run, hyperparameter="drift") is None
+    assert value(registry, "bots_run_tag_mean_pass_rate", **run, tag="tag1") == pytest.approx(0.5, abs=0.1)
     assert value(registry, "bots_run_selected_tasks_total", **run) == 32
     assert value(registry, "bots_run_restores_total", **run) == 1
     assert value(registry, "bots_run_hyperparameter_changes_total", **run) == 0
@@ -116,10 +126,38 @@ def test_a_run_is_exported_from_its_summary() -> None:
     assert value(registry, "bots_fold_lag_events_sum") == 2
 
 
+def test_run_of_item_response_has_its_own_figures() -> None:
+    """And none of interpolation."""
+    registry = CollectorRegistry()
+    Metrics(registry).export_runs(lambda: [observed(reports=2, tags=2, model="item_response")])
+    run = {"dataset": "d", "run": "r"}
+    for name in ("ability", "residual_variance", "explained_ratio", "inputs_explain_nothing"):
+        assert value(registry, f"bots_run_{name}", **run) is not None
+    assert value(registry, "bots_run_capability", **run) is None
+    assert value(registry, "bots_run_hyperparameter", **run, hyperparameter="drift") == 0.01
+
+
+def test_counts_of_runs_are_bounded_without_scrapes() -> None:
+    """The oldest are forgotten."""
+    counts = RunCounts(["selections"])
+    for number in range(MOST_COUNTED + 10):
+        counts.add(("d", str(number)), selections=1)
+    runs = {("d", str(number)) for number in range(MOST_COUNTED + 10)}
+    assert len(counts.keep(runs)) == MOST_COUNTED
+
+
+def test_dropped_log_records_are_counted() -> None:
+    """Of the log's queue."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.log_record_dropped()
+    assert value(registry, "bots_log_records_dropped_total") == 1
+
+
 def test_a_run_that_ended_is_exported_no_more() -> None:
     """What is not held has no series, and starts anew when it is held again."""
-    registry, held = CollectorRegistry(), [summary("a", uid="1"), summary("b", uid="2")]
-    metrics = Metrics(registry)
+    registry, held = CollectorRegistry(), [observed("a", uid="1"), observed("b", uid="2")]
+    metrics = Metrics(registry, METHODS)
     metrics.export_runs(lambda: held)
     metrics.observe_selection("d", "a", tasks=1, leased=0)
 
@@ -143,9 +181,9 @@ def test_counters_of_a_run_never_go_down() -> None:
 
 
 def test_cardinality_is_as_documented() -> None:
-    """A run costs at most 68 series and one more a tag, a process some 900."""
+    """A run costs at most 96 series and one more a tag, a process some 900."""
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, METHODS)
     for method in METHODS:
         metrics.begin_rpc()
         metrics.observe_rpc(method, "OK", 0.1)
@@ -157,8 +195,8 @@ def test_cardinality_is_as_documented() -> None:
 
     idle = series()
     assert idle <= 950
-    metrics.export_runs(lambda: [summary(str(i), uid=str(i), outcomes=8, tags=50) for i in range(10)])
-    assert (series() - idle) / 10 <= 68 + 50
+    metrics.export_runs(lambda: [observed(str(i), uid=str(i), reports=2, tags=50) for i in range(10)])
+    assert (series() - idle) / 10 <= 96 + 50
 
 
 def test_workers_are_one_page() -> None:
@@ -166,7 +204,7 @@ def test_workers_are_one_page() -> None:
     registries = [CollectorRegistry(), CollectorRegistry()]
     pipes = [Pipe(), Pipe()]
     for number, (registry, (_, theirs)) in enumerate(zip(registries, pipes, strict=True)):
-        metrics = Metrics(registry)
+        metrics = Metrics(registry, METHODS)
         for _ in range(number + 1):
             metrics.begin_rpc()
             metrics.observe_rpc("SelectBatch", "OK", 0.1)
@@ -189,7 +227,7 @@ def test_workers_are_one_page() -> None:
 def test_the_page_is_served_and_ends() -> None:
     """/metrics answers on the port it says, and no longer once it is closed."""
     registry = CollectorRegistry()
-    Metrics(registry)
+    Metrics(registry, METHODS)
     page = serve_metrics(0, registry)
     url = f"http://127.0.0.1:{page.port}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:
@@ -203,7 +241,7 @@ def test_the_page_is_served_and_ends() -> None:
 def test_names_follow_the_conventions() -> None:
     """promtool has nothing to say about names, units, help and types."""
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    metrics.export_runs(lambda: [summary(outcomes=8, tags=2)])
+    metrics = Metrics(registry, METHODS)
+    metrics.export_runs(lambda: [observed(reports=2, tags=2)])
     told = subprocess.run(["promtool", "check", "metrics"], input=generate_latest(registry), capture_output=True)
     assert (told.returncode, told.stdout + told.stderr) == (0, b"")

@@ -66,8 +66,10 @@ def run(store: Store, name: str = "qwen-7b") -> storage_pb2.RunRecord:
 def report(*tasks: int, job: str = "", selection_id: str = "") -> storage_pb2.Event:
     """Returns a report of one outcome for each task; of task 0 if there is none."""
     tasks = tasks or (0,)
-    columns = {"tasks": tasks, "successes": [1] * len(tasks), "rollouts": [2] * len(tasks)}
-    return storage_pb2.Event(job=job, report=storage_pb2.Report(**columns, selection_id=selection_id), min_reader=1)
+    outcomes = storage_pb2.Report(
+        tasks=tasks, successes=[1] * len(tasks), rollouts=[2] * len(tasks), selection_id=selection_id
+    )
+    return storage_pb2.Event(job=job, report=outcomes, min_reader=1)
 
 
 def append(store: Store, to: storage_pb2.RunRecord, event: storage_pb2.Event | None = None) -> Appended:

@@ -93,9 +93,9 @@ def test_the_others_are_given_up_with_a_connection_that_breaks_in_use(
 
 
 def test_a_connection_in_use_ends_with_its_call_after_the_others_were_given_up(
-    client: RedisClient, shared_valkey: Valkey
+    client: RedisClient, shared_valkey: Valkey, retries: list[None]
 ) -> None:
-    """A connection that was in use when the others were given up is not used for another call."""
+    """A connection that was in use when the others were given up serves its call, and no other one."""
     with shared_valkey.client() as admin, ThreadPoolExecutor(1) as calls:
         waiting = calls.submit(client.ask, "queue", ("BLPOP", "queue", "0"))
         wait_until(lambda: blocked(admin), "the call waits")
@@ -105,6 +105,7 @@ def test_a_connection_in_use_ends_with_its_call_after_the_others_were_given_up(
         assert waiting.result() == [(b"queue", b"late")]
         assert str(client.ask("key", ("CLIENT", "ID"))[0]) not in old
         wait_until(lambda: not connections(admin) & old, "the connection ends")
+    assert retries == []
 
 
 def test_the_others_are_given_up_with_a_connection_that_does_not_answer(

@@ -56,25 +56,25 @@ def events(seed: int, of: Tasks, model: str) -> list[Event]:
     rng = np.random.default_rng(seed)
     made: list[Event] = []
     posterior = start(of, Hyperparameters(), model)
-    for number in range(60):
+    for number in range(40):
         chosen = rng.choice(SIZE, 6, replace=False)
         rollouts = rng.integers(1, 9, 6).astype(np.float64)
         effective = rng.random(6) < 0.5 if number % 3 == 0 else None
         evidence = gather(chosen, np.round(rollouts * rng.random(6), 1), rollouts, effective)
         selection = f"{int(rng.integers(0, 20)):032x}" if number % 4 else ""
         event: Event = Report(evidence, 1000 + number, selection, number, number - 1 if number % 5 else None)
-        if number == 20:
+        if number == 12:
             event = Retired(np.array([3, 5, 8]), "broken verifier")
-        elif number == 30:
+        elif number == 16:
             event = Unretired(np.array([5]))
-        elif number == 40:
+        elif number == 20:
             event = HyperparametersChanged({"target": 0.25, "rollouts_per_update": 64})
-        elif number == 45:
+        elif number == 23:
             event = HyperparametersChanged({"rollouts_per_update": 0})
-        elif number == 50:
+        elif number == 30:
             event = Restored(posterior)
         made.append(event)
-        if number == 35:
+        if number == 18:
             posterior = fold_all(start(of, Hyperparameters(), model), of, made)
     return made
 
@@ -82,7 +82,7 @@ def events(seed: int, of: Tasks, model: str) -> list[Event]:
 def same(one: Any, other: Any) -> bool:
     """Returns whether two values are equal, arrays bit for bit."""
     if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+        return bool((one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes()))
     if is_dataclass(one):
         names = [field.name for field in fields(one) if field.init]
         return type(one) is type(other) and all(same(getattr(one, name), getattr(other, name)) for name in names)
@@ -106,12 +106,12 @@ def test_a_snapshot_is_read_back_bit_for_bit(model: str, features: bool) -> None
     made = events(1, of, model)
     for at, event in enumerate(made):
         posterior = fold(posterior, of, event)
-        if at % 20 == 15:
+        if at in (14, 22, 33):
             read = through_bytes(posterior, of)
             assert same(posterior, read)
-            assert same(fold_all(posterior, of, made[at + 1 : at + 8]), fold_all(read, of, made[at + 1 : at + 8]))
+            assert same(fold_all(posterior, of, made[at + 1 : at + 5]), fold_all(read, of, made[at + 1 : at + 5]))
     assert posterior.open
-    assert posterior.state.updates > 20
+    assert posterior.state.updates > 15
 
 
 def test_a_snapshot_states_the_hyperparameters_of_its_model_alone() -> None:
@@ -133,9 +133,8 @@ def test_events_are_read_back() -> None:
         assert (message.job, message.request_id, message.min_reader) == ("j", "r", 1)
         read = storage.Event.FromString(message.SerializeToString())
         time_ms = event.time_ms if isinstance(event, Report) else 5
-        back = codec.core_event(
-            StoredEvent(at + 1, b"", time_ms, read), lambda uid, event=event: event.state if uid == "a" * 32 else None
-        )
+        states = {"a" * 32: event.state} if isinstance(event, Restored) else {}
+        back = codec.core_event(StoredEvent(at + 1, b"", time_ms, read), states.__getitem__)
         assert same(event, back)
 
 

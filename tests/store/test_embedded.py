@@ -1,4 +1,4 @@
-"""The private Valkey: it keeps its data, its directory and its end to itself."""
+"""The private Valkey: its data, its directory, and that it ends with its server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.valkey import wait_until
 
 
 def running(data_dir: Path) -> list[int]:
-    """Returns the processes whose command line names the directory's file."""
+    """Returns the processes that serve the directory, by their command lines."""
     found = []
     for process in Path("/proc").iterdir():
         try:
@@ -28,8 +28,8 @@ def running(data_dir: Path) -> list[int]:
     return found
 
 
-def test_the_next_start_picks_it_up(tmp_path: Path) -> None:
-    """What was stored is there after the next start; in between nothing runs, and nothing lies elsewhere."""
+def test_the_data_is_there_after_the_next_start(tmp_path: Path) -> None:
+    """Stored data is there after the next start. In between no process runs, and no file is left elsewhere."""
     with embedded.start(tmp_path) as url:
         store = Store(connect(url))
         run = records.run(store)
@@ -45,18 +45,19 @@ def test_the_next_start_picks_it_up(tmp_path: Path) -> None:
         store.close()
 
 
-def test_configuration(tmp_path: Path) -> None:
-    """It never evicts, and reaches the disk each second, or with each write where that is asked for."""
+def test_it_never_evicts_and_writes_to_disk(tmp_path: Path) -> None:
+    """It never evicts, and syncs to the disk each second, or with each write if asked to."""
     for fsync, promised in ((False, Level.MEMORY), (True, Level.FSYNC)):
         with embedded.start(tmp_path, fsync=fsync) as url:
             client = connect(url)
             assert choose_durability(client, "auto").level is promised
-            assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+            (redis,) = client.primaries()
+            assert redis.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
             client.close()
 
 
-def test_one_server_a_directory(tmp_path: Path) -> None:
-    """A second server is told that the directory is taken, and what to do."""
+def test_a_directory_that_is_in_use_is_refused(tmp_path: Path) -> None:
+    """A second server on a directory gets an error that says that it is in use, and what to do."""
     with embedded.start(tmp_path):
         with pytest.raises(embedded.EmbeddedError, match="another server uses it"), embedded.start(tmp_path):
             pass
@@ -64,20 +65,22 @@ def test_one_server_a_directory(tmp_path: Path) -> None:
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
-    """It ends with a parent that was killed, and the next start has the data."""
+    """It ends when its parent is killed, and the next start has the data."""
     parent = _parent(tmp_path)
     parent.kill()
     parent.wait()
     wait_until(lambda: running(tmp_path) == [], "the private Valkey ends")
     with embedded.start(tmp_path) as url:
         client = connect(url)
-        assert client.get("here") == b"yes"
+        assert client.ask("here", ("GET", "here")) == [b"yes"]
         client.close()
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-def test_what_was_left_behind_is_ended(tmp_path: Path, hangs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Valkey that outlived its server is ended by the next start, also where it hangs; another process is not."""
+def test_a_valkey_that_outlived_its_server_is_ended(
+    tmp_path: Path, hangs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start ends a Valkey that outlived its server, also if it hangs, and no other process."""
     monkeypatch.setattr(embedded, "_STOP_SECONDS", 1)
     parent = _parent(tmp_path)
     (left,) = running(tmp_path)
@@ -91,7 +94,7 @@ def test_what_was_left_behind_is_ended(tmp_path: Path, hangs: bool, monkeypatch:
     with embedded.start(tmp_path) as url:
         assert left not in running(tmp_path)
         client = connect(url)
-        assert client.get("here") == b"yes"
+        assert client.ask("here", ("GET", "here")) == [b"yes"]
         client.close()
         socket_dir = pid_file.read_text().splitlines()[1]
     pid_file.write_text(f"{os.getpid()}\n{socket_dir}\n")
@@ -100,7 +103,7 @@ def test_what_was_left_behind_is_ended(tmp_path: Path, hangs: bool, monkeypatch:
 
 
 def test_it_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is broken, or no binary at all, is an error that says so; no process is left."""
+    """A broken file and a missing binary are errors that say so; no process is left."""
     (tmp_path / "appendonlydir").write_text("a file where the directory should be")
     with pytest.raises(embedded.EmbeddedError, match="ended at its start"), embedded.start(tmp_path):
         pass
@@ -113,7 +116,7 @@ def test_it_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def _parent(data_dir: Path) -> subprocess.Popen[str]:
-    """Returns a process whose private Valkey has stored something on its disk."""
+    """Returns a process whose private Valkey has stored data on its disk."""
     code = (
         "import sys, pathlib, redis, time\n"
         "from bots_server.process import embedded\n"

@@ -1,7 +1,7 @@
-"""What was stored yesterday loads today: a Redis filled with the bytes of an earlier day is read back.
+"""Stored bytes of an earlier build are read by this one.
 
-`golden/v1.txt` is never written again: a field that is added to the protos gets a file of its own (`python -m
-tests.store.test_golden v2` prints it), and this test reads them all.
+`golden/v1.txt` fills a Redis. It is never written again after the first release: a field that is added to the protos
+gets a file of its own (`python -m tests.store.test_golden v2` writes it), and this test reads them all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from bots.v1 import task_selection_pb2
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import Part, Store, connect
 from tests.store import records
@@ -20,112 +19,172 @@ from tests.valkey import valkey
 
 GOLDEN = Path(__file__).parent / "golden"
 
+ONE, HALF, TWO = b"\0\0\0\0\0\0\xf0?", b"\0\0\0\0\0\0\xe0?", b"\0\0\0\0\0\0\0@"  # f64
+
 DATASET = storage_pb2.DatasetRecord(
     name="guru-math",
     uid="d" * 32,
     size=3,
     fingerprint=b"fingerprint",
     reference_grid=0.0625,
-    tags=[task_selection_pb2.TagCount(tag="algebra", tasks=2), task_selection_pb2.TagCount(tag="geometrie é", tasks=1)],
+    tags=[storage_pb2.NamedCount(name="algebra", tasks=2), storage_pb2.NamedCount(name="geometrie é", tasks=1)],
     has_ids=True,
     strata=1,
-    referenced_tasks=3,
+    references=[storage_pb2.NamedCount(name="weak", tasks=3), storage_pb2.NamedCount(name="strong", tasks=2)],
+    features=["length"],
     chunks=1,
     create_time_ms=1_700_000_000_000,
+    min_reader=1,
 )
-STRATA = storage_pb2.StrataTable(
-    weak=b"\0\0\x80>", strong=b"\0\0@?", prior_alpha=b"\0\0\0\0\0\0\xf0?", prior_beta=b"\0\0\0\0\0\0\xf0?"
-)
+STRATA = storage_pb2.StrataTable(references=b"\0\0\x80>\0\0@?", prior_alpha=ONE, prior_beta=ONE)
 COLUMNS = storage_pb2.TaskColumns(
-    size=3, stratum=bytes(12), tag=b"\0\0\0\0\0\0\0\0\1\0\0\0", ids=b"abcdef", id_lengths=b"\1\0\0\0\2\0\0\0\3\0\0\0"
+    size=3,
+    stratum=bytes(12),
+    tag=b"\0\0\0\0\0\0\0\0\1\0\0\0",
+    ids=b"abcdef",
+    id_lengths=b"\1\0\0\0\2\0\0\0\3\0\0\0",
+    features=b"\0\0\x80?\0\0\0@\0\0\xc0\x7f",
 )
-HYPERPARAMETERS = task_selection_pb2.Hyperparameters(
-    forgetting=0.1,
-    implicit_weight=0.1,
+HYPERPARAMETERS = storage_pb2.Hyperparameters(
     target=0.5,
-    implicit_rollouts=0,
-    capability_smoothing=0.9,
-    rollouts_per_update=64,
-    tolerance=1e-6,
-    cooldown=2,
+    rest=0.5,
     uniform_fraction=0.25,
     temperature=0,
     greedy=False,
+    rollouts_per_update=64,
+    forgetting=0.1,
+    implicit_weight=0.1,
+    implicit_rollouts=0,
 )
 RUN = storage_pb2.RunRecord(
     name="qwen-7b",
     uid="a" * 32,
     dataset="guru-math",
     dataset_uid="d" * 32,
+    model="interpolation",
     hyperparameters=HYPERPARAMETERS,
-    retention=task_selection_pb2.Retention(
-        snapshot_interval=256, history=10_000, history_stride=1024, request_memory=100_000
+    requested=storage_pb2.RunRequest(
+        hyperparameters=storage_pb2.Hyperparameters(rollouts_per_update=64),
+        fork_from=storage_pb2.ForkPoint(run="qwen-1b"),
+        policy="qwen",
     ),
-    forked_from=task_selection_pb2.ForkPoint(run="qwen-1b", version=7, run_uid="b" * 32),
+    forked_from=storage_pb2.ForkPoint(
+        dataset="guru-math", run="qwen-1b", version=7, run_uid="b" * 32, kept_tasks=2, new_tasks=1, dropped_tasks=4
+    ),
+    policy="qwen",
     create_time_ms=1_700_000_000_000,
+    min_reader=1,
 )
 REPORTED = storage_pb2.Event(
-    time_ms=1_700_000_000_001,
     job="node-3",
     request_id="018bcfe5-6801-7000-8000-000000000001",
     report=storage_pb2.Report(
-        tasks=[0, 2], successes=[1.5, 0], rollouts=[4, 8], policy_step=12, selection_policy_step=11
+        tasks=[0, 2],
+        successes=[1.5, 0],
+        rollouts=[4, 8],
+        effective=[True, False],
+        selection_id="5" * 32,
+        policy_step=12,
+        selection_policy_step=11,
     ),
+    min_reader=1,
 )
 CHANGED = storage_pb2.Event(
-    time_ms=1_700_000_000_002,
-    request_id="018bcfe5-6802-7000-8000-000000000002",
+    request_id="01234567-6802-4000-8000-000000000002",
     hyperparameters_changed=storage_pb2.HyperparametersChanged(
-        hyperparameters=task_selection_pb2.Hyperparameters(target=0.6, greedy=True)
+        hyperparameters=storage_pb2.Hyperparameters(target=0.625, greedy=True)
     ),
+    min_reader=1,
 )
 RESTORED = storage_pb2.Event(
-    time_ms=1_700_000_000_003,
     request_id="018bcfe5-6803-7000-8000-000000000003",
     restored=storage_pb2.Restored(version=1, state_uid="c" * 32, checkpoint="best"),
+    min_reader=1,
 )
+RETIRED = storage_pb2.Event(
+    request_id="018bcfe5-6803-7000-8000-000000000004",
+    retired=storage_pb2.Retired(tasks=[1], reason="broken verifier"),
+    min_reader=1,
+)
+OUTCOMES = storage_pb2.Outcomes(tasks=b"\1\0\0\0", successes=ONE, rollouts=TWO, effective=b"\1")
 STATE = storage_pb2.Snapshot(
     version=1,
     nonce=b"12345678",
+    min_reader=1,
+    model="interpolation",
     hyperparameters=HYPERPARAMETERS,
-    updates=1,
-    capability=0.25,
-    baseline_alpha=b"\0\0\0\0\0\0\xf8?",
-    baseline_beta=b"\0\0\0\0\0\0\0@",
-    deviations=storage_pb2.Deviations(
-        tasks=b"\2\0\0\0", alpha=b"\0\0\0\0\0\0\xe0?", beta=b"\0\0\0\0\0\0\xd0?", last_update=b"\1\0\0\0\0\0\0\0"
+    state=storage_pb2.State(
+        updates=1,
+        interpolation=storage_pb2.Interpolation(
+            capability=0.25, baseline_alpha=ONE, baseline_beta=TWO, tasks=b"\2\0\0\0", alpha=HALF, beta=ONE
+        ),
+        pending=OUTCOMES,
+        coverage=storage_pb2.Coverage(
+            evaluations=4,
+            evaluations_in_half=1,
+            ever=storage_pb2.TaskSet(bits=b"\5", added=b"\1\0\0\0"),
+            current=storage_pb2.TaskSet(added=b"\1\0\0\0"),
+            previous=storage_pb2.TaskSet(bits=b"\5"),
+        ),
+        total=ONE,
+        recent=HALF,
     ),
-    pending=storage_pb2.Pending(tasks=b"\1\0\0\0", successes=b"\0\0\0\0\0\0\xf0?", rollouts=b"\0\0\0\0\0\0\0@"),
-    total=b"\0\0\0\0\0\0\xf0?",
-    recent=b"\0\0\0\0\0\0\xf0?",
-    tried_tasks=b"\0\1\2\3",
+    open=[storage_pb2.OpenUpdate(selection_id="5" * 32, outcomes=OUTCOMES, policy_lag=1)],
+    retired=b"\1\0\0\0",
     last_report_time_ms=1_700_000_000_001,
 )
-START = storage_pb2.Snapshot(version=0, updates=5)
+ITEM_RESPONSE = storage_pb2.Snapshot(
+    version=2,
+    model="item_response",
+    hyperparameters=storage_pb2.Hyperparameters(target=0.5, residual_memory=0.99, drift=0.01),
+    state=storage_pb2.State(
+        updates=6,
+        item_response=storage_pb2.ItemResponse(
+            mean=ONE,
+            covariance=HALF,
+            log_likelihood=ONE * 6,
+            tasks=b"\2\0\0\0",
+            residual_mean=HALF,
+            residual_precision=ONE,
+            residual_memory=ONE,
+        ),
+    ),
+    min_reader=1,
+)
+START = storage_pb2.Snapshot(state=storage_pb2.State(updates=5), min_reader=1)
 OFFER = storage_pb2.Offer(
-    selection_id="selection-1", version=3, tasks=[2, 0, 1], means=[0.5, 0.25, 0.75], draws=[0.5, 0.375, float("inf")]
+    selection_id="selection-1",
+    version=3,
+    tasks=[2, 0, 1],
+    means=[0.5, 0.25, 0.75],
+    draws=[0.5, 0.375, 0.625],
+    resting=[False, True, False],
 )
-CHECKPOINT = storage_pb2.Checkpoint(
-    name="best", version=1, state_uid="e" * 32, create_time_ms=1_700_000_000_004, expire_time_ms=0
-)
+CHECKPOINT = storage_pb2.Checkpoint(name="best", version=1, state_uid="e" * 32, create_time_ms=1_700_000_000_000)
+EVENTS = (REPORTED, CHANGED, RESTORED, RETIRED)
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.txt")), ids=lambda file: file.stem)
-def test_what_was_stored_loads(store: Store, file: Path) -> None:
-    """Each record, event, snapshot, answer and id of an earlier day is read back as it was meant."""
-    client: Any = records.redis_of(store)
+def test_stored_bytes_are_read(store: Store, file: Path) -> None:
+    """Each record, event, snapshot, answer and id that an earlier build stored is read back as it was meant."""
+    client = records.redis_of(store)
     for line in file.read_text().splitlines()[1:]:
         client.execute_command(*(_decoded(word) for word in line.split(" ")))
     assert store.datasets.list() == [DATASET]
     assert store.datasets.strata(DATASET) == STRATA
     assert list(store.datasets.columns(DATASET)) == [COLUMNS]
-    assert store.runs.list(DATASET) == [RUN]
+    (listed,) = store.runs.list(DATASET)
+    assert (listed.record, listed.version, listed.hyperparameters) == (RUN, 4, HYPERPARAMETERS)
     seen = store.history.sync(RUN, 0, b"")
-    assert [event.event for event in seen.events] == [REPORTED, CHANGED, RESTORED]
-    assert (seen.version, seen.snapshot_version, seen.diverged) == (3, 2, False)
+    assert tuple(event.event for event in seen.events) == EVENTS
+    assert [event.time_ms for event in seen.events] == [1_700_000_000_001] * 4
+    assert (seen.version, seen.snapshot_version, seen.diverged) == (4, 2, False)
     assert store.history.snapshot(RUN, 1) == START
     snapshot = store.history.snapshot(RUN)
-    assert snapshot == storage_pb2.Snapshot(version=2, nonce=seen.events[1].nonce, updates=6)
+    assert snapshot is not None
+    assert snapshot.nonce == seen.events[1].nonce
+    snapshot.nonce = b""
+    assert snapshot == ITEM_RESPONSE
     assert store.checkpoints.state(RUN, "c" * 32) == STATE
     assert store.checkpoints.get(RUN, "best") == (CHECKPOINT, STATE)
     assert store.leases.release(RUN, "selection-1") == 2
@@ -133,7 +192,7 @@ def test_what_was_stored_loads(store: Store, file: Path) -> None:
     assert (claimed.repeated, claimed.taken, claimed.offer) == (True, [0, 1], OFFER)
     again = store.history.append(RUN, REPORTED, request_id=REPORTED.request_id, digest=b"contents")
     assert (again.repeated, again.version) == (True, 1)
-    assert store.history.append(RUN, CHANGED, request_id=records.request_id(), digest=b"contents").version == 4
+    assert store.history.append(RUN, CHANGED, request_id=records.request_id(), digest=b"contents").version == 5
 
 
 def _decoded(word: str) -> bytes:
@@ -142,7 +201,7 @@ def _decoded(word: str) -> bytes:
 
 
 def _encoded(value: bytes) -> str:
-    text = value.isascii() and value.decode().isprintable() and b" " not in value
+    text = value.isascii() and value.decode().isprintable() and b" " not in value and value
     return value.decode() if text else f"0x{value.hex()}"
 
 
@@ -153,46 +212,67 @@ def _fill(store: Store) -> None:
         upload.put(COLUMNS)
         upload.commit(DATASET, STRATA)
     store.runs.create(RUN, START)
-    for event in (REPORTED, CHANGED, RESTORED):
+    for event in EVENTS:
         state = STATE if event is RESTORED else None
-        store.history.append(RUN, event, request_id=event.request_id, digest=b"contents", state=state)
-    nonce = store.history.events(RUN, 1, 1).events[0].nonce
-    store.history.put_snapshot(RUN, storage_pb2.Snapshot(version=2, nonce=nonce, updates=6))
+        store.history.append(
+            RUN, event, request_id=event.request_id, digest=b"contents", state=state, incarnation="first"
+        )
+    snapshot = storage_pb2.Snapshot()
+    snapshot.CopyFrom(ITEM_RESPONSE)
+    snapshot.nonce = store.history.events(RUN, 1, 1).events[0].nonce
+    store.history.put_snapshot(RUN, snapshot)
     store.checkpoints.put(RUN, CHECKPOINT, STATE)
     parts = [Part(2, [2, 0, 1])]
-    store.leases.claim(RUN, parts, OFFER, request_id="request-1", digest=b"digest", lease_seconds=60)
+    store.leases.claim(
+        RUN,
+        parts,
+        OFFER,
+        request_id="request-1",
+        digest=b"digest",
+        job="node-3",
+        incarnation="first",
+        lease_seconds=60,
+    )
 
 
 def _lines(store: Store) -> list[str]:
-    """Returns commands that bring about what is stored; leases and answers last to the year 2100."""
-    client: Any = records.redis_of(store)
+    """Returns commands that store everything again; leases and answers last to the year 2100."""
+    client = records.redis_of(store)
     lines = []
     for key in sorted(client.scan_iter()):
         kind = client.type(key)
+        words: list[list[Any]]
         if kind == b"string":
             words = [[b"SET", key, client.get(key)]]
         elif kind == b"hash":
             words = [[b"HSET", key, *(word for pair in sorted(client.hgetall(key).items()) for word in pair)]]
         elif kind == b"set":
             words = [[b"SADD", key, *sorted(client.smembers(key))]]
+        elif kind == b"list":
+            words = [[b"RPUSH", key, *client.lrange(key, 0, -1)]]
         elif kind == b"zset":
             words = [[b"ZADD", key]]
             for member, score in client.zrange(key, 0, -1, withscores=True):
                 words[0] += [b"4102444800000" if key.endswith(b":leases") else b"%d" % score, member]
         else:
             entries = client.xrange(key)
-            words = [[b"XADD", key, entry, b"n", event[b"n"], b"e", event[b"e"]] for entry, event in entries]
+            words = [
+                [b"XADD", key, entry, b"n", event[b"n"], b"t", b"1700000000001", b"e", event[b"e"]]
+                for entry, event in entries
+            ]
         lines += [" ".join(_encoded(word) for word in command) for command in words]
     return lines
 
 
-if __name__ == "__main__":
+def _main(name: str) -> None:
     with valkey() as server:
         store = Store(connect(server.url))
+        store._database.time_ms = lambda dataset: 1_700_000_000_000  # type: ignore[method-assign]  # equal in each run
         _fill(store)
-        (GOLDEN / f"{sys.argv[1]}.txt").write_text(
-            "# Commands that fill a Redis with what was stored on the day of this file; 0x: bytes in hexadecimal.\n"
-            + "\n".join(_lines(store))
-            + "\n"
-        )
+        head = "# Commands that fill a Redis with what was stored when this file was made; 0x: bytes in hexadecimal.\n"
+        (GOLDEN / f"{name}.txt").write_text(head + "\n".join(_lines(store)) + "\n")
         store.close()
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

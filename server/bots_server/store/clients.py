@@ -15,6 +15,8 @@ from weakref import WeakSet
 import redis
 from redis.exceptions import MovedError, ResponseError
 
+from bots_server.store.deadline import remaining
+
 Command = tuple[Any, ...]
 
 _ATTEMPTS = 3  # at a slot that moves
@@ -44,15 +46,15 @@ class ServerClient:
 
     If a connection breaks, or an answer does not come in time, all connections are given up: behind Sentinel or a
     balancer the next one may lead to another primary, and a server must not talk to two. Giving up replaces the pool:
-    idle connections end at once, and those in use when their call ends, because nothing uses the old pool again.
+    idle connections end immediately, and those in use when their call ends, because nothing uses the old pool again.
 
-    A command that met a broken connection is sent once more, at once: the connection may have broken while it was idle,
+    A command that met a broken connection is sent again immediately, once: the connection may have broken while idle,
     and every script is safe to repeat. `on_retry` is called then. After a timeout nothing is sent again.
     """
 
-    def __init__(self, connect: Callable[..., redis.Redis], on_retry: Callable[[], None]) -> None:
-        """`connect` returns a client that does not retry, with the keyword arguments it gets as options."""
-        self._connect = connect
+    def __init__(self, make: Callable[..., redis.Redis], on_retry: Callable[[], None]) -> None:
+        """`make` returns a client of redis-py that does not retry, with further options by keyword."""
+        self._make_with = make
         self._on_retry = on_retry
         self._lock = Lock()
         self._generation = 0
@@ -69,6 +71,7 @@ class ServerClient:
             self._on_retry()
             self._give_up(generation)
             generation = self._generation
+            remaining()
         except redis.TimeoutError:
             self._give_up(generation)
             raise
@@ -97,7 +100,7 @@ class ServerClient:
                 self._give_up(generation)
             known.add(connection)
 
-        return self._connect(redis_connect_func=on_connect)
+        return self._make_with(redis_connect_func=on_connect)
 
     def _give_up(self, generation: int) -> None:
         """Replaces the pool, unless another call has replaced the one of this generation."""
@@ -123,6 +126,7 @@ class ClusterClient:
             except ResponseError as error:
                 return [error]
         for _ in range(_ATTEMPTS):
+            remaining()
             if self._lost:
                 self._follow(key)
             try:
@@ -160,6 +164,7 @@ class ClusterClient:
 
 
 def _pipelined(client: redis.Redis | redis.RedisCluster, commands: Sequence[Command]) -> list[Any]:
+    """Returns the answers of commands sent together. The reference to `client` keeps a pool that is given up alive."""
     with client.pipeline(transaction=False) as pipeline:
         for command in commands:
             pipeline.execute_command(*command)

@@ -61,13 +61,13 @@ def connect(url: str, *, timeout_seconds: float = 3.0, on_retry: Callable[[], No
         if kind == "cluster":
             make_cluster = _of_cluster(parts, options)
         else:
-            connect = _of_sentinel(parts, options) if kind else _of_server(parts, url, options)
+            make_server = _of_sentinel(parts, options) if kind else _of_server(parts, url, options)
     except _Rule as rule:
         raise ValueError(f"redis = '{scheme}://…': {rule}") from None
     except ValueError:  # its message shows a part of the URL, which may be a part of the password
         raise ValueError(f"redis = '{scheme}://…': {_ENCODE}") from None
     with failures():
-        return ClusterClient(make_cluster()) if kind == "cluster" else ServerClient(connect, on_retry)
+        return ClusterClient(make_cluster()) if kind == "cluster" else ServerClient(make_server, on_retry)
 
 
 class _Rule(Exception):
@@ -80,12 +80,12 @@ def _of_server(parts: SplitResult, url: str, options: dict[str, Any]) -> Callabl
         int(parts.path.strip("/") or 0)
     if "max_connections" in dict(parse_qsl(parts.query)):
         raise _Rule("must not have max_connections: each call that is under way has a connection")
-    connect = partial(redis.Redis.from_url, url, **options)
+    make = partial(redis.Redis.from_url, url, **options)
     try:
-        connect().connection_pool.make_connection()  # does not connect yet
+        make().connection_pool.make_connection()  # does not connect yet
     except TypeError:
         raise _Rule("its query has an option that redis-py does not know") from None
-    return connect
+    return make
 
 
 def _of_cluster(parts: SplitResult, options: dict[str, Any]) -> Callable[[], redis.RedisCluster]:

@@ -63,7 +63,7 @@ class Database:
         if wait is None:
             return self.run(name, keys, args)
         answer, reached = self._ask(name, keys[0], (self._call(name, keys, args), wait))
-        self._check_durability(reached)
+        self._check_durability(wait, reached)
         return answer
 
     def wait_until_durable(self, dataset: str) -> None:
@@ -77,7 +77,7 @@ class Database:
             return
         key = keys.touch(dataset)
         _, reached = self._ask("wait_until_durable", key, (("SET", key, "", "PX", 1000), wait))
-        self._check_durability(reached)
+        self._check_durability(wait, reached)
 
     def scan(self, pattern: str, count: int) -> list[bytes]:
         """Returns all keys that match a pattern, of every server; looks at `count` keys at a time."""
@@ -127,9 +127,9 @@ class Database:
             self._observe(name, time.perf_counter() - start, failed)
         return answers
 
-    def _check_durability(self, reached: Any) -> None:
-        """Raises NotDurable if the answer of WAIT or WAITAOF is too low."""
-        within = f"within {self.durability.timeout_seconds} s"
+    def _check_durability(self, wait: Command, reached: Any) -> None:
+        """Raises NotDurable if the answer of the command `wait`, WAIT or WAITAOF, is too low."""
+        within = f"within {wait[-1] / 1000} s"
         if self.durability.level is Level.FSYNC and reached[0] < 1:
             raise NotDurable(f"not on disk {within}")
         if self.durability.level is Level.REPLICA and reached < self.durability.replicas:

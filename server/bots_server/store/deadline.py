@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from time import monotonic
 
 from bots_server.errors import DeadlineExceeded
 
-_end: ContextVar[float | None] = ContextVar("deadline", default=None)  # by time.monotonic(); None: no bound
+_end: ContextVar[float | None] = ContextVar("deadline", default=None)  # by `monotonic`; None: no bound
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def within(seconds: float) -> Iterator[None]:
 
     A single command may take the client's socket timeout longer, because redis-py has one timeout for all commands.
     """
-    token = _end.set(time.monotonic() + seconds)
+    token = _end.set(monotonic() + seconds)
     try:
         yield
     finally:
@@ -30,7 +30,7 @@ def remaining() -> float | None:
     end = _end.get()
     if end is None:
         return None
-    left = end - time.monotonic()
+    left = end - monotonic()
     if left <= 0:
         raise DeadlineExceeded
     return left

@@ -125,7 +125,9 @@ class RunCollector:
             self._monotone = {run.uid: self._monotone.get(run.uid, Monotone()) for run in runs}
             return {
                 run.uid: dict(
-                    self._monotone[run.uid].follow({name: of(run.summary.total) for name, (_, of) in self._sums.items()})
+                    self._monotone[run.uid].follow(
+                        {name: of(run.summary.total) for name, (_, of) in self._sums.items()}
+                    )
                 )
                 for run in runs
             }

@@ -7,7 +7,7 @@ record is dropped and counted. Structured fields are attached to a record as `ex
 import atexit
 import json
 import logging
-import sys
+import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -37,9 +37,21 @@ class RecordQueue(QueueHandler):
             self.on_drop()
 
 
+class StderrHandler(logging.Handler):
+    """Writes lines to stderr. One thread uses it, so it has no lock, which a blocked write would hold at the end."""
+
+    def createLock(self) -> None:  # noqa: N802 - the name is logging's
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        left = f"{self.format(record)}\n".encode()
+        while left:
+            left = left[os.write(2, left) :]
+
+
 def start_logging(form: str, level: str) -> RecordQueue:
     """Sets the process's log to lines of `form` ("text" or "json"), from severity `level` on. Returns its queue."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StderrHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     queue = RecordQueue(Queue(QUEUED_RECORDS))
     listener = QueueListener(queue.queue, handler)

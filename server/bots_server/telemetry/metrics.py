@@ -61,7 +61,6 @@ def _recent(kind: str, field: str) -> Callable[[ObservedRun], float]:
 # What a run is now: help, and the value; NaN (not known) is not exported.
 GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "version": ("Events of the run.", lambda r: r.posterior.version),
-    "updates": ("Updates applied.", lambda r: r.posterior.state.updates),
     "capability": (
         "kappa: the policy between the weak (0) and the strong (1) reference. interpolation only.",
         _capability,

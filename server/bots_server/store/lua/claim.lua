@@ -21,20 +21,14 @@
 --- @include now
 --- @include end_leases
 --- @include begin_incarnation
+--- @include purge_leases
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
 local kept = KEYS[6] and redis.call("HMGET", KEYS[6], "digest", "taken", "expires", "offer") or {}
 local status = kept[1] == ARGV[3] and "repeated" or "reused"
 if kept[1] then return {status, kept[2], {}, 0, tonumber(kept[3]), kept[4], 0, 0} end
 local at = now()
 local ended = begin_incarnation(KEYS[5], KEYS[2], KEYS[3], KEYS[4], ARGV[7], at)
--- As many as one claim can take, so that purging keeps up with leasing. Leases beyond it that are over count as free.
-local over = redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", at, "LIMIT", 0, 10000)
-for _, task in ipairs(over) do
-  redis.call("HDEL", KEYS[4], redis.call("HGET", KEYS[3], task) or "")
-  redis.call("HDEL", KEYS[3], task)
-  redis.call("ZREM", KEYS[2], task)
-end
-
+local purged = purge_leases(KEYS[2], KEYS[3], KEYS[4], at)
 local leases = redis.call("ZCOUNT", KEYS[2], "(" .. at, "+inf")
 local taken, tasks, seen, shortfall, missing = {}, {}, {}, {}, 0
 local first = 9 + 2 * ARGV[8]
@@ -51,7 +45,7 @@ for part = 1, tonumber(ARGV[8]) do
   end
   shortfall[part], missing = need, missing + need
 end
-if missing > 0 and ARGV[5] ~= "1" then return {"short", "", shortfall, leases, 0, "", #over, ended} end
+if missing > 0 and ARGV[5] ~= "1" then return {"short", "", shortfall, leases, 0, "", purged, ended} end
 
 local expires = at + ARGV[2]
 taken = table.concat(taken, " ")
@@ -66,4 +60,4 @@ for _, task in ipairs(tasks) do
   redis.call("ZADD", KEYS[2], expires, task)
   redis.call("HSET", KEYS[3], task, ARGV[1])
 end
-return {"claimed", taken, shortfall, leases, expires, ARGV[4], #over, ended}
+return {"claimed", taken, shortfall, leases, expires, ARGV[4], purged, ended}
