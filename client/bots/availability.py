@@ -26,6 +26,7 @@ class Availability:
         self._unreachable = False
         self._probe_at = 0.0
         self._pause = FIRST_PROBE_SECONDS
+        self._error: BotsError | None = None
         # Of the outage that was announced: its begin, and what happened meanwhile.
         self._degraded_since: float | None = None
         self._selections = 0
@@ -43,6 +44,7 @@ class Availability:
         with self._lock:
             self._pause = min(2 * self._pause, LONGEST_PROBE_SECONDS) if self._unreachable else FIRST_PROBE_SECONDS
             self._unreachable = True
+            self._error = error
             self._probe_at = time.monotonic() + self._pause
 
     def found(self) -> None:
@@ -64,7 +66,10 @@ class Availability:
             self._selections += selections
             self._reports += reports
         if first:
-            logger.warning("the service is away: tasks are drawn uniformly and reports are kept until then (%s)", error)
+            logger.warning(
+                "the service is away: tasks are drawn uniformly and reports are kept until then (%s)",
+                error or self._error,
+            )
 
     def restored(self) -> None:
         """Notes that a selection or a report succeeded; tells once what the outage cost."""

@@ -8,7 +8,7 @@ Errors have the position of the first value that breaks the rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Set, Sized
+from collections.abc import Callable, Iterable, Sized
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
@@ -142,9 +142,12 @@ def ints(field: str, column: Column) -> list[int]:
 
 def of_length(field: str, column: Column, length: int, convert: Callable[[str, Any], T]) -> list[T]:
     """Returns `length` values: the column's, or one value repeated. InvalidArgumentError: another length."""
+    if isinstance(column, set | frozenset):
+        raise invalid(field, f"a set of {len(column)}", "must have an order")
+    column = plain(column)
     if is_scalar(column):
         return [convert(field, values(field, column)[0])] * length
-    entries = _ordered(field, column)
+    entries = values(field, column)
     if len(entries) != length:
         raise invalid(field, f"{len(entries)} entries", f"must be one value or one for each of the {length} tasks")
     return [convert(f"{field}[{position}]", entry) for position, entry in enumerate(entries)]
@@ -158,7 +161,9 @@ def rows_or_ids(field: str, tasks: Tasks, has_ids: bool, *, ordered: bool = True
     given = plain(tasks)
     if isinstance(given, np.ndarray) and given.dtype.kind == "b":
         raise invalid(field, "a mask of booleans", "must be tasks")
-    entries = _ordered(field, tasks) if ordered else values(field, tasks)
+    if ordered and isinstance(tasks, set | frozenset):
+        raise invalid(field, f"a set of {len(tasks)}", "must have an order")
+    entries = values(field, given)
     if has_ids:
         return [], [text(f"{field}[{position}]", entry) for position, entry in enumerate(entries)]
     for position, entry in enumerate(entries):
@@ -167,8 +172,18 @@ def rows_or_ids(field: str, tasks: Tasks, has_ids: bool, *, ordered: bool = True
     return [whole(f"{field}[{position}]", entry) for position, entry in enumerate(entries)], []
 
 
+def numbers_or_texts(field: str, tasks: Tasks) -> tuple[list[int], list[str]]:
+    """Returns (whole numbers, texts), one of which is empty: as `rows_or_ids`, while it is not known which they are."""
+    entries = _ordered(field, tasks)
+    return rows_or_ids(field, entries, any(isinstance(entry, str | bytes) for entry in entries))
+
+
 def outcomes(successes: Column, rollouts: Column, tasks: int) -> tuple[list[float], list[int]]:
     """Returns (successes, rollouts) of `tasks` tasks, checked as the service checks them."""
+    successes = plain(successes)
+    nested = isinstance(successes, list) and not all(map(is_scalar, successes))
+    if nested or (isinstance(successes, np.ndarray) and successes.ndim > 1):
+        raise invalid("successes", "a matrix", "must be one number for each task (report_rewards takes a matrix)")
     counts = of_length("rollouts", rollouts, tasks, whole)
     sums = of_length("successes", successes, tasks, number)
     for position, (total, count) in enumerate(zip(sums, counts, strict=True)):
@@ -185,7 +200,7 @@ def outcomes(successes: Column, rollouts: Column, tasks: int) -> tuple[list[floa
 
 
 def _ordered(field: str, column: Column) -> list[Any]:
-    if isinstance(column, Set):
+    if isinstance(column, set | frozenset):
         raise invalid(field, f"a set of {len(column)}", "must have an order")
     return values(field, column)
 

@@ -132,7 +132,8 @@ def check_ids(field: str, ids: Sequence[str], known: KnownTasks) -> None:
         raise invalid(f"{field}[0]", repr(ids[0]), "must be a row number: the dataset has no ids")
     for position, task_id in enumerate(ids):
         if known.ids is not None and known.ids.row(task_id) is None:
-            raise invalid(f"{field}[{position}]", repr(task_id), "must be an id of the dataset")
+            rule = "must be an id of the dataset (pass rows=True for row numbers)"
+            raise invalid(f"{field}[{position}]", repr(task_id), rule)
 
 
 def select(rng: np.random.Generator, known: KnownTasks, spec: SelectionSpec) -> Rows:

@@ -1,8 +1,9 @@
 """What waits to be delivered: reports, and what must precede them if the service was away at the start.
 
-Entries of one run form a lane. A lane is delivered in order, by one caller at a time, each entry once (its request id
-makes repeats safe). A lane whose delivery fails is tried again after a back-off; other lanes go on. The outbox is
-bounded: beyond the bound the oldest report is dropped, which is logged and counted.
+Entries of one run form a lane. What waits in a lane is delivered in order, each entry once (its request id makes
+repeats safe); an entry before which nothing waits is sent by its caller at once. A lane whose delivery fails is tried
+again after a back-off; other lanes go on. The outbox is bounded: beyond the bound the oldest report is dropped, which
+is logged and counted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ MOST_BYTES = 256 << 20
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 10.0
 
-Kind = Literal["create", "resume", "report", "release"]
+# "unresolved" is a report of which it is not known yet whether its numbers are row numbers or ids.
+Kind = Literal["create", "resume", "report", "unresolved", "release"]
+REPORTS = ("report", "unresolved")
 LaneKey = tuple[str, str]  # dataset, run
 
 
@@ -36,6 +39,7 @@ class Entry:
     payload     the request of the kind or JSON ("resume").
     first_sent  time.monotonic() when it was first sent.
     row         its row in the file; None: not in one.
+    claimed     it is being sent.
     """
 
     lane: LaneKey
@@ -43,6 +47,7 @@ class Entry:
     payload: bytes
     first_sent: float = field(default_factory=time.monotonic)
     row: int | None = None
+    claimed: bool = False
 
 
 @dataclass(eq=False)
@@ -50,7 +55,7 @@ class Lane:
     """The entries of one run, oldest first."""
 
     entries: deque[Entry] = field(default_factory=deque)
-    busy: bool = False
+    delivering: Entry | None = None  # by a caller that goes on with the next entry
     failures: int = 0
     due: float = 0.0
     dropped: int = 0
@@ -116,7 +121,7 @@ class Outbox:
         """Returns the number of reports that wait, of one lane or of all."""
         with self._lock:
             lanes = self._lanes.values() if lane is None else filter(None, [self._lanes.get(lane)])
-            return sum(entry.kind == "report" for one in lanes for entry in one.entries)
+            return sum(entry.kind in REPORTS for one in lanes for entry in one.entries)
 
     def counts(self, lane: LaneKey) -> tuple[int, int]:
         """Returns (reports dropped, deliveries repeated) of a lane."""
@@ -124,40 +129,43 @@ class Outbox:
         return one.dropped, one.retries
 
     def claim(self, lane: LaneKey, entry: Entry | None = None) -> Entry | None:
-        """Returns the oldest entry of a lane, to be delivered by the caller; None: there is none, another caller has
-        it, or it is not `entry`.
+        """Returns the oldest entry of a lane that waits, to be sent by the caller; None: there is none, another caller
+        delivers the lane, or it is not `entry`.
         """
         with self._lock:
             one = self._lanes.get(lane)
-            if one is None or one.busy or not one.entries or (entry is not None and one.entries[0] is not entry):
+            oldest = None if one is None or one.delivering else next((e for e in one.entries if not e.claimed), None)
+            if one is None or oldest is None or (entry is not None and oldest is not entry):
                 return None
-            one.busy = True
-            return one.entries[0]
+            oldest.claimed = True
+            one.delivering = oldest if entry is None else one.delivering
+            return oldest
 
     def delivered(self, entry: Entry) -> None:
         """Ends a claim: the entry is done."""
         with self._lock:
             lane = self._lanes[entry.lane]
-            lane.busy, lane.failures, lane.due = False, 0, 0.0
+            lane.failures, lane.due = 0, 0.0
+            self._unclaim(entry)
             self._remove(entry)
 
     def withdrawn(self, entry: Entry) -> None:
         """Ends a claim: the entry is given back to its caller."""
         with self._lock:
-            self._lanes[entry.lane].busy = False
+            self._unclaim(entry)
             self._remove(entry)
 
     def refused(self, entry: Entry, why: object) -> None:
         """Ends a claim: the entry will never be accepted."""
         with self._lock:
-            self._lanes[entry.lane].busy = False
+            self._unclaim(entry)
             self._drop(entry, why)
 
     def released(self, entry: Entry, error: BotsError | None = None) -> None:
         """Ends a claim: the entry stays. `error`: its delivery failed, and is due again after a back-off."""
         with self._lock:
             lane = self._lanes[entry.lane]
-            lane.busy = False
+            self._unclaim(entry)
             if error is not None:
                 lane.retries += 1
                 backoff = min(FIRST_BACKOFF_SECONDS * 2 ** min(lane.failures, 10), LONGEST_BACKOFF_SECONDS)
@@ -166,14 +174,17 @@ class Outbox:
                 lane.due = time.monotonic() + backoff
 
     def waits(self, lane: LaneKey) -> bool:
-        """Returns whether a lane has entries."""
-        with self._lock:
-            return lane in self._lanes and bool(self._lanes[lane].entries)
+        """Returns whether something waits in a lane."""
+        return lane in self.lanes()
 
     def lanes(self) -> list[LaneKey]:
         """Returns the lanes with entries that nobody is delivering."""
         with self._lock:
-            return [key for key, lane in self._lanes.items() if lane.entries and not lane.busy]
+            return [
+                key
+                for key, lane in self._lanes.items()
+                if not lane.delivering and not all(entry.claimed for entry in lane.entries)
+            ]
 
     def due_in(self, lane: LaneKey) -> float:
         """Returns the seconds until a lane should be delivered."""
@@ -190,6 +201,12 @@ class Outbox:
         self._entries += 1
         self._bytes += len(entry.payload)
 
+    def _unclaim(self, entry: Entry) -> None:
+        lane = self._lanes[entry.lane]
+        entry.claimed = False
+        if lane.delivering is entry:
+            lane.delivering = None
+
     def _remove(self, entry: Entry) -> None:
         assert self._storage is not None
         self._lanes[entry.lane].entries.remove(entry)
@@ -201,12 +218,12 @@ class Outbox:
         """Returns the oldest report of each lane that is not being delivered, oldest first."""
         oldest = []
         for lane in self._lanes.values():
-            waiting = (entry for entry in list(lane.entries)[lane.busy :] if entry.kind == "report")
+            waiting = (entry for entry in lane.entries if not entry.claimed and entry.kind in REPORTS)
             oldest += [entry for entry in [next(waiting, None)] if entry is not None]
         return sorted(oldest, key=lambda entry: entry.first_sent)
 
     def _drop(self, entry: Entry, why: object) -> None:
         self._remove(entry)
-        if entry.kind == "report":
+        if entry.kind in REPORTS:
             self._lanes[entry.lane].dropped += 1
         logger.warning("run %s/%s: a %s that waited is dropped: %s", *entry.lane, entry.kind, why)

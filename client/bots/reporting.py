@@ -18,6 +18,7 @@ from bots.columns import Column, Tasks
 from bots.errors import BotsError, TemporaryError, invalid
 from bots.fallback import check_ids, check_rows
 from bots.handle import RunHandle
+from bots.outbox import Kind
 from bots.request_ids import new_request_id
 from bots.v1 import task_selection_pb2 as pb
 
@@ -66,8 +67,14 @@ def report(
     policy_step    the policy's training step now, and at the selection (`selection_policy_step`).
     request_id     to repeat a call: `request_id` of the error that it raised.
     """
-    has_ids = False if rows else (yield from dataset_has_ids(run))
-    indices, ids = columns.rows_or_ids("tasks", tasks, has_ids)
+    known = run.session.known(run.dataset)
+    if known is None and run.session.strict and not rows:
+        known = yield from run.session.tasks_of(run.dataset, run.name)
+    resolved = rows or known is not None
+    if resolved:
+        indices, ids = columns.rows_or_ids("tasks", tasks, known is not None and known.has_ids and not rows)
+    else:
+        indices, ids = columns.numbers_or_texts("tasks", tasks)
     return (
         yield from _report(
             run,
@@ -75,6 +82,7 @@ def report(
             ids,
             *columns.outcomes(successes, rollouts, len(indices) + len(ids)),
             _effective(effective, len(indices) + len(ids)),
+            resolved=resolved,
             selection_id=selection_id,
             policy_step=policy_step,
             selection_policy_step=selection_policy_step,
@@ -212,6 +220,8 @@ def _report(
     successes: list[float],
     rollouts: list[int],
     effective: list[bool],
+    *,
+    resolved: bool = True,
     **fields: Any,
 ) -> Steps[int | None]:
     began = time.monotonic()
@@ -219,7 +229,10 @@ def _report(
         return None
     request = _request(run, rows, ids, successes, rollouts, effective, **fields)
     try:
-        answer = yield from (_send(run, request) if run.session.strict else _send_or_keep(run, request))
+        if run.session.strict:
+            answer = yield from run.session.ask("ReportOutcomes", request)
+        else:
+            answer = yield from _send_or_keep(run, request, "report" if resolved else "unresolved")
     finally:
         run.counters.add("report", time.monotonic() - began)
     if answer is None:
@@ -258,16 +271,12 @@ def _request(
     )
 
 
-def _send(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[Any]:
-    return (yield from run.session.ask("ReportOutcomes", request))
-
-
-def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[Any]:
+def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind) -> Steps[Any]:
     """Returns the answer, or None if the report waits in the outbox. It is there before it is sent, so that whatever
     interrupts the call, it is kept.
     """
     session = run.session
-    entry = session.outbox.add(run.lane, "report", request.SerializeToString())
+    entry = session.outbox.add(run.lane, kind, request.SerializeToString())
     if not session.availability.reachable:
         session.availability.degraded(None, reports=1)
         session.wake()
@@ -276,7 +285,7 @@ def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest) -> Steps[An
         session.wake()  # older ones wait
         return None
     try:
-        answer = yield from session.ask("ReportOutcomes", request, first_sent=entry.first_sent)
+        answer = yield from session.send(entry)
     except TemporaryError as error:
         session.outbox.released(entry, error)
         if session.availability.reachable:
@@ -333,11 +342,8 @@ def release_batch(batch: BatchData) -> Steps[int]:
 
 
 def dataset_has_ids(run: RunHandle) -> Steps[bool]:
-    """Returns whether the run's dataset has ids, which the service is asked for once."""
-    known = run.session.known(run.dataset)
-    if known is None:
-        known = yield from run.session.ask_for_tasks(run.dataset, run.name)
-    return known.has_ids
+    """Returns whether the run's dataset has ids."""
+    return (yield from run.session.tasks_of(run.dataset, run.name)).has_ids
 
 
 def _effective(effective: Column | None, tasks: int) -> list[bool]:

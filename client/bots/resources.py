@@ -55,20 +55,20 @@ class Dataset:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ForkPoint:
     """The version of a run that another run starts from.
 
-    dataset  None, in a call: the dataset of the new run. Another dataset: the posterior is taken along by task id.
     version  None, in a call: the newest.
+    dataset  None, in a call: the dataset of the new run. Another dataset: the posterior is taken along by task id.
     run_uid, kept_tasks, new_tasks, dropped_tasks
              in answers: the run that was forked; the tasks that took their posterior along, that start at their prior,
              and that the new dataset lacks.
     """
 
     run: str
-    dataset: str | None = None
     version: int | None = None
+    dataset: str | None = None
     run_uid: str = ""
     kept_tasks: int = 0
     new_tasks: int = 0

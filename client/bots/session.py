@@ -179,6 +179,13 @@ class SessionCore:
             self._wanted[dataset] = (dataset, run)
             self.wake()
 
+    def tasks_of(self, dataset: str, run: str) -> Steps[KnownTasks]:
+        """Returns what is known of a dataset's tasks, for which the service is asked once."""
+        known = self.known(dataset)
+        if known is None:
+            known = yield from self.ask_for_tasks(dataset, run)
+        return known
+
     def ask_for_tasks(self, dataset: str, run: str, *, columns: bool = False) -> Steps[KnownTasks]:
         """Returns a dataset's tasks as the service knows them, with `columns` their ids and tags too."""
         about = (yield from self.ask("GetDataset", pb.GetDatasetRequest(name=dataset))).dataset
@@ -287,8 +294,11 @@ class SessionCore:
         """Returns the answer to one entry of the outbox."""
         dataset, run = entry.lane
         match entry.kind:
-            case "report":
+            case "report" | "unresolved":
                 request = pb.ReportOutcomesRequest.FromString(entry.payload)
+                if entry.kind == "unresolved" and (yield from self.tasks_of(dataset, run)).has_ids:
+                    request.ids.extend(map(str, request.tasks))
+                    del request.tasks[:]
                 return (yield from self.ask("ReportOutcomes", request, first_sent=entry.first_sent))
             case "release":
                 request_ = pb.ReleaseSelectionRequest.FromString(entry.payload)

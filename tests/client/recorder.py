@@ -5,6 +5,7 @@ Everything else is tested against the real server.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -77,6 +78,62 @@ class Recorder(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
     def of(self, method: str) -> list[Call]:
         """Returns the calls of one method."""
         return [call for call in self.calls if call.method == method]
+
+
+UID = "a" * 32
+SIZE = 100
+
+
+def steady() -> Recorder:
+    """Returns a recorder with a dataset of `SIZE` tasks with ids and tags, and a run whose version grows by reports."""
+    recorder = Recorder()
+    versions = itertools.count(1)
+    selections = itertools.count(1)
+    ids = [f"t{task}" for task in range(SIZE)]
+
+    def select(request: Any, context: grpc.ServicerContext) -> Message:
+        chosen = range(request.batch_size)
+        answer = pb.SelectBatchResponse(
+            tasks=chosen,
+            ids=[ids[task] for task in chosen],
+            means=[0.5] * len(chosen),
+            draws=[0.4] * len(chosen),
+            version=7,
+            run_uid=UID,
+            selection_id=f"{next(selections):032x}",
+        )
+        if request.HasField("lease_seconds"):
+            answer.lease_expire_time.GetCurrentTime()
+        return answer
+
+    def posteriors(request: Any, context: grpc.ServicerContext) -> Message:
+        return pb.GetPosteriorsResponse(
+            run_uid=UID,
+            size=SIZE,
+            alpha=[1.0] * SIZE,
+            beta=[1.0] * SIZE,
+            ids=ids if request.with_ids else [],
+            tag=[0, 1] * (SIZE // 2) if request.with_tags else [],
+        )
+
+    run = pb.Run(ref=pb.RunRef(dataset="d", name="r", uid=UID), version=7)
+    dataset = pb.Dataset(name="d", uid=UID, size=SIZE, has_ids=True)
+    dataset.tags.add(tag="even", tasks=SIZE // 2)
+    dataset.tags.add(tag="odd", tasks=SIZE // 2)
+    recorder.answers = {
+        "SelectBatch": select,
+        "GetPosteriors": posteriors,
+        "GetDataset": lambda request, context: pb.GetDatasetResponse(dataset=dataset),
+        "CreateDataset": lambda request, context: pb.CreateDatasetResponse(dataset=dataset, created=True),
+        "CreateRun": lambda request, context: pb.CreateRunResponse(run=run, created=True),
+        "GetRun": lambda request, context: pb.GetRunResponse(run=run),
+        "UpdateRun": lambda request, context: pb.UpdateRunResponse(run=run),
+        "RestoreRun": lambda request, context: pb.RestoreRunResponse(version=8, run_uid=UID),
+        "GetRunSummary": lambda request, context: pb.GetRunSummaryResponse(summary=pb.RunSummary(run=run)),
+        "WatchRun": lambda request, context: pb.WatchRunResponse(summary=pb.RunSummary(run=run)),
+        "ReportOutcomes": lambda request, context: pb.ReportOutcomesResponse(version=next(versions), run_uid=UID),
+    }
+    return recorder
 
 
 def fails(

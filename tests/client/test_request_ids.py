@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 
-import bots
+from bots.request_ids import derived_request_id, new_request_id
 
 
-def test_ids_are_uuids_of_version_7() -> None:
-    """An id is the 36-character text of a UUID of version 7 and the RFC's variant, with the present time in it."""
-    before = time.time_ns() // 1_000_000
-    text = bots.new_request_id()
-    after = time.time_ns() // 1_000_000
-    parsed = uuid.UUID(text)
-    assert str(parsed) == text
-    assert len(text) == 36
-    assert parsed.version == 7
-    assert parsed.variant == uuid.RFC_4122
-    assert before <= parsed.int >> 80 <= after
+def test_fresh_ids_are_uuids_and_differ() -> None:
+    """A fresh id is a random UUID in its 36-character form."""
+    ids = {new_request_id() for _ in range(1_000)}
+    assert len(ids) == 1_000
+    assert all(str(uuid.UUID(one)) == one for one in ids)
 
 
-def test_ids_are_distinct_and_in_the_order_of_the_calls() -> None:
-    """Ids of one process never collide, and later ones sort behind those of another microsecond before."""
-    ids = []
-    for _ in range(200):
-        ids.append(bots.new_request_id())
-        moment = time.time_ns()
-        while time.time_ns() < moment + 1_000:
-            pass
-    assert len(set(ids)) == len(ids)
-    assert sorted(ids) == ids
+def test_derived_ids_are_equal_for_equal_parts_alone() -> None:
+    """Equal parts give one UUID of version 8; other parts, or the same text cut elsewhere, another."""
+    one = derived_request_id("report", "abc", [0, 2])
+    assert one == derived_request_id("report", "abc", [0, 2])
+    assert uuid.UUID(one).version == 8
+    assert uuid.UUID(one).variant == uuid.RFC_4122
+    others = [("report", "abc", [0]), ("reporta", "bc", [0, 2]), ("report", "abc", "[0,", "2]")]
+    assert len({one, *(derived_request_id(*parts) for parts in others)}) == 4
