@@ -1,7 +1,7 @@
 """The load: 16 jobs over 2 server processes on one port, as fast as they go; throughput, latencies and memory.
 
-Half of the jobs lease. After 10,000 events the history is trimmed: from then on nothing may grow but the request ids and
-the answers of selections, which are kept for an hour and are shown apart.
+Half of the jobs lease. After 10,000 events the history is trimmed: from then on nothing may grow but the request ids,
+and the answers of selections, which are kept for an hour and are shown apart.
 """
 
 from __future__ import annotations

@@ -30,9 +30,7 @@ class Outcomes:
     selection: str = ""
 
     @staticmethod
-    def of(
-        tasks: Iterable[int], successes: Iterable[float], rollouts: Iterable[int], selection: str = ""
-    ) -> Outcomes:
+    def of(tasks: Iterable[int], successes: Iterable[float], rollouts: Iterable[int], selection: str = "") -> Outcomes:
         """Returns the report of these columns; tasks are distinct."""
         rows = sorted(zip(map(int, tasks), map(float, successes), map(int, rollouts), strict=True))
         columns = tuple(row[0] for row in rows), tuple(row[1] for row in rows), tuple(row[2] for row in rows)

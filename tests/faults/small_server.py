@@ -1,6 +1,6 @@
 """`bots-server` with a short memory, so that tests meet snapshots and a trimmed history soon.
 
-    python -m tests.faults.small_server SNAPSHOT_EVENTS HISTORY_EVENTS HISTORY_STRIDE FLAGS...
+python -m tests.faults.small_server SNAPSHOT_EVENTS HISTORY_EVENTS HISTORY_STRIDE FLAGS...
 """
 
 import sys

@@ -279,7 +279,7 @@ def test_a_server_ahead_of_redis_goes_back_with_it(single: Deployment) -> None:
 
 
 def test_hundreds_in_flight_share_no_task(single: Deployment) -> None:
-    """No two live selections of a run share a task, across jobs and servers, also if tasks are refilled one at a time."""
+    """No two live selections of a run share a task, across jobs and servers, if tasks are refilled one at a time."""
     single.new_run()
     with single.client(0) as one, single.client(1) as other, ThreadPoolExecutor(8) as threads:
         runs = [client.run(DATASET, single.run) for client in (one, other)]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count as counting
 from typing import TypeVar
 
@@ -206,15 +206,13 @@ class Job:
         successes, rollouts = np.empty(len(order)), np.empty(len(order), np.int64)
         successes[order], rollouts[order] = outcomes.successes, outcomes.rollouts
 
-        def call() -> Told:
+        def call(batch: bots.Batch = batch) -> Told:
             return Told(batch.report(successes, rollouts, part=part.name))
 
         change = self.change(batch.report_id(part.name), outcomes)
         part.selection.give_back(outcomes.tasks, change.asked)
         if chance < 0.05:
-            columns = outcomes.tasks, outcomes.successes, outcomes.rollouts
-            ids = {"selection_id": batch.selection_id, "request_id": change.request_id}
-            told = self.try_once(lambda: Told(self.hasty.report(*columns, rows=True, **ids)))
+            told = self.try_once(lambda: call(replace(batch, run=self.hasty)))
             if told is not None:
                 change.answers.append((time.time(), told.version))
         elif chance < 0.15:
@@ -295,10 +293,10 @@ def jobs(
     gone: no `restores` then.
     """
     stopping = threading.Event()
-    working = [
-        Job(f"job-{number}", addresses, run, history, random.Random(f"{seed} {number}"), stopping, number == 0, restores)
-        for number in range(count)
-    ]
+    working = []
+    for number in range(count):
+        rng = random.Random(f"{seed} {number}")
+        working.append(Job(f"job-{number}", addresses, run, history, rng, stopping, number == 0, restores))
     for job in working:
         job.begin()
     threads = [threading.Thread(target=job.work, name=job.name, daemon=True) for job in working]
