@@ -18,7 +18,7 @@ from tests.bench.workload import Kind, Workload, workload
 
 PAPER = 92_000  # tasks of the paper's dataset
 WARM_UP = 300  # updates before anything is measured: a task deviates for about 160
-WARM_UP_FEATURES = 20  # with features every task has a posterior of its own from the beginning
+WARM_UP_FEATURES = 10  # with features every task has a posterior of its own from the beginning
 ROLLOUT_SECONDS = 0.01  # before each step, for all sides: a trainer is busy for seconds, and the servers are idle then
 MOST_DENSE = 1_000_000  # beyond, item_response's inputs of all tasks do not fit here
 
@@ -161,14 +161,15 @@ def _sides(client: bots.Client, work: Workload, batch_size: int, rng: np.random.
     core = CoreSide(work, batch_size, work.arranged())
     service = ServiceSide(work, batch_size, client.create_run(_name(work), f"run-{batch_size}", model=work.model))
     sides: dict[str, Side] = {"core": core, "service": service}
+    if work.kind == "features":
+        at_once = ServiceSide(work, batch_size, client.create_run(_name(work), "at-once", model=work.model))
+        sides["at once"] = AtOnceSide(at_once)
+        at_once.step(rng)
+        # From the beginning: after a selection that came too early the server does not draw ahead for a while.
+        service.rest = 2 * sum(sides["at once"].step(rng))
     for side in sides.values():
         for _ in range(WARM_UP_FEATURES if work.kind == "features" else WARM_UP):
             side.step(rng)
-    if work.kind == "features":
-        at_once = ServiceSide(work, batch_size, client.create_run(_name(work), "at-once", model=work.model))
-        at_once.step(rng)
-        sides["at once"] = AtOnceSide(at_once)
-        service.rest = 2 * sum(sides["at once"].step(rng))
     if work.model == "interpolation" or len(work) <= MOST_DENSE:
         sides["plain"] = core.plain()
     return sides
