@@ -190,6 +190,7 @@ class Run(RunHandle):
     info = awaited(run_operations.info)
     posteriors = awaited(run_operations.posteriors)
     task_ids = awaited(run_operations.task_ids)
+    table = awaited(run_operations.table)
     summary = awaited(run_operations.summary)
 
     update = awaited(run_operations.update)

@@ -7,7 +7,9 @@ An operation is a generator: it yields a `Call` and is sent the answer or thrown
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
@@ -16,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, ov
 
 from google.protobuf.message import Message
 
-from bots.errors import AbortedError
+from bots.errors import AbortedError, UnavailableError
 from bots.v1 import task_selection_pb2 as pb
 
 T = TypeVar("T")
@@ -24,10 +26,25 @@ P = ParamSpec("P")
 
 METHODS = pb.DESCRIPTOR.services_by_name["TaskSelectionService"].methods_by_name
 
+# A repeat of these changes nothing: they only read, carry a request_id, or state the whole outcome. A repeat of a
+# deletion that worked would answer NOT_FOUND; an upload is not repeated by itself.
+REPEATABLE = frozenset(METHODS) - {"CreateDataset", "DeleteDataset", "DeleteRun", "DeleteCheckpoint"}
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often a call is repeated within its deadline, after pauses that grow and are shortened at random."""
+
+    attempts: int
+    first_pause_seconds: float
+    longest_pause_seconds: float
+    factor: float
+
+
+# Longer than a server's restart behind a balancer or a failover of Redis, shorter than the default deadline.
+UNAVAILABLE = RetryPolicy(attempts=5, first_pause_seconds=0.1, longest_pause_seconds=2.0, factor=2.5)
 # A race that was lost is over within milliseconds.
-FIRST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 1.0
-MOST_ATTEMPTS = 8
+ABORTED = RetryPolicy(attempts=8, first_pause_seconds=0.05, longest_pause_seconds=1.0, factor=2.0)
 
 
 @dataclass(frozen=True)
@@ -63,19 +80,26 @@ class Pause:
 Steps: TypeAlias = Generator[Call | Pause, Any, T]
 
 
-def repeated_if_aborted(call: Call) -> Steps[Any]:
-    """Returns the answer of a call, which is repeated within its timeout while it loses races (ABORTED)."""
+def repeated(call: Call, *, unreachable: bool = True, unavailable: bool = True) -> Steps[Any]:
+    """Returns the answer of a call, which is repeated within its timeout if that is safe: while it loses races, and
+
+    unreachable  if the connection breaks.
+    unavailable  if the service says UNAVAILABLE, for a reason that may pass.
+    """
     end = time.monotonic() + call.timeout
-    for attempt in range(MOST_ATTEMPTS):
+    for attempt in itertools.count(1):
         try:
             return (yield call)
-        except AbortedError:
-            pause = random.uniform(0.5, 1) * min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS)  # noqa: S311
+        except (AbortedError, UnavailableError) as error:
+            policy = ABORTED if isinstance(error, AbortedError) else UNAVAILABLE
+            pause = min(policy.first_pause_seconds * policy.factor ** (attempt - 1), policy.longest_pause_seconds)
+            pause *= random.uniform(0.5, 1)  # noqa: S311
             left = end - time.monotonic() - pause
-            if attempt == MOST_ATTEMPTS - 1 or left <= 0:
+            patient = isinstance(error, AbortedError) or (unavailable if error.reason else unreachable)
+            if call.method not in REPEATABLE or attempt >= policy.attempts or left <= 0 or not patient:
                 raise
-            yield Pause(pause)
-            call = Call(call.method, call.request, left, call.requests, call.each, call.wait_for_ready)
+        yield Pause(pause)
+        call = dataclasses.replace(call, timeout=left)
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -62,6 +62,13 @@ class Channel:
                 if isinstance(error, DeadlineExceededError) and not error.reason:
                     error.args = (f"{error.args[0]}{self._why()}",)
                 raise
+            except Exception:
+                raise
+            except BaseException:
+                # An exception of a signal handler may have left a lock of gRPC's channel held for ever.
+                _abandoned.append(self._channel)
+                self._forget()
+                raise
 
     def stream(self, call: Call) -> Iterator[Any]:
         """Yields the answers of a stream; closing the generator ends the call. Raises the errors of `bots.errors`."""
@@ -122,13 +129,13 @@ class Channel:
 
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-# The child of a fork must neither use nor destroy its parent's channels.
-_of_the_parent: list[grpc.Channel | None] = []
+# Channels that must neither be used nor destroyed: interrupted ones and, in the child of a fork, its parent's.
+_abandoned: list[grpc.Channel | None] = []
 
 
 def _after_fork() -> None:
     for channel in tuple(_channels):
-        _of_the_parent.append(channel._channel)
+        _abandoned.append(channel._channel)
         channel._forget()
 
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from bots import resume, upload
 from bots.availability import Availability
-from bots.calls import Call, Pause, Steps, T, drive, has_age, repeated_if_aborted
+from bots.calls import Call, Pause, Steps, T, drive, has_age, repeated
 from bots.channel import Channel
 from bots.errors import (
     AlreadyExistsError,
@@ -100,15 +100,19 @@ class SessionCore:
         requests: Callable[[], Any] | None = None,
         each: Callable[[Any], object] | None = None,
         first_sent: float | None = None,
+        patient: bool = True,
     ) -> Steps[Any]:
-        """Returns the answer of one call. Raises the errors of `bots.errors`."""
+        """Returns the answer of one call. Raises the errors of `bots.errors`.
+
+        patient  repeat it also if the service says UNAVAILABLE.
+        """
         if request is not None and has_age(request) and request.request_id:
             sent = self._sent(request.request_id) if first_sent is None else first_sent
             request.request_age_seconds = max(0.0, time.monotonic() - sent)
         wait = self.strict or self.availability.reachable
         call = Call(method, request, self.timeout if timeout is None else timeout, requests, each, wait)
         try:
-            answer = yield from repeated_if_aborted(call)
+            answer = yield from repeated(call, unreachable=wait, unavailable=wait and patient)
         except BotsError as error:
             self.note(error)
             raise
@@ -299,7 +303,7 @@ class SessionCore:
                 if entry.kind == "unresolved" and (yield from self.tasks_of(dataset, run)).has_ids:
                     request.ids.extend(map(str, request.tasks))
                     del request.tasks[:]
-                return (yield from self.ask("ReportOutcomes", request, first_sent=entry.first_sent))
+                return (yield from self.ask("ReportOutcomes", request, first_sent=entry.first_sent, patient=False))
             case "release":
                 request_ = pb.ReleaseSelectionRequest.FromString(entry.payload)
                 return (yield from self.ask("ReleaseSelection", request_))

@@ -1,4 +1,4 @@
-"""Where the service is and how to connect to it: addresses, encryption, token, gRPC's options with the retry policy."""
+"""Where the service is and how to connect to it: addresses, encryption, token, gRPC's options."""
 
 from __future__ import annotations
 
@@ -14,55 +14,12 @@ import grpc
 
 from bots.errors import invalid
 
-SERVICE = "bots.v1.TaskSelectionService"
-
-# A repeat of these changes nothing: they only read, carry a request_id, or state the whole outcome.
-REPEATABLE = (
-    "GetDataset",
-    "ListDatasets",
-    "CreateRun",
-    "GetRun",
-    "ListRuns",
-    "UpdateRun",
-    "SelectBatch",
-    "ReportOutcomes",
-    "ReleaseSelection",
-    "RetireTasks",
-    "GetPosteriors",
-    "GetRunSummary",
-    "WatchRun",
-    "CreateCheckpoint",
-    "ListCheckpoints",
-    "RestoreRun",
-    "ListEvents",
-)
-# A repeat of a deletion that worked would answer NOT_FOUND; an upload is too long to keep for a repeat.
-NOT_REPEATED = ("CreateDataset", "DeleteDataset", "DeleteRun", "DeleteCheckpoint")
-
-# Five attempts (the most that gRPC allows) within 2.5 s or so: longer than a server's restart behind a balancer,
-# shorter than the default deadline. pick_first: a trainer stays with one server, which then has its run in memory, and
-# moves on when that server dies; the shuffled order spreads trainers over the servers.
-SERVICE_CONFIG = {
-    "loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}],
-    "methodConfig": [
-        {
-            "name": [{"service": SERVICE, "method": method} for method in REPEATABLE],
-            "retryPolicy": {
-                "maxAttempts": 5,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2.5,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-}
+# pick_first: a trainer stays with one server, which then has its run in memory, and moves on when that server dies; the
+# shuffled order spreads trainers over the servers. `bots.calls` repeats calls: it knows the service's reasons.
+SERVICE_CONFIG = {"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]}
 
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
-    ("grpc.enable_retries", 1),
-    # gRPC repeats only what it has kept; the largest report is below this.
-    ("grpc.per_rpc_retry_buffer_size", 32 << 20),
     ("grpc.max_receive_message_length", 64 << 20),
     # A server that is back is found within two seconds; gRPC's own default is up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),

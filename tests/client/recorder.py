@@ -44,7 +44,10 @@ class Recorder(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
     answers: dict[str, Callable[[Any, grpc.ServicerContext], Message]] = field(default_factory=dict)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        method = SERVICE.methods_by_name[details.method.rsplit("/", 1)[1]]
+        name = details.method.rsplit("/", 1)[1]
+        if name not in METHODS:
+            return None
+        method = SERVICE.methods_by_name[name]
         request_type = getattr(pb, method.input_type.name)
         response_type = getattr(pb, method.output_type.name)
 
@@ -129,6 +132,7 @@ def steady() -> Recorder:
         "GetRun": lambda request, context: pb.GetRunResponse(run=run),
         "UpdateRun": lambda request, context: pb.UpdateRunResponse(run=run),
         "RestoreRun": lambda request, context: pb.RestoreRunResponse(version=8, run_uid=UID),
+        "ListEvents": lambda request, context: pb.ListEventsResponse(version=7),
         "GetRunSummary": lambda request, context: pb.GetRunSummaryResponse(summary=pb.RunSummary(run=run)),
         "WatchRun": lambda request, context: pb.WatchRunResponse(summary=pb.RunSummary(run=run)),
         "ReportOutcomes": lambda request, context: pb.ReportOutcomesResponse(version=next(versions), run_uid=UID),
@@ -137,9 +141,13 @@ def steady() -> Recorder:
 
 
 def fails(
-    status: grpc.StatusCode, reason: str = "", message: str = "no", times: int | None = None
+    status: grpc.StatusCode,
+    reason: str = "",
+    message: str = "no",
+    times: int | None = None,
+    then: Callable[[Any, grpc.ServicerContext], Message] | None = None,
 ) -> Callable[[Any, grpc.ServicerContext], Message]:
-    """Returns an answer that fails `times` times (None: always), and from then on is empty."""
+    """Returns an answer that fails `times` times (None: always), and from then on is `then`'s, or empty."""
     left = [times if times is not None else -1]
 
     def answer(request: Any, context: grpc.ServicerContext) -> Message:
@@ -148,6 +156,8 @@ def fails(
             if reason:
                 context.set_trailing_metadata((("bots-reason", reason),))
             context.abort(status, message)
+        if then is not None:
+            return then(request, context)
         response: Message = getattr(pb, type(request).__name__.replace("Request", "Response"))()
         return response
 
