@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 SERVER = ROOT / "server" / "bots_server"
 CLIENT = ROOT / "client" / "bots"
 FOR_PEOPLE = ("cli", "replay", "demo")  # packages of the extra `cli`
+FEATURES = "features.py"  # of the extra `features`; nothing of the library imports it
 
 # What each room of the server may import of ours, besides itself.
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -110,8 +111,9 @@ def test_no_circle(root: Path) -> None:
 
 def test_client_is_light() -> None:
     """The client library imports grpcio, protobuf and numpy, and nothing more."""
-    library = [path for path in modules(CLIENT) if path.relative_to(CLIENT).parts[0] not in FOR_PEOPLE]
-    assert offences(library, ("grpc", "google.protobuf", "numpy", "bots"), tuple(f"bots.{p}" for p in FOR_PEOPLE)) == []
+    library = [path for path in modules(CLIENT) if path.relative_to(CLIENT).parts[0] not in (*FOR_PEOPLE, FEATURES)]
+    forbidden = tuple(f"bots.{package}" for package in (*FOR_PEOPLE, "features"))
+    assert offences(library, ("grpc", "google.protobuf", "numpy", "bots"), forbidden) == []
 
 
 def test_client_imports_no_server() -> None:

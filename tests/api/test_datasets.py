@@ -62,7 +62,7 @@ def test_dataset_is_described_by_its_content(service: Service) -> None:
 
 def test_equal_content_is_the_dataset_that_is_there(service: Service) -> None:
     """`created` is false, however the content was divided into chunks and NaN and 0 were encoded."""
-    columns = {"references": {"weak": np.full(3000, np.nan)}, "features": {"length": np.zeros(3000)}}
+    columns: dict[str, Any] = {"references": {"weak": np.full(3000, np.nan)}, "features": {"length": np.zeros(3000)}}
     made = service.dataset("tasks", 3000, **columns)
     header, whole = dataset_parts("tasks", 3000, **columns)
     pieces = []
@@ -178,3 +178,10 @@ def test_dataset_with_runs_is_deleted_if_asked(service: Service) -> None:
     assert service.stub.GetDataset(pb.GetDatasetRequest(name="tasks"), timeout=SECONDS).runs == 2
     service.stub.DeleteDataset(pb.DeleteDatasetRequest(name="tasks", delete_runs=True), timeout=SECONDS)
     assert service.state() == {}
+
+
+def test_reference_grid_rounds_pass_rates(service: Service) -> None:
+    """So that the number of strata is bounded."""
+    rates = {"weak": [0.1, 0.12, 0.13, 0.9]}
+    assert service.dataset("plain", 4, references=rates).dataset.strata == 4
+    assert service.dataset("rounded", 4, references=rates, reference_grid=0.25).dataset.strata == 3

@@ -123,3 +123,14 @@ def test_server_that_comes_later_folds_to_the_same_bits(letters: Service) -> Non
     letters.wait_until(lambda: letters.sample("bots_snapshots_total", outcome="stored"))
     with serving(letters.redis_url) as other:
         np.testing.assert_array_equal(other.run("letters", "long").posteriors(), run.posteriors())
+
+
+def test_checkpoint_expires(letters: Service) -> None:
+    """After ttl_seconds by Redis' clock."""
+    run = letters.run("letters", "policy")
+    run.checkpoint("short", ttl_seconds=0.05)
+    request = pb.ListCheckpointsRequest(run=run.ref)
+    letters.wait_until(lambda: not run.stub.ListCheckpoints(request, timeout=SECONDS).checkpoints)
+    with pytest.raises(grpc.RpcError) as refused:
+        run.restore(checkpoint="short")
+    assert reason_of(refused.value) == "CHECKPOINT_NOT_FOUND"

@@ -40,7 +40,7 @@ def test_calls_about_a_run_carry_its_identity() -> None:
     for method in METHODS:
         if method.name in OF_RUNS:
             field = method.input_type.fields_by_name["run"]
-            assert (field.number, field.message_type.name) == (1, "RunRef")
+            assert (field.number, field.message_type) == (1, pb.RunRef.DESCRIPTOR)
 
 
 @pytest.mark.parametrize("method", OF_RUNS)

@@ -14,7 +14,7 @@ import pytest
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.telemetry.access import MESSAGE_CHARACTERS, VALUE_CHARACTERS, clean
 from bots_server.telemetry.logs import JsonFormatter, RecordQueue, TextFormatter
-from tests.api.service import SECONDS, Run, new_id
+from tests.api.service import SECONDS, Run, new_id, reason_of
 
 FIELDS = {"method", "code", "seconds", "dataset", "run", "job", "request_id", "version"}
 
@@ -73,7 +73,7 @@ def test_bug_is_internal_and_its_traceback_in_the_log(
         policy.select(1)
     assert internal.value.code() is grpc.StatusCode.INTERNAL
     assert "secret inside" not in (internal.value.details() or "")
-    assert dict(internal.value.trailing_metadata() or ())["bots-reason"] == "BUG"
+    assert reason_of(internal.value) == "BUG"
     assert any("secret inside" in JsonFormatter().format(record) for record in caplog.records)
 
 
@@ -106,9 +106,10 @@ def test_blocked_stderr_stops_no_call(redis_url: str) -> None:
 
 def test_records_beyond_the_queue_are_dropped_and_counted() -> None:
     """By the handler that puts them in, which never waits."""
-    handler, dropped = RecordQueue(Queue(3)), list[int]()
+    queue: Queue[logging.LogRecord] = Queue(3)
+    handler, dropped = RecordQueue(queue), list[int]()
     handler.on_drop = lambda: dropped.append(1)
     for number in range(10):
         handler.handle(logging.LogRecord("x", logging.INFO, "", 0, str(number), (), None))
     assert len(dropped) == 7
-    assert [handler.queue.get_nowait().getMessage() for _ in range(3)] == ["0", "1", "2"]
+    assert [queue.get_nowait().getMessage() for _ in range(3)] == ["0", "1", "2"]

@@ -29,8 +29,9 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> list[Posterior]:
     made: list[Posterior] = []
 
     def counted(rng: np.random.Generator, posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> Drawn:
+        drawn = draw(rng, posterior, tasks, spec)
         made.append(posterior)
-        return draw(rng, posterior, tasks, spec)
+        return drawn
 
     monkeypatch.setattr("bots_server.runs.replica.draw", counted)
     return made

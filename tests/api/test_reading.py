@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from bots.v1 import task_selection_pb2 as pb
+from bots_server.core.posterior import Posterior
+from bots_server.core.summary import Summary, summarise
+from bots_server.core.tasks import Tasks
 from tests.api.service import SECONDS, Run, Service, reason_of
 
 
@@ -71,11 +74,7 @@ def test_summary_of_item_response_names_its_inputs(service: Service) -> None:
 
 def test_watch_yields_the_summary_when_the_version_changes(policy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """At first and after each change; nothing is summarised while the version stays."""
-    summarised = []
-    from bots_server.runs import replica
-
-    original = replica.summarise
-    monkeypatch.setattr(replica, "summarise", lambda *given: summarised.append(1) or original(*given))
+    summarised = summaries(monkeypatch)
     request = pb.WatchRunRequest(run=policy.ref, interval_seconds=0.1)
     watch = policy.stub.WatchRun(request, timeout=SECONDS)
     assert next(watch).summary.run.version == 0
@@ -98,14 +97,22 @@ def test_watch_of_a_run_that_is_deleted_ends(policy: Run) -> None:
 
 def test_summary_is_computed_once_for_a_version(policy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """By GetRunSummary and by scrapes."""
-    summarised = []
-    from bots_server.runs import replica
-
-    original = replica.summarise
-    monkeypatch.setattr(replica, "summarise", lambda *given: summarised.append(1) or original(*given))
+    summarised = summaries(monkeypatch)
     for _ in range(3):
         policy.summary()
     policy.report([0], [1])
     for _ in range(3):
         policy.summary()
     assert len(summarised) == 2
+
+
+def summaries(monkeypatch: pytest.MonkeyPatch) -> list[Posterior]:
+    """Returns a list to which every summary adds its posterior."""
+    made: list[Posterior] = []
+
+    def counted(posterior: Posterior, tasks: Tasks) -> Summary:
+        made.append(posterior)
+        return summarise(posterior, tasks)
+
+    monkeypatch.setattr("bots_server.runs.replica.summarise", counted)
+    return made

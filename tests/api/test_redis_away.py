@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -37,7 +38,8 @@ def test_calls_fail_within_the_deadline_and_succeed_afterwards(redis: Valkey, se
     redis.kill() if fault == "killed" else redis.pause()
     selection = pb.SelectBatchRequest(run=run.ref, batch_size=4)
     report = pb.ReportOutcomesRequest(run=run.ref, tasks=[2], successes=[1], rollouts=[4])
-    for call, request in ((run.stub.SelectBatch, selection), (run.stub.ReportOutcomes, report)):
+    calls: list[tuple[Any, Any]] = [(run.stub.SelectBatch, selection), (run.stub.ReportOutcomes, report)]
+    for call, request in calls:
         begin = time.monotonic()
         with pytest.raises(grpc.RpcError) as away:
             call(request, timeout=DEADLINE)

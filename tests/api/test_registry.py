@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,11 @@ def test_dropped_replica_and_its_dataset_are_freed_at_once(letters: Service) -> 
         replica.summary(replica.view().posterior)
         replica.prefetch()
         posterior = replica.view().posterior
-        freed = [weakref.ref(replica), weakref.ref(replica.dataset), weakref.ref(replica.dataset.tasks)]
+        freed: list[weakref.ref[Any]] = [
+            weakref.ref(replica),
+            weakref.ref(replica.dataset),
+            weakref.ref(replica.dataset.tasks),
+        ]
         del posterior
         runs.gone(replica)
         del replica

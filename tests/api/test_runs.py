@@ -23,7 +23,7 @@ def learn(**values: Any) -> pb.Hyperparameters:
 
 def test_equal_request_returns_the_run(letters: Service) -> None:
     """Every rank and every restart of a job may create its run; what UpdateRun changed since makes no difference."""
-    asked = {"hyperparameters": learn(target=0.3), "policy": "qwen-7b"}
+    asked: dict[str, Any] = {"hyperparameters": learn(target=0.3), "policy": "qwen-7b"}
     first = create(letters, **asked)
     letters.run("letters", "new").update(target=0.6)
     again = create(letters, **asked)

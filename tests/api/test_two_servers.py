@@ -6,9 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import grpc
+import numpy as np
 import pytest
 
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+from bots_server.core.posterior import Posterior
+from bots_server.core.tasks import Tasks
+from bots_server.runs.selection import Drawn, SelectionSpec, draw
 from tests.api.service import Run, Service, serving
 
 
@@ -37,16 +41,14 @@ def test_prefetch_works_for_a_client_that_stays_with_one_server(
     two: tuple[Service, Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of twenty steps, all at one server, each but the first finds its selection drawn."""
-    from bots_server.runs import replica
-
     drawn: list[str] = []
-    original = replica.draw
 
-    def counted(*given: object) -> object:
+    def counted(rng: np.random.Generator, posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> Drawn:
+        made = draw(rng, posterior, tasks, spec)
         drawn.append(threading.current_thread().name)
-        return original(*given)  # type: ignore[arg-type]
+        return made
 
-    monkeypatch.setattr(replica, "draw", counted)
+    monkeypatch.setattr("bots_server.runs.replica.draw", counted)
     with client(*two) as run:
         for step in range(1, 21):
             run.answer(run.select(4))

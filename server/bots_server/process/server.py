@@ -118,7 +118,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
 def observed_runs(registry: Registry) -> list[ObservedRun]:
     """Returns the held runs for a scrape: as they are in Redis, or as they were seen last if Redis is away.
 
-    So all servers say the same of a run, also one that no trainer has asked since.
+    So all servers export the same of a run, also one that no trainer has asked since.
     """
     away, observed = False, []
     with within(SCRAPE_SECONDS):

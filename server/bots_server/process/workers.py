@@ -1,7 +1,6 @@
-"""Several processes on one port: each worker listens with SO_REUSEPORT, and the kernel deals connections out.
+"""Several processes on one port: each worker listens with SO_REUSEPORT, and the kernel distributes connections.
 
-The parent serves nothing but `/metrics`. It starts a worker again that ended by itself, and a worker ends when the
-parent is gone, however that went.
+The parent serves only `/metrics`. It restarts a worker that ended by itself; a worker ends when its parent does.
 """
 
 import logging
@@ -16,18 +15,18 @@ from multiprocessing.context import SpawnProcess
 
 from bots_server.process.signals import stop_on
 
-RESTART_SECONDS = 2.0  # a worker that ends at once, because Redis is away, is not started in a circle
+RESTART_SECONDS = 2.0  # between two starts of one worker, which may end at its start because Redis is away
 
 log = logging.getLogger(__name__)
 
-# The parent has started threads (metrics) and gRPC does not survive a fork: workers are fresh interpreters.
+# Workers are fresh interpreters: the parent has threads, and gRPC does not survive a fork.
 _context = multiprocessing.get_context("spawn")
 
 Work = Callable[[Connection, threading.Event], None]
 
 
 def reserve_port(host: str, port: int) -> socket.socket:
-    """Returns a socket that holds a port for the workers without taking connections; port 0 picks a free one."""
+    """Returns a socket that reserves a port for the workers without accepting connections; port 0 picks a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     reserved = socket.socket(family, socket.SOCK_STREAM)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -36,7 +35,7 @@ def reserve_port(host: str, port: int) -> socket.socket:
 
 
 def wait_until_listening(port: socket.socket, stopping: threading.Event) -> bool:
-    """Returns True once a worker takes connections on a reserved port; False where it is to stop before."""
+    """Returns True when a worker accepts connections on a reserved port; False if `stopping` is set before."""
     while not stopping.wait(0.05):
         with socket.socket(port.family, socket.SOCK_STREAM) as probe:
             if probe.connect_ex(port.getsockname()) == 0:
@@ -47,7 +46,7 @@ def wait_until_listening(port: socket.socket, stopping: threading.Event) -> bool
 def supervise(count: int, work: Work, connections: dict[str, Connection], stopping: threading.Event) -> None:
     """Keeps `count` workers running until `stopping` is set, then ends them.
 
-    work:        what a worker does; must be importable, and return when the event that it gets is set
+    work:        the work of a worker; importable; returns when the event that it gets is set
     connections: filled with the parent's end of each worker's pipe, by the worker's number
     """
     workers: dict[str, SpawnProcess] = {}
@@ -64,7 +63,7 @@ def supervise(count: int, work: Work, connections: dict[str, Connection], stoppi
                     log.error("worker %s ended with status %s; starting it again", number, worker.exitcode)
                 workers[number], connections[number] = _start(number, work)
                 started[number] = time.monotonic()
-            # Woken by a worker's end, and now and then to see whether it is time to stop.
+            # Returns when a worker ends, or in time to see whether to stop.
             alive = [worker.sentinel for worker in workers.values() if worker.is_alive()]
             wait(alive, timeout=0.2) if alive else stopping.wait(0.2)
     finally:
@@ -85,7 +84,7 @@ def _start(number: str, work: Work) -> tuple[SpawnProcess, Connection]:
 def _work(work: Work, connection: Connection) -> None:
     stopping = threading.Event()
     stop_on((signal.SIGTERM,), stopping)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the parent too, which says when to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the parent too, which ends the workers
     parent = multiprocessing.parent_process()
     assert parent is not None
 

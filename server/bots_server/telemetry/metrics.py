@@ -1,7 +1,7 @@
 """Every metric of the server. Names start with `bots_`, units are base units, counters end in `_total`.
 
 What a server did (sum it over servers): calls, Redis, folding, leases, snapshots, selections. What a run is (every
-server that holds it says the same: take `max by (dataset, run)`): read from the run's summary at each scrape.
+server that holds it exports the same: take `max by (dataset, run)`): read from the run's summary at each scrape.
 
 Cardinality. No label ever holds a task, a job or a request. Labels and their number of values:
     method            RPCs of the service; anything else is "other"
@@ -22,7 +22,7 @@ from bots_server.core.item_response import ItemResponseSummary
 from bots_server.core.statistics import Accuracy, Figures
 from bots_server.telemetry.collector import ObservedRun, RunCollector, RunCounts
 
-OPEN_ENDED = {"WatchRun"}  # lasts as long as its caller likes: says nothing about latency
+OPEN_ENDED = {"WatchRun"}  # lasts as long as its caller likes, so its time is no latency
 
 RPC_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 REDIS_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2)
@@ -87,10 +87,8 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "too_hard_ratio": ("Share of tasks with posterior mean below 0.1.", lambda r: r.summary.too_hard),
     "in_reach_ratio": ("Share of tasks with posterior mean from 0.1 to 0.9.", lambda r: r.summary.in_reach),
     "mean_evidence_rollouts": ("Mean of alpha + beta over tasks, less the prior's.", lambda r: r.summary.mean_evidence),
-    "deviating_tasks": ("Tasks with a posterior of their own now.", lambda r: r.summary.deviating_tasks),
     "distinct_tasks": ("Distinct tasks evaluated since the run began.", lambda r: r.summary.distinct_tasks),
     "coverage_ratio": ("Their share of the dataset.", lambda r: r.summary.coverage),
-    "epochs": ("Evaluations divided by tasks.", lambda r: r.summary.epochs),
     "resting_tasks": ("Tasks that rest after an evaluation.", lambda r: r.summary.resting_tasks),
     "retired_tasks": ("Tasks that are retired.", lambda r: r.summary.retired_tasks),
     "leases": ("Leases that are alive.", lambda r: r.live_leases),
@@ -109,17 +107,6 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "recent_absolute_error": (
         "Mean distance of the posterior mean before the outcome from the observed pass rate, recently.",
         _recent("prediction", "absolute_error"),
-    ),
-    "recent_brier_score": ("Mean square of that distance, recently.", _recent("prediction", "brier_score")),
-    "recent_correlation": ("Correlation of the two, recently.", _recent("prediction", "correlation")),
-    "recent_first_absolute_error": (
-        "As recent_absolute_error, of tasks that were not evaluated before.",
-        _recent("first_prediction", "absolute_error"),
-    ),
-    "recent_first_correlation": ("Correlation for them, recently.", _recent("first_prediction", "correlation")),
-    "recent_implicit_absolute_error": (
-        "As recent_absolute_error, of the prediction without the task's own outcomes (paper, Figure 5).",
-        _recent("implicit_prediction", "absolute_error"),
     ),
     "recent_implicit_correlation": ("Correlation for it, recently.", _recent("implicit_prediction", "correlation")),
     "recent_implicit_auc": (
@@ -164,10 +151,6 @@ SUMS: dict[str, tuple[str, Callable[[Figures], float]]] = {
     "implicit_absolute_error": (
         "Sum over them of |that prediction - observed pass rate|.",
         lambda a: _error(a.implicit_prediction, "absolute_error"),
-    ),
-    "implicit_squared_error": (
-        "Sum over them of its square.",
-        lambda a: _error(a.implicit_prediction, "brier_score"),
     ),
 }
 
@@ -253,7 +236,7 @@ class Metrics:
         self._log_records_dropped.inc()
 
     def rpc_threads(self, threads: int) -> None:
-        """Says how many calls can be served at once."""
+        """Sets how many calls can be served at once."""
         self._rpc_threads.set(threads)
 
     def begin_rpc(self) -> None:
@@ -298,7 +281,7 @@ class Metrics:
         self._replicas.set_function(count)
 
     def observe_selection(self, dataset: str, run: str, tasks: int, leased: int) -> None:
-        """A selection of so many tasks, so many of them leased, was answered."""
+        """A selection was answered. leased: number of its tasks that are leased."""
         if leased:
             self._leases.labels("granted").inc(leased)
         self._run_counts.add((dataset, run), selections=1, selected_tasks=tasks)

@@ -1,7 +1,7 @@
-"""`/metrics`: one page on one port, also where several worker processes serve.
+"""`/metrics`: one page on one port, also with several worker processes.
 
-The parent serves the page. At each scrape it asks every worker over a pipe for what its registry holds, and adds the
-label `process` (the worker's number): a sum over that label is the server's, and Prometheus needs one target.
+The parent serves the page. At each scrape it asks every worker over a pipe for the samples of its registry, and adds
+the label `process` (the worker's number). A sum over that label is the server's, and Prometheus needs one target.
 """
 
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Page:
-    """A served /metrics; `port` is where. `close()` ends it."""
+    """A served /metrics at `port`. `close()` ends it."""
 
     def __init__(self, port: int, registry: CollectorRegistry, host: str) -> None:
         self._server, self._thread = start_http_server(port, addr=host, registry=registry)
@@ -31,7 +31,7 @@ class Page:
 
 
 def serve_metrics(port: int, registry: CollectorRegistry, host: str = "127.0.0.1") -> Page:
-    """Serves /metrics in a thread; port 0 picks a free one. Raises OSError where the port is taken."""
+    """Serves /metrics in a thread; port 0 picks a free one. Raises OSError if the port is taken."""
     return Page(port, registry, host)
 
 
@@ -42,14 +42,14 @@ def process_metrics(registry: CollectorRegistry) -> None:
 
 
 def answer_scrapes(connection: Connection, registry: CollectorRegistry) -> threading.Thread:
-    """In a worker: answers the parent's scrapes in a thread that ends when the parent does."""
+    """Answers the parent's scrapes, in a worker's thread that ends when the parent does."""
 
     def answer() -> None:
         try:
             while True:
                 scrape = connection.recv()
                 connection.send((scrape, list(registry.collect())))
-        except (EOFError, OSError):  # the parent is gone, and its children go too
+        except (EOFError, OSError):  # the parent is gone
             return
 
     thread = threading.Thread(target=answer, name="scrapes", daemon=True)
@@ -58,7 +58,7 @@ def answer_scrapes(connection: Connection, registry: CollectorRegistry) -> threa
 
 
 class Workers:
-    """In the parent: a collector of what the workers' registries hold."""
+    """A collector of the workers' registries, for the parent."""
 
     def __init__(self, connections: Mapping[str, Connection]) -> None:
         self._connections = connections
@@ -86,7 +86,7 @@ class Workers:
         yield from families.values()
 
     def _ask(self, connection: Connection) -> list[Metric] | None:
-        """Returns a worker's metrics; None where it is gone or does not answer in time."""
+        """Returns a worker's metrics; None if it is gone or does not answer in time."""
         try:
             connection.send(self._scrape)
             while connection.poll(WORKER_SECONDS):

@@ -26,25 +26,27 @@ SPREAD_MEMORY = 0.99
 MIN_VARIANCE = 1e-3
 MAX_VARIANCE_SHARE = 0.999
 
-# A residual is dropped when this share of it is left. It has then less than 1e-4 to say about alpha and beta.
+# A residual is forgotten when this share of it is left: 2292 updates after the task's last outcome if rho is 0.99.
 FORGOTTEN = 1e-10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residuals:
-    """What their own outcomes say of D tasks, beyond the inputs: delta_i ~ Normal(mean, 1 / (1 / s2 + precision)).
+    """The residuals of D tasks, as their own outcomes left them: delta_i ~ Normal(mean, variance).
 
-    All other tasks have mean 0 and precision 0.
+    tasks:    `[D]` int64, ascending
+    mean:     `[D]`
+    variance: `[D]` positive; moves towards s2 as time passes
+    memory:   `[D]` product of rho over the updates since the task's last outcome, at least FORGOTTEN
 
-    tasks:     `[D]` int64, ascending
-    mean:      `[D]`
-    precision: `[D]` what outcomes added, at least 0; so a new estimate of s2 changes nothing here
-    memory:    `[D]` product of rho over the updates since the task was evaluated
+    All other tasks have mean 0 and variance s2, and their next outcome is a first outcome, which s2 is estimated from.
+    A residual whose memory falls below FORGOTTEN is removed, so the task is again as if it had never been evaluated.
+    With rho = 1 none is removed, and D is the number of tasks ever evaluated: 32 bytes each.
     """
 
     tasks: Ints
     mean: Floats
-    precision: Floats
+    variance: Floats
     memory: Floats
 
     def __len__(self) -> int:
@@ -74,7 +76,10 @@ class ItemResponse:
 
 
 def start(tasks: Tasks, hyperparameters: Hyperparameters) -> ItemResponse:
-    """Returns the state before any outcome."""
+    """Returns the state before any outcome.
+
+    s2 is the mean over its grid from the start: with any other first value it would jump at the first outcome.
+    """
     prior = tasks.inputs
     return ItemResponse(
         mean=prior.mean,
@@ -87,19 +92,21 @@ def start(tasks: Tasks, hyperparameters: Hyperparameters) -> ItemResponse:
 def update(state: ItemResponse, tasks: Tasks, hyperparameters: Hyperparameters, evidence: Evidence) -> ItemResponse:
     """Returns the state after one update; O(n d^2 + d^3 + D) for n outcomes.
 
-    Time passes, the outcomes become Gaussian messages h with precision L about the logits, and these change first the
-    ability and the weights, then the residuals of their tasks.
+    Time passes, first outcomes of tasks change s2 (and with it the variance of tasks without outcomes, not of others),
+    all outcomes become Gaussian messages h with precision L about the logits, and these change first the ability and
+    the weights, then the residuals of their tasks.
     """
     x = columns.matrix(tasks.inputs, rows_of(tasks, evidence.tasks))
     covariance = state.covariance + np.diag(hyperparameters.drift * tasks.inputs.walk)
     root = np.linalg.cholesky(covariance)
-    residuals = _later(state.residuals, hyperparameters.residual_memory, state.spread)
-    own, precision, memory = residuals_of(residuals, evidence.tasks)
+    state = replace(state, residuals=_later(state.residuals, hyperparameters.residual_memory, state.spread))
+    _, seen = places(state.residuals, evidence.tasks)
 
     explained_mean, explained = x @ state.mean, ((x @ root) ** 2).sum(1)
-    log_likelihood = _spread_learned(state.log_likelihood, explained_mean, explained, evidence, memory == 0)
-    state = replace(state, log_likelihood=log_likelihood)
-    variance = 1 / (1 / state.spread + precision)
+    if not seen.all():
+        learned = _spread_learned(state.log_likelihood, explained_mean, explained, evidence, ~seen)
+        state = replace(state, log_likelihood=learned)
+    own, variance = residuals_of(state, evidence.tasks)
     message, message_precision = _messages(explained_mean + own, explained + variance, evidence)
 
     noise = 1 / message_precision + variance
@@ -110,22 +117,17 @@ def update(state: ItemResponse, tasks: Tasks, hyperparameters: Hyperparameters, 
     covariance = root @ root.T
     mean = state.mean + covariance @ (x.T @ ((message - own - explained_mean) / noise))
 
-    about_own = 1 / (1 / message_precision + ((x @ root) ** 2).sum(1))
-    gain = about_own * variance / (1 + about_own * variance)
+    gain = variance / (variance + 1 / message_precision + ((x @ root) ** 2).sum(1))
     own = own + gain * (message - x @ mean - own)
-    return replace(
-        state,
-        mean=mean,
-        covariance=covariance,
-        residuals=_replaced(residuals, evidence.tasks, own, precision + about_own),
-    )
+    residuals = _replaced(state.residuals, evidence.tasks, own, variance * (1 - gain))
+    return replace(state, mean=mean, covariance=covariance, residuals=residuals)
 
 
 def logits(state: ItemResponse, tasks: Tasks, which: Ints) -> tuple[Floats, Floats]:
     """Returns `[n]` mean and `[n]` variance of the logits of tasks in any order."""
     mean, variance = columns.project(tasks.inputs, rows_of(tasks, which), state.mean, state.covariance)
-    own, precision, _ = residuals_of(state.residuals, which)
-    return mean + own, variance + 1 / (1 / state.spread + precision)
+    own, own_variance = residuals_of(state, which)
+    return mean + own, variance + own_variance
 
 
 def alpha_beta(state: ItemResponse, tasks: Tasks, which: Ints) -> tuple[Floats, Floats]:
@@ -152,13 +154,15 @@ def deviating(state: ItemResponse, tasks: Tasks) -> tuple[Ints, Floats, Floats]:
     """Returns the tasks, ascending, that have no baseline or differ from it, and their `[D]` alpha and `[D]` beta."""
     own = state.residuals
     if tasks.features is None:
-        return (own.tasks, *alpha_beta(state, tasks, own.tasks))
+        rows = rows_of(tasks, own.tasks)
+        mean, variance = columns.project(tasks.inputs, rows, state.mean, state.covariance)
+        return (own.tasks, *matching_beta(mean + own.mean, variance + own.variance))
     every = Rows(tasks.stratum, tasks.tag, tasks.features)
     mean, variance = columns.project(tasks.inputs, every, state.mean, state.covariance)
-    spread = state.spread
+    own_variance = variance[own.tasks] + own.variance
     mean[own.tasks] += own.mean
-    variance += spread
-    variance[own.tasks] += 1 / (1 / spread + own.precision) - spread
+    variance += state.spread
+    variance[own.tasks] = own_variance
     return (np.arange(len(tasks)), *matching_beta(mean, variance))
 
 
@@ -171,45 +175,45 @@ def _cells(tasks: Tasks) -> Rows:
     return Rows(tasks.cell_stratum, None if tasks.tag is None else tasks.cell_tag, None)
 
 
-def _later(before: Residuals, memory: float, spread: float) -> Residuals:
-    """Returns the residuals one update later: d <- rho d, v <- rho^2 v + (1 - rho^2) s2, with v as a precision."""
-    kept = memory * memory
-    after = Residuals(
-        before.tasks,
-        before.mean * memory,
-        before.precision * kept / (1 + (1 - kept) * spread * before.precision),
-        before.memory * memory,
-    )
-    remembered = after.memory >= FORGOTTEN
-    if remembered.all():
-        return after
-    return Residuals(
-        after.tasks[remembered], after.mean[remembered], after.precision[remembered], after.memory[remembered]
-    )
+def residuals_of(state: ItemResponse, which: Ints) -> tuple[Floats, Floats]:
+    """Returns `[n]` mean and `[n]` variance of the residuals of tasks in any order."""
+    mean, variance = np.zeros(len(which)), np.full(len(which), state.spread)
+    at, seen = places(state.residuals, which)
+    mean[seen], variance[seen] = state.residuals.mean[at[seen]], state.residuals.variance[at[seen]]
+    return mean, variance
 
 
-def residuals_of(residuals: Residuals, which: Ints) -> tuple[Floats, Floats, Floats]:
-    """Returns `[n]` mean, `[n]` precision and `[n]` memory of the residuals of tasks in any order; 0: it has none."""
-    if len(residuals) == 0:
-        return np.zeros(len(which)), np.zeros(len(which)), np.zeros(len(which))
-    at = np.minimum(residuals.tasks.searchsorted(which), len(residuals) - 1)
-    found = residuals.tasks[at] == which
-    return residuals.mean[at] * found, residuals.precision[at] * found, residuals.memory[at] * found
+def places(residuals: Residuals, which: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Returns `[n]` place of tasks in any order among the residuals, and `[n]` whether they have one."""
+    at = residuals.tasks.searchsorted(which)
+    return at, residuals.tasks.searchsorted(which, side="right") > at
 
 
-def _replaced(before: Residuals, evaluated: Ints, mean: Floats, precision: Floats) -> Residuals:
-    """Returns the residuals with those of the evaluated tasks, ascending, in place of what there was."""
-    tasks = np.union1d(before.tasks, evaluated)
-    old, new = tasks.searchsorted(before.tasks), tasks.searchsorted(evaluated)
+def _later(before: Residuals, rho: float, spread: float) -> Residuals:
+    """Returns the residuals one update later."""
+    memory = before.memory * rho
+    mean, variance = before.mean * rho, rho**2 * before.variance + (1 - rho**2) * spread
+    kept = memory >= FORGOTTEN
+    if kept.all():
+        return Residuals(before.tasks, mean, variance, memory)
+    return Residuals(before.tasks[kept], mean[kept], variance[kept], memory[kept])
 
-    def column(of_old: Floats, of_new: Floats) -> Floats:
-        values = np.empty(len(tasks))
-        values[old] = of_old
-        values[new] = of_new
-        return values
+
+def _replaced(before: Residuals, evaluated: Ints, mean: Floats, variance: Floats) -> Residuals:
+    """Returns the residuals with those of the evaluated tasks, ascending, in place of earlier ones."""
+    at, seen = places(before, evaluated)
+    new = ~seen
+
+    def column(values: Floats, given: Floats) -> Floats:
+        values = values.copy()
+        values[at[seen]] = given[seen]
+        return np.insert(values, at[new], given[new])
 
     return Residuals(
-        tasks, column(before.mean, mean), column(before.precision, precision), column(before.memory, np.ones(len(new)))
+        tasks=np.insert(before.tasks, at[new], evaluated[new]),
+        mean=column(before.mean, mean),
+        variance=column(before.variance, variance),
+        memory=column(before.memory, np.ones(len(evaluated))),
     )
 
 
@@ -224,9 +228,7 @@ def _messages(mean: Floats, variance: Floats, evidence: Evidence) -> tuple[Float
 def _spread_learned(
     log_likelihood: Floats, mean: Floats, variance: Floats, evidence: Evidence, first: NDArray[np.bool_]
 ) -> Floats:
-    """Returns `[6]` log-likelihood of SPREADS after an update, which only tasks without residual tell about."""
-    if not first.any():
-        return log_likelihood
+    """Returns `[6]` log-likelihood of SPREADS after an update with at least one first outcome."""
     shape = (int(first.sum()), len(SPREADS))
     _, _, each = after_outcome(
         np.broadcast_to(mean[first, None], shape),

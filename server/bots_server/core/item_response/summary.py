@@ -7,9 +7,10 @@ import numpy as np
 from bots_server.core.item_response.model import ItemResponse
 from bots_server.core.tasks import Tasks
 
-# The inputs explain nothing if they account for less than this share of the variance of the tasks' logits, and what is
-# not known about the weights for less than twice as much.
+# The inputs explain nothing if they account for less than EXPLAINED of the variance of the tasks' logits, or for less
+# than is uncertain about it; that is said once the uncertainty is below KNOWN of what it was at first.
 EXPLAINED = 0.05
+KNOWN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class ItemResponseSummary:
     weights:                of all inputs but the intercept
     residual_variance:      s2, variance of the logits that the inputs do not explain
     explained:              share in [0, 1] of the variance of the logits that the inputs explain
-    inputs_explain_nothing: `explained` is below 0.05, and it is not for lack of outcomes
+    inputs_explain_nothing: `explained` is below 0.05 or no more than noise, and not for lack of outcomes
     """
 
     ability: float
@@ -48,9 +49,10 @@ def summarise(state: ItemResponse, tasks: Tasks) -> ItemResponseSummary:
     """Returns the summary, in O(d^2)."""
     average, scatter = tasks.input_moments
     spread = state.spread
-    # E[theta' S theta] has a part that is known and a part that is not.
+    # The expected variance of x . theta over the tasks is known + unknown.
     known, unknown = state.mean @ scatter @ state.mean, (state.covariance * scatter).sum()
-    explained, uncertain = known / (known + spread), unknown / (unknown + spread)
+    at_first = tasks.inputs.variance @ np.diag(scatter)
+    explained = known / (known + spread)
     sds = np.sqrt(np.diag(state.covariance))
     return ItemResponseSummary(
         ability=float(average @ state.mean),
@@ -61,5 +63,7 @@ def summarise(state: ItemResponse, tasks: Tasks) -> ItemResponseSummary:
         ),
         residual_variance=spread,
         explained=float(explained),
-        inputs_explain_nothing=bool(len(state.mean) > 1 and explained < EXPLAINED and uncertain < 2 * EXPLAINED),
+        inputs_explain_nothing=bool(
+            len(state.mean) > 1 and unknown <= KNOWN * at_first and (explained < EXPLAINED or known < unknown)
+        ),
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bots_server.core.item_response.model import Ints, ItemResponse, Residuals, residuals_of
+from bots_server.core.item_response.model import Ints, ItemResponse, Residuals, places
 from bots_server.core.tasks import Tasks
 
 
@@ -20,11 +20,12 @@ def carry(state: ItemResponse, old: Tasks, new: Tasks, row: Ints) -> ItemRespons
     mean[known] = state.mean[source]
     covariance[np.ix_(known, known)] = state.covariance[np.ix_(source, source)]
     tasks = np.flatnonzero(row >= 0)
-    residual_mean, precision, memory = residuals_of(state.residuals, row[tasks])
-    kept = memory > 0
+    own = state.residuals
+    at, seen = places(own, row[tasks])
+    at = at[seen]
     return ItemResponse(
         mean=mean,
         covariance=covariance,
         log_likelihood=state.log_likelihood,
-        residuals=Residuals(tasks[kept], residual_mean[kept], precision[kept], memory[kept]),
+        residuals=Residuals(tasks[seen], own.mean[at], own.variance[at], own.memory[at]),
     )

@@ -658,7 +658,7 @@ class ItemResponse(google.protobuf.message.Message):
     LOG_LIKELIHOOD_FIELD_NUMBER: builtins.int
     TASKS_FIELD_NUMBER: builtins.int
     RESIDUAL_MEAN_FIELD_NUMBER: builtins.int
-    RESIDUAL_PRECISION_FIELD_NUMBER: builtins.int
+    RESIDUAL_VARIANCE_FIELD_NUMBER: builtins.int
     RESIDUAL_MEMORY_FIELD_NUMBER: builtins.int
     mean: builtins.bytes
     """f64 `[d]` and `[d, d]`: mean and covariance of ability and weights."""
@@ -666,10 +666,10 @@ class ItemResponse(google.protobuf.message.Message):
     log_likelihood: builtins.bytes
     """f64: log-likelihoods of the grid of residual variances."""
     tasks: builtins.bytes
-    """Tasks with outcomes of their own: u32 ascending."""
+    """Tasks with a residual: u32 ascending."""
     residual_mean: builtins.bytes
-    """f64: what these outcomes say of the residual (mean, precision), and how much of it is kept since."""
-    residual_precision: builtins.bytes
+    """f64: mean and variance of the residual, and the product of residual_memory since the task's last outcome."""
+    residual_variance: builtins.bytes
     residual_memory: builtins.bytes
     def __init__(
         self,
@@ -679,10 +679,10 @@ class ItemResponse(google.protobuf.message.Message):
         log_likelihood: builtins.bytes = ...,
         tasks: builtins.bytes = ...,
         residual_mean: builtins.bytes = ...,
-        residual_precision: builtins.bytes = ...,
+        residual_variance: builtins.bytes = ...,
         residual_memory: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["covariance", b"covariance", "log_likelihood", b"log_likelihood", "mean", b"mean", "residual_mean", b"residual_mean", "residual_memory", b"residual_memory", "residual_precision", b"residual_precision", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["covariance", b"covariance", "log_likelihood", b"log_likelihood", "mean", b"mean", "residual_mean", b"residual_mean", "residual_memory", b"residual_memory", "residual_variance", b"residual_variance", "tasks", b"tasks"]) -> None: ...
 
 global___ItemResponse = ItemResponse
 

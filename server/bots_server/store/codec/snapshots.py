@@ -125,7 +125,7 @@ def _learned(message: storage.State) -> ModelState:
                 residuals=Residuals(
                     unpack(message.item_response.tasks, "<u4", np.int64),
                     unpack(message.item_response.residual_mean, "<f8", np.float64),
-                    unpack(message.item_response.residual_precision, "<f8", np.float64),
+                    unpack(message.item_response.residual_variance, "<f8", np.float64),
                     unpack(message.item_response.residual_memory, "<f8", np.float64),
                 ),
             )
@@ -151,7 +151,7 @@ def _item_response_message(state: ItemResponse) -> storage.ItemResponse:
         log_likelihood=pack(state.log_likelihood, "<f8"),
         tasks=pack(state.residuals.tasks, "<u4"),
         residual_mean=pack(state.residuals.mean, "<f8"),
-        residual_precision=pack(state.residuals.precision, "<f8"),
+        residual_variance=pack(state.residuals.variance, "<f8"),
         residual_memory=pack(state.residuals.memory, "<f8"),
     )
 
