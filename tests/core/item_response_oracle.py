@@ -2,16 +2,14 @@
 
 Every task has its own row of inputs, residual and variance, and every update goes through all of them. Inverses are
 formed as they are written. The equations and their order are those of the prototype from which the model was designed,
-with three additions: the quadrature lies about the mode of the product, s2 is the grid's mean from the start, and a
-residual is forgotten whole when less than 1e-10 of it is left.
+with one addition: a residual is forgotten whole when less than 1e-10 of it is left.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import expit, log_expit, roots_hermitenorm
+from scipy.special import log_expit, roots_hermitenorm
 
 Floats = NDArray[np.float64]
 
@@ -52,7 +50,7 @@ class Oracle:
         self.walk = np.diag(np.repeat([1.0, 0.05, 0.25, 0.25 / max(f, 1)], kinds))
         self.drift, self.rho = drift, rho
         self.grid = [-0.5 * np.log(spread / 4) ** 2 for spread in GRID]
-        self.s2 = self._estimate()
+        self.s2 = 4.0
         self.d, self.v = np.zeros(size), np.full(size, self.s2)
         self.seen = np.zeros(size, np.bool_)
         self.memory = np.zeros(size)  # product of rho since a task's last outcome
@@ -120,17 +118,9 @@ def beta_of(mean: Floats, variance: Floats) -> tuple[Floats, Floats]:
 
 
 def product(mean: float, variance: float, k: float, n: float) -> tuple[float, float, float]:
-    """Returns mean, variance and log normaliser of Normal(mean, variance) x p^k (1 - p)^(n - k), about its mode."""
-
-    def slope(logit: float) -> float:
-        return float(k - n * expit(logit) - (logit - mean) / variance)
-
-    mode = brentq(slope, mean - variance * (n - k) - 1, mean + variance * k + 1, xtol=1e-13, rtol=1e-14)
-    width = (n * expit(mode) * expit(-mode) + 1 / variance) ** -0.5
-    logits = mode + width * POINTS
-    log_density = -((logits - mean) ** 2) / (2 * variance) - 0.5 * np.log(2 * np.pi * variance)
-    log_density += k * log_expit(logits) + (n - k) * log_expit(-logits)
-    log_mass = log_density + POINTS**2 / 2 + np.log(MASS * np.sqrt(2 * np.pi) * width)
+    """Returns mean, variance and log normaliser of Normal(mean, variance) x p^k (1 - p)^(n - k)."""
+    logits = mean + np.sqrt(variance) * POINTS
+    log_mass = np.log(MASS) + k * log_expit(logits) + (n - k) * log_expit(-logits)
     total = np.logaddexp.reduce(log_mass)
     mass = np.exp(log_mass - total)
     after = float(mass @ logits)

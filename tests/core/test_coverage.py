@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from bots_server.core.coverage import evaluate, no_coverage
 from bots_server.core.task_set import NO_TASKS, with_tasks
-from tests.strategies import Columns, examples
+from tests.strategies import Columns
 
 
-@examples(100)
 @given(st.integers(1, 5000), st.data())
 def test_a_set_has_the_tasks_that_were_added(size: int, data: st.DataObject) -> None:
     """A set has what was added, sparse or dense; earlier sets never change."""

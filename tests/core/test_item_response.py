@@ -27,7 +27,6 @@ from bots_server.core.item_response.model import residuals_of
 from bots_server.core.strata import StrataBuilder
 from bots_server.core.tasks import Tasks, arrange
 from tests.core.item_response_oracle import Oracle
-from tests.strategies import examples
 
 Step = tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]
 
@@ -127,7 +126,6 @@ def every(state: ItemResponse, tasks: Tasks) -> NDArray[np.float64]:
     return shapes
 
 
-@examples(200)
 @given(runs())
 def test_equals_the_dense_form(run: tuple[Dataset, Hyperparameters, list[Step]]) -> None:
     """Alpha and beta equal those of the oracle within 1e-4, and the ability and s2 too, after every update."""
@@ -221,7 +219,6 @@ def bits(state: ItemResponse) -> list[tuple[str, tuple[int, ...], bytes]]:
     return [(part.dtype.str, part.shape, part.tobytes()) for part in parts]
 
 
-@examples(100)
 @given(runs(), st.sets(st.integers(0, 11)))
 def test_same_bits_if_stored_between_updates(
     run: tuple[Dataset, Hyperparameters, list[Step]], stored: set[int]
@@ -237,7 +234,6 @@ def test_same_bits_if_stored_between_updates(
     assert bits(state) == bits(play(tasks, parameters, history))
 
 
-@examples(100)
 @given(runs(), st.lists(st.integers(0, 8), max_size=12))
 def test_some_tasks_are_read_as_all_are(run: tuple[Dataset, Hyperparameters, list[Step]], wanted: list[int]) -> None:
     """alpha_beta of any tasks in any order is what cells and deviating tasks say; no update changes its input."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.core import item_response_oracle, oracle
 from tests.core.test_posterior import assert_equal, begun, play
-from tests.strategies import Change, Columns, Outcomes, Restore, Step, examples, given_values, runs
+from tests.strategies import Change, Columns, Outcomes, Restore, Step, given_values, runs
 
 Floats = NDArray[np.float64]
 
@@ -54,7 +54,6 @@ def begin_oracle(columns: Columns, begin: dict[str, Any]) -> oracle.Oracle:
     )
 
 
-@examples(80)
 @given(runs(model="item_response"))
 def test_equals_the_dense_form_for_any_history(run: tuple[Columns, dict[str, Any], list[Step]]) -> None:
     """Guarantee 3: whatever the columns, parts of selections, pending sums, changes and restores, to within 1e-4."""

@@ -33,7 +33,7 @@ from bots_server.core.posterior import (
 from bots_server.core.task_set import TaskSet
 from bots_server.core.tasks import Tasks
 from tests.core.oracle import Dense, Oracle, oracle
-from tests.strategies import Change, Columns, Outcomes, Restore, Step, cuts, examples, given_values, outcomes, runs
+from tests.strategies import Change, Columns, Outcomes, Restore, Step, cuts, given_values, outcomes, runs
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -110,7 +110,6 @@ def assert_equal(posterior: Posterior, tasks: Tasks, right: Dense, *, rtol: floa
     assert coverage.current_by_cell.tolist() == np.bincount(cell, np.array(rank) == 2).tolist()
 
 
-@examples(300)
 @given(runs())
 def test_equals_the_equations_with_tolerance_0(run: Run) -> None:
     """If no deviation is dropped, the state is the oracle's after every event of any history, to rounding."""
@@ -129,7 +128,6 @@ def test_equals_the_equations_with_tolerance_0(run: Run) -> None:
         )
 
 
-@examples(200)
 @given(runs(max_steps=30))
 def test_equals_the_equations_with_the_tolerance(run: Run) -> None:
     """Guarantee 3: alpha and beta are the oracle's to within 1e-4, for any history and any split of it into reports."""
@@ -183,7 +181,6 @@ def split_steps(draw: st.DrawFn) -> tuple[str, Columns, dict[str, Any], list[Out
 SplitSteps = tuple[str, Columns, dict[str, Any], list[Outcomes], list[Outcomes]]
 
 
-@examples(100)
 @given(split_steps())
 def test_parts_of_a_selection_are_one_update(case: SplitSteps) -> None:
     """The parts of a selection, by rank or by rollout, give every bit of the state that one report of it gives."""
@@ -196,7 +193,6 @@ def test_parts_of_a_selection_are_one_update(case: SplitSteps) -> None:
     assert bits(split.open) == bits(together.open)
 
 
-@examples(100)
 @given(split_steps())
 def test_late_parts_of_a_selection_join_its_update(case: SplitSteps) -> None:
     """Parts that arrive between reports of later selections give the state of whole reports in the order of the first
@@ -210,7 +206,6 @@ def test_late_parts_of_a_selection_join_its_update(case: SplitSteps) -> None:
     assert bits(split.state) == bits(together.state)
 
 
-@examples(50)
 @given(split_steps())
 def test_rollouts_per_update_makes_a_split_step_one_update(case: SplitSteps) -> None:
     """If a step's rollouts are R, its reports are one update, with or without selections."""
@@ -312,7 +307,6 @@ def stored(posterior: Posterior, tasks: Tasks) -> Posterior:
     return reopened(closed, tasks, updates)
 
 
-@examples(150)
 @given(st.data())
 def test_same_bits_however_events_are_grouped(data: st.DataObject) -> None:
     """Folded at once, or in any groups with the state stored in between: every array is the same, bit for bit."""
@@ -328,7 +322,6 @@ def test_same_bits_however_events_are_grouped(data: st.DataObject) -> None:
     assert bits(grouped) == bits(states[-1])
 
 
-@examples(100)
 @given(st.data())
 def test_never_changes_its_input(data: st.DataObject) -> None:
     """Folding on from a state leaves every bit of it as it was, so that a reader may hold it meanwhile."""
@@ -342,7 +335,6 @@ def test_never_changes_its_input(data: st.DataObject) -> None:
     assert [bits(state) for state in states] == before
 
 
-@examples(100)
 @given(st.data())
 def test_some_tasks_are_read_as_all_are(data: st.DataObject) -> None:
     """alpha_beta of any tasks in any order, and individuals, are those of alpha_beta of all tasks, to rounding."""

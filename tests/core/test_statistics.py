@@ -16,7 +16,7 @@ from bots_server.core.posterior import Report, fold
 from bots_server.core.statistics import Accuracy, CalibrationBin, Figures, figures, observe, zeros
 from tests.core.oracle import oracle
 from tests.core.test_posterior import begun
-from tests.strategies import Columns, Outcomes, examples, given_values, outcomes, runs
+from tests.strategies import Columns, Outcomes, given_values, outcomes, runs
 
 Floats = NDArray[np.float64]
 

@@ -14,10 +14,9 @@ from bots_server.core.item_response import ItemResponseSummary
 from bots_server.core.posterior import alpha_beta, individuals
 from bots_server.core.summary import MOST_TAGS, summarise
 from tests.core.test_posterior import begun, play
-from tests.strategies import Columns, Outcomes, Step, examples, runs
+from tests.strategies import Columns, Outcomes, Step, runs
 
 
-@examples(150)
 @given(st.data())
 def test_equals_a_pass_over_all_tasks(data: st.DataObject) -> None:
     """Bins, means, shares, evidence and tags are those of alpha and beta of all N tasks."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bots_server.core.strata import Strata
 from bots_server.core.tasks import Tasks, TooManyInputs, arrange, check_inputs
-from tests.strategies import Columns, columns, examples
+from tests.strategies import Columns, columns
 
 
 def holds(tasks: Tasks, stratum: NDArray[np.unsignedinteger], tag: NDArray[np.unsignedinteger] | None) -> None:
@@ -27,7 +27,6 @@ def holds(tasks: Tasks, stratum: NDArray[np.unsignedinteger], tag: NDArray[np.un
     np.testing.assert_array_equal(tasks.cell_tag[cell], tag_of)
 
 
-@examples(150)
 @given(columns())
 def test_members_lie_by_stratum_then_tag_then_task(dataset: Columns) -> None:
     """Every stratum and every cell is one stretch of members, and no cell is empty."""

@@ -11,10 +11,9 @@ from bots_server.core.posterior import alpha_beta, fold
 from bots_server.core.statistics import zeros
 from bots_server.core.transfer import transfer
 from tests.core.test_posterior import begun, bits, play, report
-from tests.strategies import Columns, Outcomes, columns, examples, runs
+from tests.strategies import Columns, Outcomes, columns, runs
 
 
-@examples(100)
 @given(st.data())
 def test_a_fork_goes_on_from_every_bit(data: st.DataObject) -> None:
     """Over the same dataset the fork has the model's state, what rests and what is retired; its statistics are new."""
@@ -36,7 +35,6 @@ def test_a_fork_goes_on_from_every_bit(data: st.DataObject) -> None:
     assert bits(fork.state.total) == bits(zeros())
 
 
-@examples(100)
 @given(st.data())
 def test_evidence_goes_along_by_task(data: st.DataObject) -> None:
     """On another dataset a kept task has its evidence, and a new one its prior."""

@@ -78,6 +78,7 @@ def test_all_works_through_tls() -> None:
             store.ping()
 
 
+@pytest.mark.slow
 def test_sentinel_leads_to_the_primary() -> None:
     """Behind Sentinel the store goes to the primary, and after a failover to the next one, with the replica's data."""
     with sentinels(1, "--appendonly", "yes") as group:
@@ -95,6 +96,7 @@ def test_sentinel_leads_to_the_primary() -> None:
             assert [event.version for event in events] == list(range(1, len(events) + 1))
 
 
+@pytest.mark.slow
 def test_all_works_in_a_cluster() -> None:
     """In a cluster each dataset lies in one slot with its runs; everything works on each node and after a failover."""
     with cluster(3, 1) as nodes:

@@ -19,6 +19,8 @@ BY_CELL = True  # tasks of one cell (prior, references, tag) have one baseline
 
 # The values of s2, the variance of the residuals, that are weighed against each other.
 SPREADS = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
+FIRST_SPREAD = 4.0
+FIRST_LIKELIHOOD = -0.5 * np.log(SPREADS / FIRST_SPREAD) ** 2
 SPREAD_MEMORY = 0.99
 
 # Bounds of the variance of a logit after an outcome; the upper one is a share of the variance before. An outcome's
@@ -70,21 +72,20 @@ class ItemResponse:
 
     @property
     def spread(self) -> float:
-        """Returns s2, the geometric mean of SPREADS under their posterior."""
+        """Returns s2, the geometric mean of SPREADS under their posterior; FIRST_SPREAD before any outcome."""
+        if np.array_equal(self.log_likelihood, FIRST_LIKELIHOOD):
+            return FIRST_SPREAD
         weight = np.exp(self.log_likelihood - self.log_likelihood.max())
         return float(np.exp(weight @ np.log(SPREADS) / weight.sum()))
 
 
 def start(tasks: Tasks, hyperparameters: Hyperparameters) -> ItemResponse:
-    """Returns the state before any outcome.
-
-    s2 is the mean over its grid from the start: with any other first value it would jump at the first outcome.
-    """
+    """Returns the state before any outcome."""
     prior = tasks.inputs
     return ItemResponse(
         mean=prior.mean,
         covariance=np.diag(prior.variance),
-        log_likelihood=-0.5 * np.log(SPREADS / 4) ** 2,
+        log_likelihood=FIRST_LIKELIHOOD,
         residuals=Residuals(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0)),
     )
 
