@@ -153,7 +153,7 @@ class PlainItemResponse:
         self.seen[tasks] = True
 
     def _learn_spread(self, x: Floats, successes: Floats, rollouts: Floats, first: NDArray[np.bool_]) -> None:
-        """Weighs the spreads by first outcomes, and puts the new estimate into every variance."""
+        """Weighs the spreads by first outcomes; the new estimate is the variance of the tasks without outcomes."""
         if not first.any():
             return
         x = x[first]
@@ -164,7 +164,5 @@ class PlainItemResponse:
         _, _, each = after_outcome(mean, explained[:, None] + _SPREADS, k, n)
         self.log_likelihood = _SPREAD_MEMORY * self.log_likelihood + each.sum(0)
         weight = np.exp(self.log_likelihood - self.log_likelihood.max())
-        before, self.spread = self.spread, float(np.exp(weight @ np.log(_SPREADS) / weight.sum()))
-        np.reciprocal(self.variance, out=self.variance)
-        self.variance += 1 / self.spread - 1 / before
-        np.reciprocal(self.variance, out=self.variance)
+        self.spread = float(np.exp(weight @ np.log(_SPREADS) / weight.sum()))
+        self.variance[~self.seen] = self.spread

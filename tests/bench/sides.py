@@ -81,7 +81,7 @@ class CoreSide:
         given = learned.mean, learned.covariance, tasks.inputs.walk, learned.log_likelihood, learned.spread
         response, own = PlainItemResponse(x, *given), learned.residuals
         response.residual[own.tasks] = own.mean
-        response.variance[own.tasks] = 1 / (1 / learned.spread + own.precision)
+        response.variance[own.tasks] = own.variance
         response.seen[own.tasks] = True
         return response
 

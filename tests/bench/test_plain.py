@@ -39,7 +39,7 @@ def test_plain_item_response_gives_the_posterior_of_the_oracle() -> None:
     work = workload(50, "features")
     assert work.features is not None
     tasks = work.arranged()
-    truth = item_response_oracle.Oracle(np.empty((50, 0), np.float32), None, work.features)
+    truth = item_response_oracle.Oracle(np.empty((50, 0), np.float32), [0] * 50, 0, work.features)
     x = matrix(tasks.inputs, Rows(tasks.stratum, tasks.tag, tasks.features))
     prior = tasks.inputs
     plain = PlainItemResponse(x, prior.mean, np.diag(prior.variance), prior.walk, np.array(truth.grid), truth.s2)
