@@ -115,6 +115,7 @@ class Session(SessionCore):
 
     async def drive(self, steps: Steps[T], /) -> T:
         """Returns the result of an operation, whose calls are awaited."""
+        self.begin()
         return await drive_async(steps, self.channel.call, asyncio.sleep)
 
     def wake(self) -> None:

@@ -118,7 +118,13 @@ def test_other_tasks_are_refused_with_their_place(tasks: Any, message: str) -> N
 
 @pytest.mark.parametrize(
     "successes",
-    [[1, 0.5], (True, Decimal("0.5")), np.float16([1, 0.5]), np.array([1, 0.5], dtype=object), Tensor([1, 0.5])],
+    [
+        [1, 0.5],
+        (True, Decimal("0.5")),
+        np.array([1, 0.5], dtype=np.float16),
+        np.array([1, 0.5], dtype=object),
+        Tensor([1, 0.5]),
+    ],
     ids=repr,
 )
 def test_successes_are_taken_as_trainers_hold_them(successes: Any) -> None:

@@ -12,7 +12,7 @@ import typer
 import bots
 from bots.cli import options
 from bots.cli.connection import RunName, client_of, run_of, split, tasks_of
-from bots.cli.console import Cell, out, say, show, show_json, show_one
+from bots.cli.console import Cell, err, out, say, show, show_json, show_one
 from bots.cli.glance import glance
 
 app = typer.Typer(no_args_is_help=True, help="Runs and their history.")
@@ -234,7 +234,7 @@ def events(
         [(event.version, event.time, event.job, _described(event.kind)) for event in shown],
     )
     if limit and next(history, None) is not None:
-        say(f"there are more than {limit}: --after or --limit 0")
+        err.print(f"there are more than {limit}: --after or --limit 0")
 
 
 def _described(kind: bots.ReportEvent | bots.HyperparametersEvent | bots.RestoreEvent | bots.RetireEvent) -> str:
