@@ -73,7 +73,7 @@ def stage_lines(of: Stages) -> list[str]:
     ]
     for way, (whole, parts) in ways.items():
         lines.append(f"  {way:40} {whole * 1e3:6.2f} ms")
-        for stage, seconds in {**parts, "checks, names, client": whole - sum(parts.values())}.items():
+        for stage, seconds in {**parts, "claim, checks, client": whole - sum(parts.values())}.items():
             lines.append(f"    {stage:38} {seconds * 1e3:6.2f} ms {seconds / whole:6.1%}")
     return lines
 
