@@ -209,13 +209,16 @@ def call_raw(channel: grpc.Channel, method: str, body: bytes) -> None:
     path = f"/{SERVICE.full_name}/{method}"
     try:
         if described.client_streaming:
-            channel.stream_unary(path)(iter([body]), timeout=SECONDS)
+            call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(path)
+            call(iter([body]), timeout=SECONDS)
         elif described.server_streaming:
-            stream = channel.unary_stream(path)(body, timeout=SECONDS)
+            open_stream: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
+            stream = open_stream(body, timeout=SECONDS)
             next(stream)
             stream.cancel()
         else:
-            channel.unary_unary(path)(body, timeout=SECONDS)
+            ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+            ask(body, timeout=SECONDS)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.INTERNAL and error.details() == UNDECODABLE:
             try:
