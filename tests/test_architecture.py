@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 SERVER = ROOT / "server" / "bots_server"
 CLIENT = ROOT / "client" / "bots"
 FOR_PEOPLE = ("cli", "replay", "demo")  # packages of the extra `cli`
+FEATURES = "features.py"  # of the extra `features`; nothing of the library imports it
 LIGHT = ("grpc", "google.protobuf", "numpy", "bots")
 
 # What each room of the server may import of ours, besides itself.
@@ -116,8 +117,10 @@ def test_no_circle(root: Path) -> None:
 
 def test_client_is_light() -> None:
     """The client library imports grpcio, protobuf and numpy, and nothing more."""
-    library = [path for path in modules(CLIENT) if path.relative_to(CLIENT).parts[0] not in (*FOR_PEOPLE, "trainers")]
-    assert offences(library, LIGHT, tuple(f"bots.{p}" for p in FOR_PEOPLE)) == []
+    outside = (*FOR_PEOPLE, FEATURES, "trainers")
+    library = [path for path in modules(CLIENT) if path.relative_to(CLIENT).parts[0] not in outside]
+    forbidden = tuple(f"bots.{package}" for package in (*FOR_PEOPLE, "features", "trainers"))
+    assert offences(library, LIGHT, forbidden) == []
 
 
 def test_adapters_import_their_trainers_inside() -> None:

@@ -83,6 +83,15 @@ def test_selection_has_columns_of_equal_length(policy: Run) -> None:
     assert policy.answer(batch).version == 1
 
 
+def test_calls_need_no_deadline(policy: Run) -> None:
+    """A caller without one waits as long as it takes."""
+    batch = policy.stub.SelectBatch(pb.SelectBatchRequest(run=policy.ref, batch_size=2))
+    policy.stub.ReportOutcomes(
+        pb.ReportOutcomesRequest(run=policy.ref, tasks=batch.tasks, successes=[1, 1], rollouts=[4, 4])
+    )
+    assert policy.stub.GetRunSummary(pb.GetRunSummaryRequest(run=policy.ref)).summary.updates == 1
+
+
 def test_equal_seed_version_and_eligible_set_give_equal_batches(letters: Service) -> None:
     """Also from another server and with the exclusions in another order."""
     with serving(letters.redis_url) as other:

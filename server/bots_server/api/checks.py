@@ -5,7 +5,7 @@ A handler checks its whole request before it asks the store to change anything.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -179,9 +179,3 @@ def successes(values: Sequence[float], rollouts: NDArray[np.int64]) -> NDArray[n
         rule = f"must be between 0 and the entry's rollouts, {rollouts[first]}"
         raise InvalidField(f"successes[{first}]", counts[first].item(), rule)
     return counts
-
-
-def each(field: str, values: Sequence[str], check: Callable[[str, str], str]) -> None:
-    """Raises InvalidField for the first entry that a check refuses."""
-    for index, value in enumerate(values):
-        check(f"{field}[{index}]", value)

@@ -9,7 +9,7 @@ import hmac
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -21,6 +21,8 @@ from bots_server.telemetry.access import log_call
 from bots_server.telemetry.metrics import Metrics
 
 OPEN_SERVICES = ("/grpc.health.v1.",)  # probes have no token
+
+NO_DEADLINE_SECONDS = 1e6
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +64,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                 try:
                     if not allowed:
                         raise BadToken
-                    seconds = context.time_remaining()
-                    with nullcontext() if seconds is None else within(seconds):
+                    with deadline(context):
                         response = behavior(request, context)
                 except Exception as error:
                     call.fail(error)
@@ -79,7 +80,13 @@ class CallInterceptor(grpc.ServerInterceptor):
                 try:
                     if not allowed:
                         raise BadToken
-                    for response in behavior(request, context):
+                    responses = behavior(request, context)
+                    while True:
+                        with deadline(context):
+                            following = next(responses, None)
+                        if following is None:
+                            break
+                        response = following
                         yield response
                 except GeneratorExit:
                     call.end(grpc.StatusCode.CANCELLED, response)
@@ -100,6 +107,12 @@ class CallInterceptor(grpc.ServerInterceptor):
             assert handler.stream_stream is not None
             make, behavior = grpc.stream_stream_rpc_method_handler, stream(handler.stream_stream)
         return make(behavior, handler.request_deserializer, handler.response_serializer)
+
+
+def deadline(context: grpc.ServicerContext) -> AbstractContextManager[None]:
+    """Returns what bounds the store's waits by the caller's remaining time; without a deadline gRPC has a huge one."""
+    seconds = context.time_remaining()
+    return nullcontext() if seconds is None or seconds > NO_DEADLINE_SECONDS else within(seconds)
 
 
 class Call:

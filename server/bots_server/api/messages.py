@@ -1,5 +1,6 @@
 """Core values and stored records as messages of the API."""
 
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf.message import Message
@@ -10,8 +11,7 @@ from bots_server.core.hyperparameters import MODELS as CORE_MODELS
 from bots_server.core.hyperparameters import RULES, Hyperparameters
 from bots_server.core.interpolation import InterpolationSummary
 from bots_server.core.item_response import ItemResponseSummary
-from bots_server.core.posterior import Posterior
-from bots_server.core.statistics import Accuracy, Figures
+from bots_server.core.statistics import Figures
 from bots_server.runs.replica import Replica, View
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import ListedRun, StoredEvent
@@ -112,31 +112,19 @@ def event(stored: StoredEvent) -> pb.Event:
 
 def run_summary(replica: Replica, view: View) -> pb.RunSummary:
     """Returns how hard the tasks of a run are, and how well its model predicts that."""
-    posterior: Posterior = view.posterior
+    posterior = view.posterior
     summary = replica.summary(posterior)
     values = pb.Hyperparameters(**of_model(posterior.model, posterior.hyperparameters))
     message = pb.RunSummary(
         run=run_at(replica.record, posterior.version, values),
         updates=posterior.state.updates,
-        pending_rollouts=summary.pending_rollouts,
         pass_rate_bins=summary.pass_rate_bins.tolist(),
-        mean_pass_rate=summary.mean_pass_rate,
-        solved=summary.solved,
-        too_hard=summary.too_hard,
-        in_reach=summary.in_reach,
-        mean_evidence=summary.mean_evidence,
-        deviating_tasks=summary.deviating_tasks,
-        distinct_tasks=summary.distinct_tasks,
-        coverage=summary.coverage,
-        epochs=summary.epochs,
-        resting_tasks=summary.resting_tasks,
-        retired_tasks=summary.retired_tasks,
         total=evidence(summary.total),
         recent=evidence(summary.recent),
-        uniform_effective_task_ratio=summary.uniform_effective_task_ratio,
-        tags=[pb.TagSummary(tag=t.tag, tasks=t.tasks, mean_pass_rate=t.mean_pass_rate) for t in summary.tags],
+        tags=[pb.TagSummary(**asdict(tag)) for tag in summary.tags],
         live_leases=view.live_leases,
         last_report_time=timestamp(posterior.last_report_time_ms),
+        **{name: getattr(summary, name) for name in SUMMARY_FIELDS},
     )
     match summary.learned:
         case InterpolationSummary(capability=capability):
@@ -144,6 +132,24 @@ def run_summary(replica: Replica, view: View) -> pb.RunSummary:
         case ItemResponseSummary() as learned:
             message.item_response.CopyFrom(item_response(learned))
     return message
+
+
+# Those that have the same name in the core.
+SUMMARY_FIELDS = (
+    "pending_rollouts",
+    "mean_pass_rate",
+    "solved",
+    "too_hard",
+    "in_reach",
+    "mean_evidence",
+    "deviating_tasks",
+    "distinct_tasks",
+    "coverage",
+    "epochs",
+    "resting_tasks",
+    "retired_tasks",
+    "uniform_effective_task_ratio",
+)
 
 
 def item_response(learned: ItemResponseSummary) -> pb.ItemResponseSummary:
@@ -164,22 +170,9 @@ def evidence(of: Figures) -> pb.Evidence:
         rollouts=of.rollouts,
         successes=of.successes,
         effective_task_ratio=of.effective_task_ratio,
-        prediction=accuracy(of.prediction),
-        first_prediction=accuracy(of.first_prediction),
-        implicit_prediction=accuracy(of.implicit_prediction),
-        calibration=[
-            pb.CalibrationBin(outcomes=one.outcomes, predicted=one.predicted, observed=one.observed)
-            for one in of.calibration
-        ],
+        prediction=pb.Accuracy(**asdict(of.prediction)),
+        first_prediction=pb.Accuracy(**asdict(of.first_prediction)),
+        implicit_prediction=pb.Accuracy(**asdict(of.implicit_prediction)),
+        calibration=[pb.CalibrationBin(**asdict(one)) for one in of.calibration],
         mean_policy_lag=of.mean_policy_lag,
-    )
-
-
-def accuracy(of: Accuracy) -> pb.Accuracy:
-    return pb.Accuracy(
-        outcomes=of.outcomes,
-        absolute_error=of.absolute_error,
-        brier_score=of.brier_score,
-        correlation=of.correlation,
-        auc=of.auc,
     )

@@ -64,6 +64,7 @@ class Replica:
         self._snapshot_version = 0
         self._summary: tuple[Posterior, Summary] | None = None
         self._bytes: tuple[Posterior | None, int] = (None, 0)
+        self._prefetch_lock = threading.Lock()  # of the next three
         self._spec: SelectionSpec | None = None  # to prefetch for
         self._prefetched: Drawn | None = None
         self._pause = 0
@@ -136,18 +137,20 @@ class Replica:
 
         Each is used once, so that the distribution is that of drawing at the call (guarantee 4).
         """
-        ready, self._prefetched = self._prefetched, None
-        if ready is not None and ready.posterior is posterior and ready.spec == spec:
-            self._spec = spec
-            return ready
-        self._pause = PAUSE if ready is not None else max(0, self._pause - 1)
-        self._spec = None if self._pause else spec
+        with self._prefetch_lock:
+            ready, self._prefetched = self._prefetched, None
+            if ready is not None and ready.posterior is posterior and ready.spec == spec:
+                self._spec = spec
+                return ready
+            self._pause = PAUSE if ready is not None else max(0, self._pause - 1)
+            self._spec = None if self._pause else spec
         return draw(np.random.default_rng(), posterior, self.dataset.tasks, spec)
 
     def prefetch(self) -> None:
         """Folds what was just reported, and draws for the spec of the last selection."""
         posterior = self.view().posterior
-        spec, self._spec = self._spec, None
+        with self._prefetch_lock:
+            spec, self._spec = self._spec, None
         if spec is not None:
             self._prefetched = draw(np.random.default_rng(), posterior, self.dataset.tasks, spec)
 

@@ -87,10 +87,8 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "too_hard_ratio": ("Share of tasks with posterior mean below 0.1.", lambda r: r.summary.too_hard),
     "in_reach_ratio": ("Share of tasks with posterior mean from 0.1 to 0.9.", lambda r: r.summary.in_reach),
     "mean_evidence_rollouts": ("Mean of alpha + beta over tasks, less the prior's.", lambda r: r.summary.mean_evidence),
-    "deviating_tasks": ("Tasks with a posterior of their own now.", lambda r: r.summary.deviating_tasks),
     "distinct_tasks": ("Distinct tasks evaluated since the run began.", lambda r: r.summary.distinct_tasks),
     "coverage_ratio": ("Their share of the dataset.", lambda r: r.summary.coverage),
-    "epochs": ("Evaluations divided by tasks.", lambda r: r.summary.epochs),
     "resting_tasks": ("Tasks that rest after an evaluation.", lambda r: r.summary.resting_tasks),
     "retired_tasks": ("Tasks that are retired.", lambda r: r.summary.retired_tasks),
     "leases": ("Leases that are alive.", lambda r: r.live_leases),
@@ -109,17 +107,6 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "recent_absolute_error": (
         "Mean distance of the posterior mean before the outcome from the observed pass rate, recently.",
         _recent("prediction", "absolute_error"),
-    ),
-    "recent_brier_score": ("Mean square of that distance, recently.", _recent("prediction", "brier_score")),
-    "recent_correlation": ("Correlation of the two, recently.", _recent("prediction", "correlation")),
-    "recent_first_absolute_error": (
-        "As recent_absolute_error, of tasks that were not evaluated before.",
-        _recent("first_prediction", "absolute_error"),
-    ),
-    "recent_first_correlation": ("Correlation for them, recently.", _recent("first_prediction", "correlation")),
-    "recent_implicit_absolute_error": (
-        "As recent_absolute_error, of the prediction without the task's own outcomes (paper, Figure 5).",
-        _recent("implicit_prediction", "absolute_error"),
     ),
     "recent_implicit_correlation": ("Correlation for it, recently.", _recent("implicit_prediction", "correlation")),
     "recent_implicit_auc": (
@@ -164,10 +151,6 @@ SUMS: dict[str, tuple[str, Callable[[Figures], float]]] = {
     "implicit_absolute_error": (
         "Sum over them of |that prediction - observed pass rate|.",
         lambda a: _error(a.implicit_prediction, "absolute_error"),
-    ),
-    "implicit_squared_error": (
-        "Sum over them of its square.",
-        lambda a: _error(a.implicit_prediction, "brier_score"),
     ),
 }
 
