@@ -65,6 +65,7 @@ def config(kind: str, output: str, **settings: Any) -> Any:
         "num_generations": 4,
         "max_completion_length": 2,
         "learning_rate": 1e-3,
+        "beta": 0.0,  # RLOO loads its reference by name
         "use_cpu": True,
         "bf16": False,
         "gradient_checkpointing": False,
@@ -103,7 +104,8 @@ def trainer_of(
 def solved(prompts: list[str], completions: list[str], answer: list[str], **_: Any) -> list[float]:
     """Returns 1 if the parity of the first digit is right: half the guesses are."""
     return [
-        float(text[:1].isdigit() and int(text[0]) % 2 == int(right) % 2) for text, right in zip(completions, answer)
+        float(text[:1].isdigit() and int(text[0]) % 2 == int(right) % 2)
+        for text, right in zip(completions, answer, strict=True)
     ]
 
 
