@@ -12,7 +12,7 @@ SERVER = ROOT / "server" / "bots_server"
 CLIENT = ROOT / "client" / "bots"
 FOR_PEOPLE = ("cli", "replay", "demo")  # packages of the extra `cli`
 FEATURES = "features.py"  # of the extra `features`; nothing of the library imports it
-LIGHT = ("grpc", "google.protobuf", "numpy", "bots")
+LIGHT = ("grpc", "google.protobuf", "numpy", "bots", "typing_extensions")  # the last one for type checkers alone
 
 # What each room of the server may import of ours, besides itself.
 ROOMS: dict[str, tuple[str, ...]] = {
