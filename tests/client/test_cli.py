@@ -12,21 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from rich.console import Console
 
 import bots
 from bots.cli import __main__ as command
 from bots.cli.connection import moved_to_front
-from bots.cli.glance import glance
-from bots.cli.watch import Rate
 
 ROWS = "name,kind,small,large\n007,x,0.25,0.75\n008,y,,\n009,x,0.5,1\n"
 
@@ -403,38 +399,3 @@ def test_a_watch_ends_with_ctrl_c(real_address: str, real: bots.Client) -> None:
         _, errors = process.communicate(timeout=60)
     assert b"Traceback" not in errors
     assert process.returncode != 0
-
-
-def drawn(summary: bots.Summary, width: int = 80) -> str:
-    """Returns the glance as text."""
-    console = Console(file=io.StringIO(), width=width)
-    console.print(glance(summary, 12.5, datetime.now(timezone.utc)))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-def test_the_glance_has_the_histogram_and_the_figures(real: bots.Client) -> None:
-    """The histogram has one bar a bin, each bin that is not empty is seen, and what is not known yet says so."""
-    real.create_dataset("letters", weak=[0.1] * 26, strong=[0.9] * 26)
-    run = real.create_run("letters", "one", target=0.5, model="interpolation")
-    text = drawn(run.summary())
-    assert "letters/one" in text
-    assert next(line.split() for line in text.splitlines() if "capability" in line)[-3:] == ["not", "known", "yet"]
-    run.report([0, 1, 2, 3], [0, 2, 4, 3], 4)
-    summary = replace(run.summary(), pass_rate_bins=(1_000, *[0] * 18, 1))
-    text = drawn(summary)
-    bars = [line for line in text.splitlines() if line.strip()[:4].replace(".", "").isdigit()][:20]
-    assert [line.count("█") for line in bars] == [24, *[0] * 18, 1]
-    assert [line for line in bars if "◄" in line] == [bars[10]]
-    assert "50.0%" in next(line for line in text.splitlines() if "effective task ratio" in line)
-    assert "s ago" in next(line for line in text.splitlines() if "last report" in line)
-    assert "12.5" in next(line for line in text.splitlines() if "updates per minute" in line)
-
-
-def test_the_rate_is_of_the_last_minute() -> None:
-    """Updates per minute are counted over the last minute, and unknown at first."""
-    rate = Rate()
-    assert rate.after(0, 100) is None
-    assert rate.after(30, 110) == 20
-    assert rate.after(60, 120) == 20
-    assert rate.after(120, 120) == 0

@@ -112,7 +112,6 @@ def reported(draw: st.DrawFn) -> Reported:
     return dataset, begin, draw(st.lists(st.tuples(outcomes(dataset.size), lag), max_size=10))
 
 
-@examples(150)
 @given(reported())
 def test_figures_are_those_of_the_outcomes(case: Reported) -> None:
     """Accuracys are the posterior mean and the implicit pass rate before the report, pending outcomes counted in; a
