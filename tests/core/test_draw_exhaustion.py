@@ -55,7 +55,7 @@ def test_inverted_draws_have_the_distribution_of_rejected_ones() -> None:
     alpha, beta, target, limit, n = 2.0, 5.0, 0.4, 0.3, 20_000
     shape = np.array([alpha]), np.array([beta])
     rng = np.random.default_rng(7)
-    nearest = Nearest(rng, *shape, np.array([1]), Parts(np.zeros(1, np.int64), 1), target, np.array([1]))
+    nearest = Nearest(rng, *shape, np.array([1]), Parts(np.empty(0, np.int64), 1), target, np.array([1]))
     inverted = nearest._draw_beyond(rng, np.zeros(n, np.int64), np.full(n, limit))
     draws = rng.beta(alpha, beta, 20 * n) - target
     rejected = draws[np.abs(draws) > limit][:n]
