@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) deploy/requirements/install.py
 UV := .venv-uv/bin/uv
 
-.PHONY: help demo test check format stubs bench soak e2e upgrade compat clean
+.PHONY: help demo test check format stubs bench soak fuzz e2e upgrade compat clean
 
 help: ## say what can be made
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -52,6 +52,10 @@ stubs: .venv/dev ## generate the stubs after a change of proto
 SECONDS ?= 600
 soak: .venv/dev ## strike every fault in random order and load the service for SECONDS=600, and print the figures
 	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS)
+
+EXAMPLES ?= 1000000
+fuzz: .venv/dev ## send the service EXAMPLES=1000000 requests, half of them damaged bytes (some 100 a second)
+	BOTS_FUZZ_CALLS=$$(($(EXAMPLES) / 2)) $(BIN)/python -m pytest tests/fuzz --timeout=0 --numprocesses=2
 
 $(UV):
 	@$(PYTHON) -m venv .venv-uv

@@ -29,7 +29,8 @@ class ReadingHandlers:
         posterior = run.view().posterior
         given = request.tasks or request.ids
         asked = checks.tasks(run.dataset, request.tasks, request.ids) if given else None
-        return self._chunks(run, posterior, asked, with_ids=request.with_ids and run.dataset.ids is not None)
+        with_ids = request.with_ids and run.dataset.ids is not None
+        return self._chunks(run, posterior, asked, with_ids=with_ids, with_tags=request.with_tags)
 
     def summary(self, request: pb.GetRunSummaryRequest, run: Replica) -> pb.GetRunSummaryResponse:
         return pb.GetRunSummaryResponse(summary=messages.run_summary(run, run.view()))
@@ -43,7 +44,7 @@ class ReadingHandlers:
         return self._changes(run, interval)
 
     def _chunks(
-        self, run: Replica, posterior: Posterior, asked: NDArray[np.int64] | None, *, with_ids: bool
+        self, run: Replica, posterior: Posterior, asked: NDArray[np.int64] | None, *, with_ids: bool, with_tags: bool
     ) -> Iterator[pb.GetPosteriorsResponse]:
         dataset = run.dataset
         size = len(dataset.tasks) if asked is None else len(asked)
@@ -60,6 +61,7 @@ class ReadingHandlers:
                 alpha=alpha.tolist(),
                 beta=beta.tolist(),
                 ids=dataset.ids.names(which) if with_ids and dataset.ids else None,
+                tag=dataset.tasks.tag.take(which).tolist() if with_tags and dataset.tasks.tag is not None else None,
             )
 
     def _changes(self, run: Replica, interval: float) -> Iterator[pb.WatchRunResponse | None]:
