@@ -72,7 +72,7 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     ),
     "explained_ratio": (
         "Share of the variance of predicted difficulty that the inputs explain. item_response only.",
-        _item_response("explained"),
+        _item_response("explained_share"),
     ),
     "inputs_explain_nothing": (
         "1: after enough outcomes the dataset's columns do not tell difficulty. item_response only.",
