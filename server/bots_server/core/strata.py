@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_STRATA = 2**20
-MAX_REFERENCES = 8
 
 _MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, as in Fibonacci hashing
 

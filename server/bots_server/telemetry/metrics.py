@@ -175,7 +175,8 @@ class Metrics:
         self._rpcs_in_progress = Gauge(
             "bots_rpcs_in_progress", "Calls that are being served, streams among them.", registry=registry
         )
-        self._rpc_threads = Gauge("bots_rpc_threads", "Calls that can be served at once.", registry=registry)
+        self.begin_rpc = self._rpcs_in_progress.inc  # ended by `observe_rpc`
+        self.rpc_threads = Gauge("bots_rpc_threads", "Calls that can be served at once.", registry=registry).set
         self._redis_seconds = Histogram(
             "bots_redis_command_duration_seconds",
             "From sending a transition of the store to its answer, retries among it.",
@@ -186,7 +187,7 @@ class Metrics:
         self._redis_errors = Counter(
             "bots_redis_errors", "Transitions that Redis did not do.", ("command",), registry=registry
         )
-        self._redis_retries = Counter("bots_redis_retries", "Commands that were sent again.", registry=registry)
+        self.redis_retry = Counter("bots_redis_retries", "Commands that were sent again.", registry=registry).inc
         self._fold_lag = Histogram(
             "bots_fold_lag_events",
             "Events that a replica had to fold before the call that asked for it could go on.",
@@ -196,12 +197,13 @@ class Metrics:
         self._fold_seconds = Histogram(
             "bots_fold_duration_seconds", "Reading and folding those events.", buckets=FOLD_SECONDS, registry=registry
         )
-        self._rebuilds = Counter(
+        self.rebuilt = Counter(
             "bots_replica_rebuilds",
             "Replicas dropped because Redis had another history than was folded (a failover, an old file).",
             registry=registry,
-        )
-        self._replicas = Gauge("bots_replicas", "Runs that this process holds in memory.", registry=registry)
+        ).inc
+        held = Gauge("bots_replicas", "Runs that this process holds in memory.", registry=registry)
+        self.replicas = held.set_function  # asked at each scrape
         self._leases = Counter(
             "bots_leases",
             "Leases that began (granted) and ended (released, expired, superseded by a new incarnation of the job).",
@@ -217,9 +219,9 @@ class Metrics:
         self._snapshot_seconds = Histogram(
             "bots_snapshot_duration_seconds", "Making and storing a snapshot.", buckets=FOLD_SECONDS, registry=registry
         )
-        self._log_records_dropped = Counter(
+        self.log_record_dropped = Counter(
             "bots_log_records_dropped", "Log records dropped, because the log's queue was full.", registry=registry
-        )
+        ).inc
         for method in methods:  # so that a rate is 0 and not absent before the first call
             self._rpcs.labels(method, "OK")
         for event in ("granted", "released", "expired", "superseded"):
@@ -230,18 +232,6 @@ class Metrics:
     def export_runs(self, observe: Callable[[], Iterable[ObservedRun]]) -> None:
         """Has each scrape read the runs that the process holds."""
         self._registry.register(RunCollector(observe, GAUGES, SUMS, COUNTED, self._run_counts))
-
-    def log_record_dropped(self) -> None:
-        """A log record was dropped, because the log's queue was full."""
-        self._log_records_dropped.inc()
-
-    def rpc_threads(self, threads: int) -> None:
-        """Sets how many calls can be served at once."""
-        self._rpc_threads.set(threads)
-
-    def begin_rpc(self) -> None:
-        """A call arrived; `observe_rpc` ends it."""
-        self._rpcs_in_progress.inc()
 
     def observe_rpc(self, method: str, code: str, seconds: float) -> None:
         """A call ended. method: without its service's name; code: name of the status."""
@@ -256,10 +246,6 @@ class Metrics:
         self._redis_seconds.labels(command).observe(seconds)
         self._redis_errors.labels(command).inc(failed)
 
-    def redis_retry(self) -> None:
-        """A command is sent to Redis again."""
-        self._redis_retries.inc()
-
     def observe_fold(self, dataset: str, run: str, kinds: Iterable[str], seconds: float) -> None:
         """A replica that was held caught up. kinds: of each event, the `kind` in storage.Event."""
         kinds = tuple(kinds)
@@ -271,14 +257,6 @@ class Metrics:
                 restores=kinds.count("restored"),
                 hyperparameter_changes=kinds.count("hyperparameters_changed"),
             )
-
-    def rebuilt(self) -> None:
-        """A replica was dropped because Redis has another history."""
-        self._rebuilds.inc()
-
-    def replicas(self, count: Callable[[], int]) -> None:
-        """Has each scrape ask for the number of replicas."""
-        self._replicas.set_function(count)
 
     def observe_selection(self, dataset: str, run: str, tasks: int, leased: int) -> None:
         """A selection was answered. leased: number of its tasks that are leased."""
