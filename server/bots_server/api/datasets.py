@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
-from bots_server.api.upload import DatasetBuilder, check_header, content_difference, header_difference
+from bots_server.api.difference import content_difference, header_difference
+from bots_server.api.upload import DatasetBuilder, check_header
 from bots_server.errors import DatasetExists, DatasetNotFound, Described, InvalidField
 from bots_server.store import Store
 
