@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ MAX_FEATURES = 64
 MAX_NAME_BYTES = 64  # of a tag or feature
 MAX_ID_BYTES = 256
 MIN_PRIOR, MAX_PRIOR = 0.1, 1e6
+MAX_FLOAT = float(np.finfo(np.float32).max)
 CANONICAL_NAN = np.array([0x7FC00000], "<u4").view("<f4")[0]
 COLUMNS = ("references", "features", "prior_alpha", "prior_beta", "tag", "ids")  # in the order of the fingerprint
 
@@ -85,8 +87,10 @@ class DatasetBuilder:
                 Described(f"{given} entries"),
                 f"must have {expected} entries, as the header and chunk.size say",
             )
-        references = self._rates(chunk)
-        features = self._features(chunk)
+        references = self._floats("references", chunk, 0.0, 1.0, "must be between 0 and 1, or NaN")
+        if references is not None:
+            self._with_rate += np.count_nonzero(references == references, axis=0)
+        features = self._floats("features", chunk, -MAX_FLOAT, MAX_FLOAT, "must be finite, or NaN")
         prior_alpha, prior_beta = self._prior("prior_alpha", chunk), self._prior("prior_beta", chunk)
         tag = self._tag(chunk)
         ids = self._id_column(chunk)
@@ -125,38 +129,24 @@ class DatasetBuilder:
         """Returns the strata as they are stored."""
         return codec.strata_message(self._strata.strata())
 
-    def _rates(self, chunk: pb.DatasetChunk) -> Floats | None:
-        if "references" not in self._hashes:
+    def _floats(
+        self, name: Literal["references", "features"], chunk: pb.DatasetChunk, low: float, high: float, rule: str
+    ) -> Floats | None:
+        """Returns a column as `[n, names]`, NaN if missing, with one NaN and without -0."""
+        if name not in self._hashes:
             return None
-        rates = self._floats("references", chunk.references)
-        self._refuse(
-            "references", rates, np.isnan(rates) | (rates >= 0) & (rates <= 1), "must be between 0 and 1, or NaN"
-        )
-        self._with_rate += np.count_nonzero(rates == rates, axis=0)
-        return rates
-
-    def _features(self, chunk: pb.DatasetChunk) -> Floats | None:
-        if "features" not in self._hashes:
-            return None
-        values = self._floats("features", chunk.features)
-        self._refuse("features", values, ~np.isinf(values), "must be finite, or NaN")
-        return values
-
-    def _floats(self, name: str, column: Sequence[float]) -> Floats:
-        """Returns a column as `[n, names]`, with one NaN and without -0, and adds it to the fingerprint."""
-        values = np.array(column, np.float32).reshape(-1, len(getattr(self._header, name)))
+        names = getattr(self._header, name)
+        values = np.array(getattr(chunk, name), np.float32).reshape(-1, len(names))
+        valid = np.isnan(values) | (values >= low) & (values <= high)
+        if not valid.all():
+            row, at = divmod(int(np.argmin(valid)), len(names))
+            of = f"task {self._received + row}, {names[at]!r}"
+            field = f"chunk.{name}[{row * len(names) + at}]"
+            raise InvalidField(field, values[row, at].item(), f"{rule} ({of})")
         values += np.float32(0)  # -0 + 0 is 0
         values[np.isnan(values)] = CANONICAL_NAN
         self._hashes[name].update(values.astype("<f4", copy=False).tobytes())
         return values
-
-    def _refuse(self, name: str, values: Floats, valid: NDArray[np.bool_], rule: str) -> None:
-        """Raises InvalidField for the first value that is not valid, with its task and name."""
-        if not valid.all():
-            row, at = np.unravel_index(int(np.argmin(valid)), valid.shape)
-            of = f"task {self._received + row}, {getattr(self._header, name)[at]!r}"
-            field = f"chunk.{name}[{row * valid.shape[1] + at}]"
-            raise InvalidField(field, values[row, at].item(), f"{rule} ({of})")
 
     def _prior(self, name: str, chunk: pb.DatasetChunk) -> NDArray[np.float64] | None:
         if name not in self._hashes:
