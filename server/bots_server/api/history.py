@@ -15,6 +15,7 @@ from bots_server.telemetry.metrics import Metrics
 
 MAX_TTL_SECONDS = 315_360_000.0  # ten years
 MAX_EVENTS = 10_000
+MAX_VERSION = 2**53
 
 
 class HistoryHandlers:
@@ -94,8 +95,9 @@ class HistoryHandlers:
     def list_events(self, request: pb.ListEventsRequest, run: Replica) -> pb.ListEventsResponse:
         size, token = checks.page(request.page_size, request.page_token, MAX_EVENTS)
         if token:
-            checks.require(token.isascii() and token.isdigit(), "page_token", token, "must be a next_page_token")
-        after = int(token) if token else checks.within("after_version", request.after_version, 0, 2**53)
+            valid = token.isascii() and token.isdigit() and int(token) <= MAX_VERSION
+            checks.require(valid, "page_token", token, "must be a next_page_token")
+        after = int(token) if token else checks.within("after_version", request.after_version, 0, MAX_VERSION)
         page = self._store.history.events(run.record, after, size)
         last = page.events[-1].version if page.events else page.version
         return pb.ListEventsResponse(

@@ -1,0 +1,171 @@
+"""Trainers that take a torch Dataset, a batch sampler or a sampler: SkyRL, AReaL, OpenRLHF, cosmos-rl, your own loop.
+
+    tasks = TaskDataset(dataset, run)
+    for rows in DataLoader(tasks, batch_size=8, collate_fn=list):
+        rewards = ...                                                  # [8, rollouts]
+        tasks.report([row["bots"] for row in rows], rewards)
+
+`TaskDataset` is the better one if the trainer's loader fetches whole batches (`__getitems__`, as torch's does): its
+sampler goes on and only counts slots, so resuming selects nothing twice. `BatchSampler` and `Sampler` are for trainers
+that take a sampler alone; they have a `state_dict`, which torchdata's StatefulDataLoader saves.
+
+A loader's worker processes would fetch ahead, at posteriors that are stale, so they are refused: num_workers=0.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bots import columns
+from bots.batch import joined
+from bots.columns import Column
+from bots.errors import invalid
+from bots.run import Batch, Run
+from bots.trainers.marks import MARK, batch_of, marks
+from bots.trainers.tasks import Field, TaskRows
+
+
+class TaskDataset:
+    """A map-style dataset whose slots are filled with the rows that the service chooses, one selection a batch.
+
+    Rows must be mappings; each gets its mark under the key "bots", by which it is reported.
+
+    text, id, skip_unknown  as in `TaskRows`.
+    select                  options of `Run.select`, such as lease_seconds=600.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        run: Run,
+        *,
+        text: Field = "prompt",
+        id: Field | None = None,  # noqa: A002 - as the column is called
+        skip_unknown: bool = False,
+        **select: Any,
+    ) -> None:
+        self.dataset = dataset
+        self.run = run
+        self.policy_step: int | None = None
+        self._rows = TaskRows(run, dataset, text=text, id=id, skip_unknown=skip_unknown)
+        self._select = select
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, slot: int) -> dict[str, Any]:
+        """Returns one row; a loader that does not ask for whole batches makes a selection for each."""
+        return self.__getitems__([slot])[0]
+
+    def __getitems__(self, slots: Sequence[int]) -> list[dict[str, Any]]:
+        """Returns as many rows as there are slots: the service chooses them, at `policy_step` if that is set."""
+        refuse_workers()
+        batch = self._rows.select(len(slots), policy_step=self.policy_step, **self._select)
+        rows = zip(self._rows.rows_of(batch), marks(batch), strict=True)
+        return [{**_mapping(self.dataset[row]), MARK: mark} for row, mark in rows]
+
+    def report(
+        self,
+        marks: Sequence[str],
+        rewards: Column,
+        *,
+        low: float = 0.0,
+        high: float = 1.0,
+        success: float | None = None,
+        policy_step: int | None = None,
+    ) -> None:
+        """Reports the `[tasks, rollouts]` rewards of marked rows, in any process.
+
+        low, high, success, policy_step  as in `Batch.report_rewards`.
+        """
+        rewards = columns.plain(rewards)
+        if len(rewards) != len(marks):
+            raise invalid("rewards", f"{len(rewards)} rows", f"must be one for each of the {len(marks)} marks")
+        selections: dict[str, list[int]] = {}
+        batches = [batch_of(self.run, mark) for mark in marks]
+        for place, batch in enumerate(batches):
+            selections.setdefault(batch.selection_id, []).append(place)
+        for places in selections.values():
+            places.sort(key=lambda place: int(batches[place].positions[0]))
+            joined([batches[place] for place in places]).report_rewards(
+                [rewards[place] for place in places], low=low, high=high, success=success, policy_step=policy_step
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the run's place for the trainer's checkpoint."""
+        return self.run.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a place if no other job is in the way, see `bots.resume`."""
+        self.run.load_state_dict(state)
+
+
+class BatchSampler:
+    """Yields row numbers of a dataset, a selection each, without end or `steps` times.
+
+    `pending` has the selections that were yielded, oldest first: take one with `pending.popleft()` and report it.
+
+    text, id, skip_unknown, select  as in `TaskDataset`.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        run: Run,
+        batch_size: int,
+        *,
+        steps: int | None = None,
+        text: Field = "prompt",
+        id: Field | None = None,  # noqa: A002 - as the column is called
+        skip_unknown: bool = False,
+        **select: Any,
+    ) -> None:
+        self.run = run
+        self.batch_size = batch_size
+        self.steps = steps
+        self.pending: deque[Batch] = deque(maxlen=1024)
+        self._rows = TaskRows(run, dataset, text=text, id=id, skip_unknown=skip_unknown)
+        self._select = select
+        self._yielded = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.steps is None or self._yielded < self.steps:
+            refuse_workers()
+            batch = self._rows.select(self.batch_size, **self._select)
+            self._yielded += 1
+            self.pending.append(batch)
+            yield self._rows.rows_of(batch)
+        self._yielded = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns how many batches were yielded, and the run's place."""
+        return {"yielded": self._yielded, "run": self.run.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on after the batches that were yielded, which are not selected again; see `bots.resume` for the run."""
+        self._yielded = state["yielded"]
+        self.run.load_state_dict(state["run"])
+
+
+class Sampler(BatchSampler):
+    """Yields the row numbers one by one, a selection for every `batch_size` of them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for rows in super().__iter__():
+            yield from rows
+
+
+def refuse_workers() -> None:
+    """RuntimeError: this is a worker process of a DataLoader."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.utils.data.get_worker_info() is not None:
+        raise RuntimeError("num_workers: must be 0: workers fetch ahead, at posteriors that are stale")
+
+
+def _mapping(row: Any) -> Mapping[str, Any]:
+    if not isinstance(row, Mapping):
+        raise TypeError(f"dataset: got a row of {type(row).__name__}, must be mappings, so that rows can be marked")
+    return row
