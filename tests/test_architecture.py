@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SERVER = ROOT / "server" / "bots_server"
 CLIENT = ROOT / "client" / "bots"
-FOR_PEOPLE = ("cli", "replay", "demo")  # packages of the extra `cli`
+FOR_PEOPLE = ("cli", "files", "replay", "demo")  # packages of the extra `cli`
 FEATURES = "features.py"  # of the extra `features`; nothing of the library imports it
 LIGHT = ("grpc", "google.protobuf", "numpy", "bots", "typing_extensions")  # the last one for type checkers alone
 

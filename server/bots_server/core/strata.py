@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_STRATA = 2**20
-MAX_REFERENCES = 8
 
 _FINEST = 2.0**-150  # a grid as fine as this changes no float32
 
