@@ -14,7 +14,7 @@ from bots_server.store import Store, connect
 from tests.valkey import Valkey, valkey
 
 # The number of examples of a property: --hypothesis-profile chooses. No deadline: a busy machine breaks no law.
-for profile, count in {"quick": 30, "ci": 300, "nightly": 3000}.items():
+for profile, count in {"quick": 30, "nightly": 3000}.items():
     settings.register_profile(
         profile, max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
     )
