@@ -27,7 +27,7 @@ class ReadingHandlers:
 
     def get_posteriors(self, request: pb.GetPosteriorsRequest, run: Replica) -> Iterator[pb.GetPosteriorsResponse]:
         asked = checks.tasks(run.dataset, request.tasks, request.ids, 0, MAX_POSTERIORS)
-        which = asked if len(asked) else np.arange(len(run.dataset.tasks))
+        which = asked if len(asked) else range(len(run.dataset.tasks))
         ids = run.dataset.ids if request.with_ids else None
         tags = run.dataset.tasks.tag if request.with_tags else None
         return posterior_chunks(run, run.view().posterior, which, ids, tags)
@@ -58,14 +58,14 @@ class ReadingHandlers:
 def posterior_chunks(
     run: Replica,
     posterior: Posterior,
-    asked: NDArray[np.int64],
+    asked: NDArray[np.int64] | range,
     ids: TaskIds | None,
     tags: NDArray[np.unsignedinteger] | None,
 ) -> Iterator[pb.GetPosteriorsResponse]:
     """Yields the posteriors of the asked tasks, with their ids and tags if these are given."""
     step = CHUNK if ids is None else CHUNK_WITH_IDS
     for begin in range(0, len(asked), step):
-        which = asked[begin : begin + step]
+        which = np.array(asked[begin : begin + step], np.int64)
         alpha, beta = alpha_beta(posterior, run.dataset.tasks, which)
         yield pb.GetPosteriorsResponse(
             version=posterior.version,
