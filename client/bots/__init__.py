@@ -37,7 +37,7 @@ from bots.history import Checkpoint, Event, HyperparametersEvent, ReportEvent, R
 from bots.hyperparameters import Hyperparameters, HyperparameterValues
 from bots.reporting import RewardsReported
 from bots.request_ids import new_request_id
-from bots.resources import Dataset, ForkPoint, RunInfo
+from bots.resources import Dataset, ForkPoint, RunInfo, ServerInfo
 from bots.resume import Resumed
 from bots.run import Batch, Run
 from bots.summary import (
@@ -89,6 +89,7 @@ __all__ = [
     "RewardsReported",
     "Run",
     "RunInfo",
+    "ServerInfo",
     "Stats",
     "Summary",
     "TagSummary",

@@ -284,4 +284,5 @@ class Client(ClientCore):
     create_run = awaited(client_operations.create_run, Run)
     list_runs = async_iterated(client_operations.list_runs)
     delete_run = awaited(client_operations.delete_run)
+    get_server = awaited(client_operations.get_server)
     flush = awaited(client_operations.flush)

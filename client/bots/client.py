@@ -116,6 +116,7 @@ class Client(ClientCore):
     list_runs = iterated(operations.list_runs)
     delete_run = blocking(operations.delete_run)
     create_run = blocking(operations.create_run, Run)
+    get_server = blocking(operations.get_server)
     flush = blocking(operations.flush)
 
 

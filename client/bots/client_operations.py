@@ -1,4 +1,4 @@
-"""Operations on datasets and on the list of runs."""
+"""Operations on datasets, on the list of runs, and on the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from bots.columns import Column
 from bots.errors import TemporaryError
 from bots.handle import RunHandle
 from bots.hyperparameters import Hyperparameters, HyperparameterValues, Model, hyperparameters_message
-from bots.resources import Dataset, ForkPoint, RunInfo
+from bots.records import record
+from bots.resources import Dataset, ForkPoint, RunInfo, ServerInfo
 from bots.session import SessionCore
 from bots.v1 import task_selection_pb2 as pb
 
@@ -197,6 +198,12 @@ def delete_run(client: ClientCore, dataset: str, name: str, *, uid: str = "") ->
     """
     ref = pb.RunRef(dataset=dataset, name=name, uid=uid)
     yield from client.session.ask("DeleteRun", pb.DeleteRunRequest(run=ref))
+
+
+def get_server(client: ClientCore) -> Steps[ServerInfo]:
+    """Returns the version of the server, its clock, its durability, and what its Redis puts at risk."""
+    answer = yield from client.session.ask("GetServer", pb.GetServerRequest())
+    return record(ServerInfo, answer)
 
 
 def flush(client: ClientCore, timeout: float | None = None) -> Steps[None]:

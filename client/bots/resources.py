@@ -1,10 +1,11 @@
-"""Datasets and runs, as the service describes them: frozen dataclasses. Times are in UTC."""
+"""Datasets, runs and the server, as the service describes them: frozen dataclasses. Times are in UTC."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from bots.hyperparameters import Hyperparameters, Model
 from bots.records import record
@@ -101,3 +102,21 @@ class RunInfo:
         """Returns what the message says."""
         ref = message.ref
         return record(cls, message, dataset=ref.dataset, name=ref.name, uid=ref.uid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerInfo:
+    """The server that answered.
+
+    version     of the package bots-server.
+    time        by the server's clock.
+    redis_time  by the clock of its Redis, which decides about leases and request ids.
+    durability  of an acknowledged report.
+    risks       what puts data or calls at risk in its Redis, one line each.
+    """
+
+    version: str
+    time: datetime
+    redis_time: datetime
+    durability: Literal["memory", "fsync", "replica"]
+    risks: tuple[str, ...]

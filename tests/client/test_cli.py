@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ import pytest
 import bots
 from bots.cli import __main__ as command
 from bots.cli.connection import moved_to_front
+from bots.v1 import task_selection_pb2 as pb
+from tests.client.recorder import Recorder
 
 ROWS = "name,kind,small,large\n007,x,0.25,0.75\n008,y,,\n009,x,0.5,1\n"
 
@@ -272,9 +275,33 @@ def test_the_doctor_says_what_stands_between(call: Bots, real: bots.Client) -> N
     """It tells address, versions and latency, and fails if the service does not answer."""
     found = json.loads(call("doctor", "--json").out)
     assert (found["answer"], found["proxy"], found["datasets"]) == ("yes", "none", 0)
+    assert (found["server version"], found["durability"]) == (version("bots-server"), "memory")
     away = call("doctor", "--server", "127.0.0.1:1", "--timeout", "0.3")
     assert away.code == 69
     assert "answer        no" in away.out
+
+
+def test_the_doctor_warns_of_risks_and_of_clocks(
+    call: Bots, recorder: Recorder, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line for each risk of Redis, and for each clock that differs by more than 5 seconds."""
+    now = float(int(time.time()))
+    answer = pb.GetServerResponse(version="1.2.3", durability=pb.DURABILITY_FSYNC, risks=["it is a replica", "no file"])
+    answer.time.FromSeconds(int(now) - 60)
+    answer.redis_time.FromSeconds(int(now))
+    recorder.answers["GetServer"] = lambda request, context: answer
+    monkeypatch.setattr(time, "time", lambda: now)
+    done = call("doctor", "--server", address)
+    assert done.code == 0
+    assert "server version  1.2.3" in done.out
+    assert "durability      fsync" in done.out
+    assert "Redis clock     +0.0 s from" in done.out
+    assert done.err.splitlines() == [
+        "warning: it is a replica",
+        "warning: no file",
+        "warning: the server clock is 60 s behind this machine's",
+    ]
+    assert len(json.loads(call("doctor", "--server", address, "--json").out)["warnings"]) == 3
 
 
 def test_every_listing_is_json_on_request(call: Bots, real: bots.Client) -> None:

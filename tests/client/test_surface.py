@@ -40,6 +40,7 @@ CALLS: dict[str, Callable[[bots.Client, bots.Run], object]] = {
     "RestoreRun": lambda client, run: run.restore(version=0),
     "RetireTasks": lambda client, run: run.retire(["t1"]),
     "ListEvents": lambda client, run: list(run.events()),
+    "GetServer": lambda client, run: client.get_server(),
 }
 
 

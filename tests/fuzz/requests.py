@@ -286,6 +286,7 @@ VALID: dict[str, Callable[[st.DrawFn, World], list[Message]]] = {
     "DeleteCheckpoint": of_run("DeleteCheckpoint", name=lambda draw: draw(st.sampled_from(["new", "kept"]))),
     "RestoreRun": restore,
     "ListEvents": of_run("ListEvents"),
+    "GetServer": named("GetServer"),
 }
 # What is called more often, because runs move by it.
 OFTEN = ["SelectBatch", "ReportOutcomes", "SelectBatch", "ReportOutcomes", "RestoreRun", "RetireTasks", "UpdateRun"]

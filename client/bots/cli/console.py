@@ -32,6 +32,11 @@ def complain(line: str) -> None:
     err.print(Text("error: ", style="bold red") + Text(line), soft_wrap=True)
 
 
+def warn(line: str) -> None:
+    """Prints one line of warning as it is, however long."""
+    err.print(Text("warning: ", style="bold yellow") + Text(line), soft_wrap=True)
+
+
 def show_json(value: Any) -> None:
     """Prints a value as JSON: dataclasses as objects, arrays as lists, NaN as null, times in ISO 8601."""
     sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False) + "\n")

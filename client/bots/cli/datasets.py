@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from bots.cli.connection import client_of
-from bots.cli.console import complain, err, say, show, show_one
+from bots.cli.console import complain, err, say, show, show_one, warn
 from bots.files import Column, Columns, DataError, Inspection, inspect, read
 from bots.files.errors import printable, shown
 from bots.files.reading import NAME
@@ -83,7 +82,7 @@ def create(
             progress=lambda done, total: bar.update(reading, completed=done, total=total),
         )
     for warning in columns.warnings:
-        err.print(Text("warning: ", style="bold yellow") + Text(printable(warning)), soft_wrap=True)
+        warn(printable(warning))
     features = columns.features | _text_features(columns)
     with _bar(MofNCompleteColumn()) as bar:
         storing = bar.add_task(f"storing {name}", total=columns.size)

@@ -1,4 +1,4 @@
-"""`bots doctor`: is the service there, how fast does it answer, and what stands between."""
+"""`bots doctor`: is the service there, how fast does it answer, what stands between, and what is at risk."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import typer
 import bots
 from bots.cli import options
 from bots.cli.connection import client_of, connection_of
-from bots.cli.console import Cell, show_json, show_one
+from bots.cli.console import Cell, show_json, show_one, warn
 from bots.target import PROXIES
 
 CALLS = 5
+CLOCK_SECONDS = 5.0  # a larger difference of clocks is worth a warning
 
 
 def doctor(context: typer.Context, as_json: options.Json = False) -> None:
@@ -32,14 +33,20 @@ def doctor(context: typer.Context, as_json: options.Json = False) -> None:
         "fork support": os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "default"),
     }
     failure: bots.BotsError | None = None
+    warnings: list[str] = []
     try:
         found |= _asked(client_of(context))
+        told, warnings = _told(client_of(context))
+        found |= told
     except bots.BotsError as error:
         failure = error
     if as_json:
-        show_json(found | {"answer": "no" if failure else "yes", "error": str(failure) if failure else None})
+        answer = {"answer": "no" if failure else "yes", "error": str(failure) if failure else None}
+        show_json(found | answer | {"warnings": warnings})
     else:
         show_one([*found.items(), ("answer", "no" if failure else "yes")])
+        for warning in warnings:
+            warn(warning)
     if failure is not None:
         raise failure
 
@@ -58,6 +65,21 @@ def _asked(client: bots.Client) -> dict[str, Cell]:
         "call": f"{1e3 * statistics.median(seconds):.1f} ms, median of {CALLS}",
         "datasets": datasets,
     }
+
+
+def _told(client: bots.Client) -> tuple[dict[str, Cell], list[str]]:
+    """Returns what the server tells about itself, and what to be warned of."""
+    asked = time.time()
+    server = client.get_server()
+    now = (asked + time.time()) / 2
+    warnings = list(server.risks)
+    told: dict[str, Cell] = {"server version": server.version, "durability": server.durability}
+    for clock, shown in (("server clock", server.time), ("Redis clock", server.redis_time)):
+        ahead = shown.timestamp() - now
+        told[clock] = f"{ahead:+.1f} s from this machine's"
+        if abs(ahead) > CLOCK_SECONDS:
+            warnings.append(f"the {clock} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's")
+    return told, warnings
 
 
 def _proxy(heeded: bool) -> str:

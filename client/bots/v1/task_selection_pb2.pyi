@@ -93,6 +93,35 @@ EVIDENCE_MODEL_ITEM_RESPONSE: EvidenceModel.ValueType  # 2
 """A dynamic item-response model over whatever columns the dataset has; needs no reference pass rates."""
 global___EvidenceModel = EvidenceModel
 
+class _Durability:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _DurabilityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Durability.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    DURABILITY_UNSPECIFIED: _Durability.ValueType  # 0
+    DURABILITY_MEMORY: _Durability.ValueType  # 1
+    """In the memory of the Redis primary. A crash of Redis may lose what its append-only file did not hold yet."""
+    DURABILITY_FSYNC: _Durability.ValueType  # 2
+    """On the disk of the primary."""
+    DURABILITY_REPLICA: _Durability.ValueType  # 3
+    """In the memory of as many replicas as configured."""
+
+class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
+    """---------------------------------------------------------------------------------------------------- the server
+
+    What "stored" means when a report is acknowledged (guarantee 1).
+    """
+
+DURABILITY_UNSPECIFIED: Durability.ValueType  # 0
+DURABILITY_MEMORY: Durability.ValueType  # 1
+"""In the memory of the Redis primary. A crash of Redis may lose what its append-only file did not hold yet."""
+DURABILITY_FSYNC: Durability.ValueType  # 2
+"""On the disk of the primary."""
+DURABILITY_REPLICA: Durability.ValueType  # 3
+"""In the memory of as many replicas as configured."""
+global___Durability = Durability
+
 @typing.final
 class RunRef(google.protobuf.message.Message):
     """---------------------------------------------------------------------------------------------------- identity
@@ -2242,3 +2271,53 @@ class RetireEvent(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["reason", b"reason", "tasks", b"tasks", "undo", b"undo"]) -> None: ...
 
 global___RetireEvent = RetireEvent
+
+@typing.final
+class GetServerRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetServerRequest = GetServerRequest
+
+@typing.final
+class GetServerResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    REDIS_TIME_FIELD_NUMBER: builtins.int
+    DURABILITY_FIELD_NUMBER: builtins.int
+    RISKS_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """Of the package bots-server."""
+    durability: global___Durability.ValueType
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """By the server's clock."""
+
+    @property
+    def redis_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """By Redis' clock, which decides about leases and request ids. Of a cluster: that of the server with the index of
+        datasets.
+        """
+
+    @property
+    def risks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What puts data or calls at risk in this Redis, one line each: its version, role, memory, persistence, replicas."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        redis_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        durability: global___Durability.ValueType = ...,
+        risks: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["redis_time", b"redis_time", "time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["durability", b"durability", "redis_time", b"redis_time", "risks", b"risks", "time", b"time", "version", b"version"]) -> None: ...
+
+global___GetServerResponse = GetServerResponse

@@ -119,6 +119,11 @@ class TaskSelectionServiceStub(object):
                 request_serializer=bots_dot_v1_dot_task__selection__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=bots_dot_v1_dot_task__selection__pb2.ListEventsResponse.FromString,
                 )
+        self.GetServer = channel.unary_unary(
+                '/bots.v1.TaskSelectionService/GetServer',
+                request_serializer=bots_dot_v1_dot_task__selection__pb2.GetServerRequest.SerializeToString,
+                response_deserializer=bots_dot_v1_dot_task__selection__pb2.GetServerResponse.FromString,
+                )
 
 
 class TaskSelectionServiceServicer(object):
@@ -293,6 +298,13 @@ class TaskSelectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServer(self, request, context):
+        """The server that answers, its clock, and what its Redis puts at risk; asked of Redis at each call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskSelectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -400,6 +412,11 @@ def add_TaskSelectionServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=bots_dot_v1_dot_task__selection__pb2.ListEventsRequest.FromString,
                     response_serializer=bots_dot_v1_dot_task__selection__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'GetServer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServer,
+                    request_deserializer=bots_dot_v1_dot_task__selection__pb2.GetServerRequest.FromString,
+                    response_serializer=bots_dot_v1_dot_task__selection__pb2.GetServerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -765,5 +782,22 @@ class TaskSelectionService(object):
         return grpc.experimental.unary_unary(request, target, '/bots.v1.TaskSelectionService/ListEvents',
             bots_dot_v1_dot_task__selection__pb2.ListEventsRequest.SerializeToString,
             bots_dot_v1_dot_task__selection__pb2.ListEventsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetServer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bots.v1.TaskSelectionService/GetServer',
+            bots_dot_v1_dot_task__selection__pb2.GetServerRequest.SerializeToString,
+            bots_dot_v1_dot_task__selection__pb2.GetServerResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

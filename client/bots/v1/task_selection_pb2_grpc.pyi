@@ -223,6 +223,12 @@ class TaskSelectionServiceStub:
     ]
     """Lists the history of a run, oldest first, as far back as events are kept."""
 
+    GetServer: grpc.UnaryUnaryMultiCallable[
+        bots.v1.task_selection_pb2.GetServerRequest,
+        bots.v1.task_selection_pb2.GetServerResponse,
+    ]
+    """The server that answers, its clock, and what its Redis puts at risk; asked of Redis at each call."""
+
 class TaskSelectionServiceAsyncStub:
     CreateDataset: grpc.aio.StreamUnaryMultiCallable[
         bots.v1.task_selection_pb2.CreateDatasetRequest,
@@ -379,6 +385,12 @@ class TaskSelectionServiceAsyncStub:
         bots.v1.task_selection_pb2.ListEventsResponse,
     ]
     """Lists the history of a run, oldest first, as far back as events are kept."""
+
+    GetServer: grpc.aio.UnaryUnaryMultiCallable[
+        bots.v1.task_selection_pb2.GetServerRequest,
+        bots.v1.task_selection_pb2.GetServerResponse,
+    ]
+    """The server that answers, its clock, and what its Redis puts at risk; asked of Redis at each call."""
 
 class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -578,5 +590,13 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bots.v1.task_selection_pb2.ListEventsResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.ListEventsResponse]]:
         """Lists the history of a run, oldest first, as far back as events are kept."""
+
+    @abc.abstractmethod
+    def GetServer(
+        self,
+        request: bots.v1.task_selection_pb2.GetServerRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bots.v1.task_selection_pb2.GetServerResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.GetServerResponse]]:
+        """The server that answers, its clock, and what its Redis puts at risk; asked of Redis at each call."""
 
 def add_TaskSelectionServiceServicer_to_server(servicer: TaskSelectionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

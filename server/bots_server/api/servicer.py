@@ -20,6 +20,7 @@ from bots_server.api.reading import ReadingHandlers
 from bots_server.api.reports import ReportHandlers
 from bots_server.api.runs import RunHandlers
 from bots_server.api.selections import SelectionHandlers
+from bots_server.api.server import ServerHandlers
 from bots_server.errors import DatasetNotFound, RunReplaced
 from bots_server.runs.registry import Registry
 from bots_server.store import Store
@@ -49,6 +50,7 @@ class TaskSelectionService:
             ReportHandlers(store, registry, metrics),
             ReadingHandlers(stopping),
             HistoryHandlers(store, registry, metrics),
+            ServerHandlers(store),
         )
         for method in SERVICE.methods:
             name = re.sub("(?<!^)(?=[A-Z])", "_", method.name).lower()

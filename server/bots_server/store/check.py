@@ -1,4 +1,4 @@
-"""Checks of the Redis in use, made when the server starts."""
+"""Checks of the Redis in use, made when the server starts and by GetServer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from bots_server.store.clients import RedisClient
+from bots_server.store.deadline import remaining
 from bots_server.store.durability import MEMORY, Durability, Level
 from bots_server.store.failures import failures
 
@@ -17,10 +18,14 @@ _OLDEST = (7, 0)  # Redis 7.0; Valkey reports 7.2 in the same field, for compati
 def check_redis(client: RedisClient) -> list[str]:
     """Returns the risks of this Redis, one line each: version, role, scripts, memory, persistence, replicas.
 
-    Raises StoreUnavailable.
+    Raises StoreUnavailable, and DeadlineExceeded if the call has no time left.
     """
+    risks = []
     with failures():
-        return [risk for server in client.primaries() for risk in _risks(server)]
+        for server in client.primaries():
+            remaining()
+            risks += _risks(server)
+    return risks
 
 
 def choose_durability(

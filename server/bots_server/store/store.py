@@ -47,6 +47,10 @@ class Store:
         """
         self._database.run("ping", [keys.DATASETS], [])
 
+    def time_ms(self) -> int:
+        """Returns Redis' clock, in milliseconds since 1970. Of a cluster: that of the server that `ping` asks."""
+        return int(self._database.run("time", [keys.DATASETS], []))
+
     def close(self) -> None:
         """Ends the connections."""
         self.client.close()

@@ -1,7 +1,7 @@
 --[[
-  Reads the clock of the server that has a dataset. Changes nothing.
+  Reads the clock of the server that has a key. Changes nothing.
 
-  KEYS[1]  dataset (hash)
+  KEYS[1]  dataset (hash), or datasets (set)
 
   Returns milliseconds since 1970. Safe to repeat.
 ]]
