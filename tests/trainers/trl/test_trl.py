@@ -118,8 +118,9 @@ def test_several_reward_functions_need_a_choice(run: bots.Run, tmp_path: Path) -
 
 
 def test_stream_of_rows_is_refused(run: bots.Run, tmp_path: Path) -> None:
+    """By us, or by a TRL that takes none itself."""
     rows = IterableDataset.from_generator(lambda: iter(ROWS))
-    with pytest.raises(bots.InvalidArgumentError, match="train_dataset: got IterableDataset, must have a length"):
+    with pytest.raises((bots.InvalidArgumentError, NotImplementedError), match=r"IterableDataset|[Ii]terable dataset"):
         trainer_of(run, str(tmp_path), rows=rows)
 
 
