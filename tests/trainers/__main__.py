@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tomllib
 import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "client" / "TRAINERS.md"
