@@ -1,12 +1,12 @@
-# The server. The first stage installs it into a virtual environment; the second has Python, that environment, a user
-# without rights, and nothing to build with. It runs on a read-only file system; /data is for the private Valkey that
-# it starts where no Redis is given (mount a volume there).
+# The server. The first stage installs it into a virtual environment. The second has Python, that environment and an
+# unprivileged user, but no build tools. It runs on a read-only file system. Without BOTS_REDIS the server starts a
+# private Valkey, which keeps its data in /data: mount a volume there.
 ARG BASE=python:3.12.11-slim-bookworm
 
 FROM ${BASE} AS build
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
-# For a build without the public index: --build-arg PIP_INDEX_URL=... (pip reads them from the environment).
+# To build from another package index: --build-arg PIP_INDEX_URL=... (pip reads the variables).
 ARG PIP_INDEX_URL
 ARG PIP_TRUSTED_HOST
 RUN python3 -m venv /venv
@@ -14,7 +14,7 @@ COPY deploy/requirements/image.txt /src/
 RUN /venv/bin/pip install --no-deps --require-hashes --requirement /src/image.txt
 COPY client /src/client
 COPY server /src/server
-# The packages' own tests are a fifth of their size.
+# The tests of the installed packages take a fifth of their size, and nothing uses them.
 RUN /venv/bin/pip install --no-deps --no-build-isolation /src/client /src/server \
     && /venv/bin/pip check \
     && /venv/bin/pip uninstall --yes setuptools pip \

@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) deploy/requirements/install.py
 UV := .venv-uv/bin/uv
 
-.PHONY: help demo test check format stubs bench soak e2e upgrade compat trainers clean
+.PHONY: help demo test check format stubs freeze bench soak fuzz e2e upgrade compat trainers clean
 
 help: ## say what can be made
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -37,6 +37,7 @@ check: .venv/dev ## lint, types, freshness of what is generated
 	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/buf lint proto
 	$(BIN)/buf format --diff --exit-code proto
+	$(BIN)/buf breaking proto --against proto/image.binpb
 
 format: .venv/dev ## format and mend what can be mended by a tool
 	$(BIN)/ruff check --fix
@@ -49,9 +50,16 @@ bench: .venv/dev ## measure against plain numpy and say which targets are met (1
 stubs: .venv/dev ## generate the stubs after a change of proto
 	$(BIN)/python proto/generate.py
 
+freeze: .venv/dev ## renew the image of the protos that `make check` compares with; only while nothing depends on them
+	$(BIN)/buf build proto --output proto/image.binpb
+
 SECONDS ?= 600
 soak: .venv/dev ## strike every fault in random order and load the service for SECONDS=600, and print the figures
 	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS)
+
+EXAMPLES ?= 1000000
+fuzz: .venv/dev ## send the service EXAMPLES=1000000 requests, half of them damaged bytes (some 100 a second)
+	BOTS_FUZZ_CALLS=$$(($(EXAMPLES) / 2)) $(BIN)/python -m pytest tests/fuzz --timeout=0 --numprocesses=2
 
 $(UV):
 	@$(PYTHON) -m venv .venv-uv

@@ -18,7 +18,7 @@ VENV = ROOT / ".venv-proto"
 LOCK = ROOT / "deploy" / "requirements" / "stubs.txt"
 PYTHONS = ["python3.11", "python3.12", "python3.10"]
 
-# Each proto's package is its directory, and so is its Python package; where that lies:
+# Folder of each proto's Python package:
 DESTINATIONS = {
     "bots/v1/task_selection.proto": ROOT / "client",
     "bots/v1/error_details.proto": ROOT / "client",
@@ -39,7 +39,7 @@ def generator() -> Path:
 
 
 def base_python() -> str:
-    """Returns a Python that the generator has wheels for: this one where it is old enough."""
+    """Returns a Python that the generator has wheels for: this one if it is old enough."""
     if sys.version_info < (3, 13):
         return sys.executable
     for name in PYTHONS:
@@ -66,7 +66,7 @@ def generate(proto: str, out: Path) -> list[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail where a committed stub is stale")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a committed stub is stale")
     check = parser.parse_args().check
     stale = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,7 +5,7 @@
         server.kill()                     # SIGKILL, the data stays
         server.start()
 
-All listen on the loopback alone, and end with the tests even where these are killed. With BOTS_TEST_REDIS set to the
+All listen on the loopback only, and end with the tests even if these are killed. With BOTS_TEST_REDIS set to the
 path of another redis-server or valkey-server the tests run on that one.
 """
 
@@ -42,7 +42,7 @@ def default_binary() -> str:
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Returns once the condition holds; fails after so many seconds."""
+    """Returns when the condition holds. Fails if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
@@ -81,7 +81,7 @@ class Valkey:
 
     @property
     def url(self) -> str:
-        """For `connect`: by TCP where it has a port."""
+        """For `connect`: TCP if it has a port."""
         return f"redis://{HOST}:{self.port}" if self.port else f"unix://{self.socket}"
 
     @property

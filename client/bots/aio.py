@@ -115,6 +115,7 @@ class Session(SessionCore):
 
     async def drive(self, steps: Steps[T], /) -> T:
         """Returns the result of an operation, whose calls are awaited."""
+        self.begin()
         return await drive_async(steps, self.channel.call, asyncio.sleep)
 
     def wake(self) -> None:
@@ -190,6 +191,7 @@ class Run(RunHandle):
     info = awaited(run_operations.info)
     posteriors = awaited(run_operations.posteriors)
     task_ids = awaited(run_operations.task_ids)
+    table = awaited(run_operations.table)
     summary = awaited(run_operations.summary)
 
     update = awaited(run_operations.update)

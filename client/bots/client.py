@@ -59,6 +59,7 @@ class Client(ClientCore):
             Channel(target, token, tls, proxy=proxy),
             **session_settings(timeout=timeout, job=job, incarnation=incarnation, outbox=outbox, strict=strict),
         )
+        self.session.begin()
 
     def __repr__(self) -> str:
         session = self.session

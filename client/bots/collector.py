@@ -138,8 +138,8 @@ class Collector:
         """Reports every reward that came, and gives up the tasks without any; returns the number of leases ended."""
         with self._lock:
             groups = [group for group in self._groups.values() if not group.done]
-            self._finish([group for group in groups if group.rewards])
             empty = [group for group in groups if not group.rewards]
+            self._finish([group for group in groups if group.rewards])
             self._forget(empty)
         return sum(group.batch.release() for group in empty)
 
@@ -209,8 +209,8 @@ class Collector:
     def _tick(self) -> None:
         with self._lock:
             late = [group for group in self._groups.values() if not group.done and group.due <= time.monotonic()]
-            self._finish([group for group in late if group.rewards])
             empty = [group for group in late if not group.rewards]
+            self._finish([group for group in late if group.rewards])
             self._forget(empty)
             self._timer = None
             self._schedule()

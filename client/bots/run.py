@@ -52,6 +52,7 @@ class Run(RunHandle):
     info = blocking(run_operations.info)
     posteriors = blocking(run_operations.posteriors)
     task_ids = blocking(run_operations.task_ids)
+    table = blocking(run_operations.table)
     summary = blocking(run_operations.summary)
 
     update = blocking(run_operations.update)

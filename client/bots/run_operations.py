@@ -69,6 +69,28 @@ def posteriors(
     return found["alpha"], found["beta"]
 
 
+def table(run: RunHandle, *, timeout: float = DOWNLOAD_SECONDS) -> Steps[dict[str, Any]]:
+    """Returns columns of all tasks at one version: id and tag (if the dataset has them), alpha, beta.
+
+    timeout  seconds.
+    """
+    about = (yield from run.session.ask("GetDataset", pb.GetDatasetRequest(name=run.dataset))).dataset
+    names = [count.tag for count in about.tags]
+    columns: dict[str, list[Any]] = {"id": [], "tag": [], "alpha": [], "beta": []}
+
+    def take(chunk: pb.GetPosteriorsResponse) -> None:
+        run.saw(chunk.run_uid, chunk.version)
+        columns["id"].extend(chunk.ids)
+        columns["tag"].extend(names[tag] for tag in chunk.tag)
+        columns["alpha"].append(np.array(chunk.alpha))
+        columns["beta"].append(np.array(chunk.beta))
+
+    request = pb.GetPosteriorsRequest(run=run.ref(), with_ids=about.has_ids, with_tags=bool(names))
+    yield from run.session.ask("GetPosteriors", request, timeout=timeout, each=take)
+    found: dict[str, Any] = {name: columns[name] for name in ("id", "tag") if columns[name]}
+    return found | {name: np.concatenate([np.empty(0), *columns[name]]) for name in ("alpha", "beta")}
+
+
 def task_ids(run: RunHandle, *, timeout: float = DOWNLOAD_SECONDS) -> Steps[list[str]]:
     """Returns the ids of all tasks, in order; empty if the dataset has none. timeout: seconds."""
     ids: list[str] = []

@@ -121,7 +121,11 @@ def _select(run: RunHandle, spec: SelectionSpec, request: pb.SelectBatchRequest,
                 info = (yield from session.ask("GetRun", pb.GetRunRequest(run=run.ref()))).run
                 run.saw(info.ref.uid, info.version)
             request.run.CopyFrom(run.ref())
-            request.request_id = new_request_id() if key is None else derived_request_id(*_of_key(run, key))
+            # With an id the service stores the answer, which a full store refuses: only where a repeat must find it.
+            if key is not None:
+                request.request_id = derived_request_id(*_of_key(run, key))
+            elif request.HasField("lease_seconds"):
+                request.request_id = new_request_id()
             answer = yield from session.ask("SelectBatch", request)
         except TemporaryError as error:
             if session.strict:

@@ -85,6 +85,11 @@ class SessionCore:
         self.__dict__.update(state)
         self.reset()
 
+    def begin(self) -> None:
+        """Delivers what an earlier process left in the outbox file. OSError: the file cannot be used."""
+        if self.outbox_path is not None and self._file is None and self.outbox.load():
+            self.wake()
+
     def wake(self) -> None:
         """Starts the background work if it is not under way."""
         raise NotImplementedError
@@ -377,6 +382,7 @@ class Session(SessionCore):
 
     def drive(self, steps: Steps[T], /) -> T:
         """Returns the result of an operation, whose calls block."""
+        self.begin()
         return drive(steps, self.channel.call, time.sleep)
 
     def wake(self) -> None:

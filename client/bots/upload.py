@@ -67,7 +67,8 @@ def arrange(
             if known in rates:
                 raise invalid("references", repr(known), f"must not also be given as {known}=")
             rates[known] = given
-    numbers = {f"references[{name!r}]": columns.floats(name, given) for name, given in rates.items()}
+    fields = {known: known if known in ("weak", "strong") else f"references[{known!r}]" for known in rates}
+    numbers = {fields[known]: columns.floats(fields[known], given) for known, given in rates.items()}
     numbers |= {f"features[{name!r}]": column for name, column in _features(features).items()}
     written = None if ids is None else columns.texts("ids", ids)
     tagged = None if tags is None else columns.texts("tags", tags)

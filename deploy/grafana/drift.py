@@ -12,22 +12,22 @@ INTERVAL = "$__rate_interval"
 
 
 def state(name: str, labels: str = "") -> str:
-    """Returns what the run is: every server that holds it says the same."""
+    """Returns a gauge of the run, for which every server that holds it exports the same value."""
     return f"max by (dataset, run{labels}) (bots_run_{name}{{{RUN}}})"
 
 
 def grown(name: str, window: str = INTERVAL) -> str:
-    """Returns how much a counter of the run grew in a window, as the server saw it that saw most."""
+    """Returns the increase of a counter of the run in a window, by the server that saw the largest."""
     return f"max by (dataset, run) (increase(bots_run_{name}_total{{{RUN}}}[{window}]))"
 
 
 def per_outcome(name: str, window: str = INTERVAL, outcomes: str = "outcomes") -> str:
-    """Returns a mean over the outcomes reported in a window; nothing where there were none."""
+    """Returns a mean over the outcomes reported in a window; no value if there were none."""
     return f"{grown(name, window)} / ({grown(outcomes, window)} > 0)"
 
 
 def done(name: str, window: str = INTERVAL) -> str:
-    """Returns a rate of what the servers did for the run, each its share."""
+    """Returns the rate of a counter of what the servers did for the run, summed over servers."""
     return f"sum by (dataset, run) (rate(bots_run_{name}_total{{{RUN}}}[{window}]))"
 
 
@@ -100,8 +100,8 @@ def at_a_glance() -> Panels:
         number(
             "Rollouts saved",
             "In the time shown: rollouts that uniform selection would have needed beyond those spent, for as many "
-            "effective tasks. Expected under the posterior, which leans to the middle where evidence is thin: a low "
-            "estimate. Below 0 selection costs.",
+            "effective tasks. Expected under the posterior, which is near the middle if there is little evidence, so "
+            "this is a low estimate. Below 0: uniform selection would have been cheaper.",
             saved("$__range"),
             decimals=0,
             steps=((None, RED), (0, GREEN)),
@@ -157,8 +157,8 @@ def gain() -> Panels:
         lines(
             "Effective task ratio: selected and uniform",
             "Share of recent outcomes whose rollouts did not all get the same reward, against what uniform selection "
-            "would get now with as many rollouts a task, expected under the posterior (a high estimate: if evidence is "
-            "thin, the posterior leans to the middle).",
+            "would get now with as many rollouts a task, expected under the posterior (a high estimate, because the "
+            "posterior is near the middle if there is little evidence).",
             {
                 "selected": state("recent_effective_task_ratio"),
                 "uniform (expected)": state("uniform_effective_task_ratio"),
@@ -170,7 +170,7 @@ def gain() -> Panels:
         ),
         lines(
             "Rollouts per effective task",
-            "What one task that gives a gradient costs in rollouts; the gap is what selection saves.",
+            "Rollouts spent for each effective task. The difference of the two is what selection saves.",
             {
                 "selected": per_outcome("rollouts", outcomes="effective_outcomes"),
                 "uniform (expected)": f"{per_outcome('rollouts')} / {state('uniform_effective_task_ratio')}",

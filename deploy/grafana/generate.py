@@ -23,7 +23,7 @@ def text(board: Dashboard) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail where a committed file is stale")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a committed file is stale")
     check = parser.parse_args().check
     stale = []
     for name, board in {"difficulty-drift": drift(), "service": service()}.items():

@@ -1,4 +1,4 @@
-"""Service: whether the servers and their Redis are well."""
+"""Service: whether the servers and their Redis are healthy."""
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.builder import Builder
@@ -22,7 +22,7 @@ def rate(metric: str, labels: str = "", by: str = "", of: str = SERVER) -> str:
 
 
 def quantile(q: float, metric: str, labels: str = "", by: str = "") -> str:
-    """Returns a quantile of a histogram, over servers; nothing (instead of NaN) where nothing was observed."""
+    """Returns a quantile of a histogram, over servers; no value (instead of NaN) if nothing was observed."""
     return f"histogram_quantile({q}, {rate(f'{metric}_bucket', labels, f'le, {by}' if by else 'le')}) >= 0"
 
 
@@ -31,7 +31,7 @@ def service() -> dashboard.Dashboard:
         page(
             "BOTS: service",
             "bots-service",
-            "Whether the servers and their Redis are well: calls, errors, latency, saturation.",
+            "Whether the servers and their Redis are healthy: calls, errors, latency, saturation.",
             ("Difficulty drift", "/d/bots-drift"),
         )
         .with_variable(variable("instance", "Server", "label_values(bots_rpc_threads, instance)", several=True))
@@ -81,7 +81,7 @@ def at_a_glance() -> Panels:
         ),
         number(
             "Redis failures a minute",
-            "Transitions that Redis did not do, a minute.",
+            "Transitions that failed in Redis, a minute.",
             f"60 * {rate('redis_errors_total')}",
             decimals=1,
             steps=((None, GREEN), (0.1, YELLOW), (6, RED)),
@@ -100,7 +100,7 @@ def calls() -> Panels:
             low=0,
         ),
         lines(
-            "Calls that did not end well",
+            "Calls that failed",
             "By method and status. INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION are the caller's; UNAVAILABLE, "
             "INTERNAL and DEADLINE_EXCEEDED the service's.",
             {"{{method}} {{code}}": rate("rpcs_total", 'code!="OK"', "method, code")},
@@ -131,14 +131,14 @@ def redis() -> Panels:
         ),
         lines(
             "Redis: latency, 99 %",
-            "From sending a transition to its answer, retries among it.",
+            "From sending a transition to its answer, retries included.",
             {"{{command}}": quantile(0.99, "redis_command_duration_seconds", by="command")},
             unit="s",
             low=0,
         ),
         lines(
             "Redis: failures and retries",
-            "Transitions that Redis did not do, and commands that were sent again, a second.",
+            "Transitions that failed in Redis, and commands that were sent again, a second.",
             {
                 "failures": rate("redis_errors_total"),
                 "retries": rate("redis_retries_total"),
@@ -150,8 +150,8 @@ def redis() -> Panels:
         ),
         lines(
             "Redis: memory",
-            "What Redis uses and what it may use (0: no bound). At the bound it refuses writes (noeviction).",
-            {"used": "max(redis_memory_used_bytes)", "bound": "max(redis_memory_max_bytes)"},
+            "Memory in use and maxmemory (0: no limit). At the limit Redis refuses writes (noeviction).",
+            {"used": "max(redis_memory_used_bytes)", "limit": "max(redis_memory_max_bytes)"},
             unit="bytes",
             width=4,
             low=0,
@@ -164,7 +164,7 @@ def replicas() -> Panels:
     return [
         lines(
             "Fold lag",
-            "Events that a replica had to fold before the call that asked for it went on: half, and 99 %, had fewer.",
+            "Events that a replica had to fold before a call could go on: half, and 99 %, of the calls had fewer.",
             {
                 "50 %": quantile(0.5, "fold_lag_events"),
                 "99 %": quantile(0.99, "fold_lag_events"),
@@ -194,7 +194,7 @@ def replicas() -> Panels:
             low=0,
         ),
         lines(
-            "Leases alive",
+            "Live leases",
             "Tasks that a live selection has leased, by run.",
             {"{{dataset}}/{{run}}": f"max by (dataset, run) (bots_run_leases{{{RUNS}}})"},
             low=0,
@@ -220,7 +220,7 @@ def saturation() -> Panels:
     return [
         lines(
             "Saturation",
-            "Share of the call threads that are busy, long calls among them. At 100 % calls wait.",
+            "Share of the call threads that are busy, long calls included. At 100 % calls wait.",
             {
                 "{{instance}}": f"sum by (instance) (bots_rpcs_in_progress{{{SERVER}}}) / "
                 f"sum by (instance) (bots_rpc_threads{{{SERVER}}})"

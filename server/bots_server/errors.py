@@ -22,7 +22,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-SHOWN = 200  # characters of a value in a message
+SHOWN = 100  # characters of a field or value in a message, so that a status fits into gRPC's 8 KiB of metadata
+SHOWN_TAGS = 8  # in a message
+
+
+def cut(text: str) -> str:
+    """Returns text that fits into a message, with its closing quote and bracket."""
+    return text if len(text) <= SHOWN else text[: SHOWN - 2] + "…" + text[-2:]
 
 
 class Failure(Exception):
@@ -58,14 +64,13 @@ class InvalidField(InvalidRequest):
     reason = "INVALID_FIELD"
 
     def __init__(self, field: str, value: object, rule: str) -> None:
-        self.field, self.value, self.rule = field, value, rule
-        super().__init__(f"{field}: {self.description}")
+        self.field, self.value, self.rule = cut(field), value, rule
+        super().__init__(f"{self.field}: {self.description}")
 
     @property
     def description(self) -> str:
         """Returns the value and the rule."""
-        shown = repr(self.value)
-        return f"got {shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'}, {self.rule}"
+        return f"got {cut(repr(self.value))}, {self.rule}"
 
 
 class RequestIdReused(InvalidRequest):

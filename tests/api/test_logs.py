@@ -1,5 +1,6 @@
 """The log: one structured line a call, without secrets and control characters, written by a thread of its own."""
 
+import fcntl
 import json
 import logging
 import os
@@ -80,6 +81,7 @@ def test_bug_is_internal_and_its_traceback_in_the_log(
 def test_blocked_stderr_stops_no_call(redis_url: str) -> None:
     """Nobody reads the pipe that is stderr: calls are answered, and the records dropped are counted."""
     reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     command = [sys.executable, "-m", "bots_server", "--port", "0", "--redis", redis_url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writing, text=True)
     try:
@@ -92,7 +94,7 @@ def test_blocked_stderr_stops_no_call(redis_url: str) -> None:
                 response_deserializer=pb.ListDatasetsResponse.FromString,
             )
             begin = time.monotonic()
-            for _ in range(1500):  # a pipe takes 65,536 bytes
+            for _ in range(200):  # lines of some 100 bytes
                 list_datasets(pb.ListDatasetsRequest(), timeout=SECONDS)
             assert time.monotonic() - begin < 60
         process.terminate()

@@ -30,6 +30,17 @@ def test_posteriors_come_in_chunks_of_one_version(service: Service) -> None:
     assert alpha[-1] > beta[-1]
 
 
+def test_posteriors_come_with_tags_if_asked(policy: Run) -> None:
+    """As indices into the dataset's tags, in the order asked for; none without the request."""
+    (vowel_last,) = policy.stub.GetPosteriors(
+        pb.GetPosteriorsRequest(run=policy.ref, tasks=[1, 0], with_tags=True), timeout=SECONDS
+    )
+    tags = policy.stub.GetDataset(pb.GetDatasetRequest(name="letters"), timeout=SECONDS).dataset.tags
+    assert [tags[tag].tag for tag in vowel_last.tag] == ["consonant", "vowel"]
+    (without,) = policy.stub.GetPosteriors(pb.GetPosteriorsRequest(run=policy.ref), timeout=SECONDS)
+    assert not without.tag
+
+
 def test_summary_has_what_was_reported(policy: Run) -> None:
     """Of both models; figures that are not known are NaN."""
     before = policy.summary()

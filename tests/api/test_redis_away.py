@@ -24,7 +24,7 @@ def redis() -> Iterator[Valkey]:
 
 @pytest.fixture
 def service(redis: Valkey) -> Iterator[Service]:
-    with serving(redis.url, redis_timeout_seconds=0.2) as service:
+    with serving(redis.url, redis_timeout_seconds=0.5) as service:
         yield service
 
 
@@ -67,11 +67,14 @@ def test_calls_that_wait_for_one_run_fail_together(redis: Valkey, service: Servi
     redis.resume()
 
 
-def test_absence_is_logged_once(redis: Valkey, service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_absence_is_logged_once(
+    redis: Valkey, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not at each probe of the health service."""
+    monkeypatch.setattr("bots_server.process.server.PROBE_SECONDS", 0.05)
     redis.kill()
     service.wait_until(lambda: health(service) == health_pb2.HealthCheckResponse.NOT_SERVING)
-    time.sleep(2.5)  # two further probes
+    time.sleep(0.5)  # ten further probes, of which two would tell
     redis.start()
     service.wait_until(lambda: health(service) == health_pb2.HealthCheckResponse.SERVING)
     lines = [record.getMessage() for record in caplog.records if "serving" in record.getMessage()]

@@ -9,17 +9,19 @@ import redis
 
 import bots
 from tests.bench.processes import server
-from tests.bench.sides import CoreSide, ServiceSide, arranged
-from tests.bench.workload import workload
+from tests.bench.sides import CoreSide, ServiceSide
+from tests.bench.workload import ROLLOUTS, Kind, workload
 from tests.valkey import Valkey
 
 STARTS = 3  # cold servers, of which the median is told
 AWAY_EVENTS = 2_000
+UPDATES = {"16ths": 300, "features": 20}
+LISTED_RUNS = 1_000
 
 
 @dataclass(frozen=True)
 class Life:
-    """One dataset of N tasks with references in sixteenths and no ids, and one run of it after 300 updates of 32 tasks.
+    """One dataset of N tasks without ids, and one run of it after 300 updates of 32 tasks (with features, 20).
 
     create_seconds:     from arrays in the client's memory to the answer
     plain_draw_seconds: plain numpy's selection
@@ -34,6 +36,7 @@ class Life:
     request_bytes:      memory of Redis for the remembered request ids, an id
     """
 
+    kind: Kind
     size: int
     create_seconds: float
     plain_draw_seconds: float
@@ -48,49 +51,50 @@ class Life:
     request_bytes: float
 
 
-def life(valkey: Valkey, size: int, told: Callable[[str], object]) -> Life:
+def life(valkey: Valkey, kind: Kind, size: int, told: Callable[[str], object]) -> Life:
     """Returns the figures of one dataset; it is left in Redis."""
-    work, rng = workload(size, "16ths"), np.random.default_rng(2)
+    work, rng = workload(size, kind), np.random.default_rng(2)
     with valkey.client() as database:
-        told(f"life of a dataset of {size:,}: creation")
+        told(f"life of a dataset of {size:,}, {kind}: creation")
         empty_redis = _used(database)
-        with server(valkey.url) as process, bots.Client(process.address, timeout=60) as client:
-            client.list_datasets()
+        with server(valkey.url) as process, bots.Client(process.address, timeout=60, strict=True) as client:
+            list(client.list_datasets())
             empty_server = process.memory()
             begin = perf_counter()
-            client.create_dataset("life", size=size, weak=work.weak, strong=work.strong)
+            work.store(client, "life")
             created = perf_counter() - begin
             creation_bytes = (process.peak_memory() - empty_server) / size
             redis_bytes = (_used(database) - empty_redis) / size
-            side = ServiceSide(work, 32, client.create_run("life", "run"))
-            told("300 updates")
-            for _ in range(300):
+            side = ServiceSide(work, 32, client.create_run("life", "run", model=work.model))
+            told(f"{UPDATES[kind]} updates")
+            for _ in range(UPDATES[kind]):
                 side.step(rng)
-        core = CoreSide(work, 32, arranged(work))
-        for _ in range(300):
+        core = CoreSide(work, 32, work.arranged())
+        for _ in range(UPDATES[kind]):
             core.step(rng)
         plain = core.plain()
         draws = [plain.step(rng)[0] for _ in range(3)]
         told(f"{AWAY_EVENTS:,} reports to another server")
         with (
             server(valkey.url) as process,
-            bots.Client(process.address, timeout=60) as client,
+            bots.Client(process.address, timeout=60, strict=True) as client,
             server(valkey.url) as other,
-            bots.Client(other.address, timeout=60) as elsewhere,
+            bots.Client(other.address, timeout=60, strict=True) as elsewhere,
         ):
             away = client.create_run("life", "away", fork_from="run")
             away.select(32)
             side = ServiceSide(work, 32, elsewhere.run("life", "away"))
             for _ in range(AWAY_EVENTS):
-                side.step(rng)
+                tasks = rng.choice(size, 32, replace=False)
+                side.run.report(tasks, work.outcomes(rng, tasks), ROLLOUTS)
             begin = perf_counter()
             away.select(32)
             away_seconds = perf_counter() - begin
         told("cold starts")
         cold, held, peak = [], 0.0, 0.0
         for _ in range(STARTS):
-            with server(valkey.url) as process, bots.Client(process.address, timeout=60) as client:
-                client.list_datasets()
+            with server(valkey.url) as process, bots.Client(process.address, timeout=60, strict=True) as client:
+                list(client.list_datasets())
                 before = process.memory()
                 begin = perf_counter()
                 client.run("life", "run").select(32)
@@ -99,6 +103,7 @@ def life(valkey: Valkey, size: int, told: Callable[[str], object]) -> Life:
         keys = {key.rpartition(b":")[2]: key for key in database.scan_iter(match="bots:{life}:*:run:*")}
         newest = max(database.hkeys(keys[b"snapshots"]), key=int)
         return Life(
+            kind,
             size,
             created,
             float(np.median(draws)),
@@ -110,8 +115,24 @@ def life(valkey: Valkey, size: int, told: Callable[[str], object]) -> Life:
             redis_bytes,
             int(database.hstrlen(keys[b"snapshots"], newest)),
             _memory(database, keys[b"events"]) / database.xlen(keys[b"events"]),
-            _memory(database, keys[b"requests"]) / database.zcard(keys[b"requests"]),
+            sum(_memory(database, keys[key]) for key in (b"requests", b"arrivals")) / database.hlen(keys[b"requests"]),
         )
+
+
+def list_seconds(address: str, told: Callable[[str], object]) -> float:
+    """Returns the seconds that a list of 1,000 runs takes, through the client library."""
+    told(f"{LISTED_RUNS:,} runs")
+    with bots.Client(address, timeout=60, strict=True) as client:
+        client.create_dataset("listed", size=100)
+        for number in range(LISTED_RUNS):
+            client.create_run("listed", f"run-{number}", target=0.4)
+        took = []
+        for _ in range(10):
+            begin = perf_counter()
+            assert len(list(client.list_runs("listed"))) == LISTED_RUNS
+            took.append(perf_counter() - begin)
+        client.delete_dataset("listed", delete_runs=True)
+    return float(np.median(took))
 
 
 def _used(database: redis.Redis) -> int:

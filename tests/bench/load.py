@@ -20,19 +20,22 @@ _context = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Load:
-    """Pairs a second of `jobs` processes, each with one connection; `shared`: all on one run, else each on its own."""
+    """Pairs a second of `jobs` processes, each with one connection to one of `servers` server processes.
 
-    processes: int
+    shared: all on one run, else each on its own
+    """
+
+    servers: int
     jobs: int
     shared: bool
     pairs_per_second: float
 
 
-def loads(addresses: dict[int, str], seconds: float, told: Callable[[str], object]) -> list[Load]:
-    """Returns the load that servers with so many processes serve."""
+def loads(addresses: list[str], seconds: float, told: Callable[[str], object]) -> list[Load]:
+    """Returns the load that the first server serves, and that all of them serve."""
     work, rng = workload(SIZE, "16ths"), np.random.default_rng(3)
-    with bots.Client(addresses[1], timeout=60) as client:
-        client.create_dataset("load", size=SIZE, weak=work.weak, strong=work.strong)
+    with bots.Client(addresses, timeout=60, strict=True) as client:
+        work.store(client, "load")
         side = ServiceSide(work, 32, client.create_run("load", "shared"))
         for _ in range(300):
             side.step(rng)
@@ -43,13 +46,15 @@ def loads(addresses: dict[int, str], seconds: float, told: Callable[[str], objec
     with _jobs(max(JOBS)) as connections:
         for shared in (True, False):
             for jobs in JOBS:
-                for processes, address in addresses.items():
-                    told(f"load: {processes} processes, {jobs} jobs, {'one run' if shared else 'own runs'}")
+                for servers in (1, len(addresses)):
+                    told(f"load: {servers} servers, {jobs} jobs, {'one run' if shared else 'own runs'}")
                     begin = monotonic() + 1.5  # all have connected by then
                     for job, connection in enumerate(connections[:jobs]):
-                        connection.send((address, "shared" if shared else f"own-{job}", begin, begin + seconds))
+                        connection.send(
+                            (addresses[:servers], "shared" if shared else f"own-{job}", begin, begin + seconds)
+                        )
                     pairs = sum(connection.recv() for connection in connections[:jobs])
-                    found.append(Load(processes, jobs, shared, pairs / seconds))
+                    found.append(Load(servers, jobs, shared, pairs / seconds))
     return found
 
 
@@ -79,9 +84,9 @@ def _job(connection: Connection) -> None:
     rng = np.random.default_rng()
     connection.send("ready")
     while (order := connection.recv()) is not None:
-        address, run, begin, end = order
+        addresses, run, begin, end = order
         pairs = 0
-        with bots.Client(address, timeout=60) as client:
+        with bots.Client(addresses, timeout=60, strict=True) as client:
             side = ServiceSide(work, 32, client.run("load", run))
             side.step(rng)
             sleep(max(0.0, begin - monotonic()))

@@ -27,13 +27,13 @@ class ServerProcess:
 
 
 @contextmanager
-def server(redis_url: str, *flags: str, module: str = "tests.bench.server") -> Iterator[ServerProcess]:
+def server(redis_url: str, *flags: str) -> Iterator[ServerProcess]:
     """Yields a server process over the Redis at `redis_url`; ends it by its pid.
 
     Its access log is written, as it is by default, to nowhere.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", module, "--redis", redis_url, "--port", "0", *flags],
+        [sys.executable, "-m", "tests.bench.server", "--redis", redis_url, "--port", "0", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -7,8 +7,8 @@ from tests.bench.table import Cell, Group
 from tests.bench.targets import Verdict
 
 COLUMNS = (
-    "refs      batch         N |  plain select  update |  core select  fold |      service select       report |"
-    "        2 proc. select       report |     E      U | (sel-E)/U (rep-E)/U | x plain"
+    "columns   batch         N |  plain select  update |  core select   fold |      service select       report |"
+    "  at once select       report |     E      U | (sel-E)/U (rep-E)/U | x plain"
 )
 
 
@@ -25,13 +25,13 @@ def _line(group: Group, cell: Cell) -> str:
         return f"{cell.median(side, call) * 1e3:.2f} ({cell.p99(side, call) * 1e3:.1f})"
 
     empty, unit = group.empty_median * 1e3, group.unit_median * 1e3
-    faster = cell.median("plain", "select") / cell.median("one", "select")
+    faster = cell.median("plain", "select") / cell.median("service", "select")
     return (
-        f"{cell.references:9} {cell.batch_size:5} {cell.size:9,} |"
+        f"{cell.kind:9} {cell.batch_size:5} {cell.size:9,} |"
         f" {ms('plain', 'select'):>13} {ms('plain', 'report'):>7} |"
-        f" {ms('core', 'select'):>12} {ms('core', 'report'):>5} |"
-        f" {both('one', 'select'):>19} {both('one', 'report'):>12} |"
-        f" {both('two', 'select'):>21} {both('two', 'report'):>12} |"
+        f" {ms('core', 'select'):>12} {ms('core', 'report'):>6} |"
+        f" {both('service', 'select'):>19} {both('service', 'report'):>12} |"
+        f" {ms('at once', 'select'):>15} {ms('at once', 'report'):>12} |"
         f" {empty:5.2f} {unit:6.2f} |"
         f" {group.above_empty(cell, 'select'):9.2f} {group.above_empty(cell, 'report'):9.2f} |"
         f" {faster:7.1f}"
@@ -41,10 +41,10 @@ def _line(group: Group, cell: Cell) -> str:
 def life_lines(lives: list[Life]) -> list[str]:
     """Returns what datasets cost, a line each."""
     return [
-        "        N | create s | cold first select s (plain selections) | after 2,000 events away s |"
+        "columns           N | create s | cold first select s (plain selections) | after 2,000 events away s |"
         " bytes a task: server, peak, peak at creation, Redis | snapshot KB | bytes an event, request id"
     ] + [
-        f"{life.size:9,} | {life.create_seconds:8.1f} |"
+        f"{life.kind:9} {life.size:9,} | {life.create_seconds:8.1f} |"
         f" {life.cold_seconds:19.2f} ({life.cold_seconds / life.plain_draw_seconds:5.1f}) |"
         f" {life.away_seconds:25.3f} |"
         f" {life.server_bytes:13.1f} {life.peak_bytes:6.1f} {life.creation_bytes:6.1f} {life.redis_bytes:6.2f} |"
@@ -55,12 +55,12 @@ def life_lines(lives: list[Life]) -> list[str]:
 
 def load_lines(loads: list[Load]) -> list[str]:
     """Returns pairs a second, a line for each number of jobs."""
-    lines = ["jobs      runs | pairs/s: 1 process, 2 processes | ratio"]
+    lines = ["jobs      runs | pairs/s: one server, two servers | ratio"]
     for shared in (True, False):
         for jobs in sorted({load.jobs for load in loads}):
-            of = {load.processes: load.pairs_per_second for load in loads if (load.jobs, load.shared) == (jobs, shared)}
+            of = {load.servers: load.pairs_per_second for load in loads if (load.jobs, load.shared) == (jobs, shared)}
             runs = "one" if shared else "own"
-            lines.append(f"{jobs:4} {runs:>9} | {of[1]:18.0f} {of[2]:12.0f} | {of[2] / of[1]:5.2f}")
+            lines.append(f"{jobs:4} {runs:>9} | {of[1]:19.0f} {of[2]:12.0f} | {of[2] / of[1]:5.2f}")
     return lines
 
 
@@ -73,7 +73,7 @@ def stage_lines(of: Stages) -> list[str]:
     ]
     for way, (whole, parts) in ways.items():
         lines.append(f"  {way:40} {whole * 1e3:6.2f} ms")
-        for stage, seconds in {**parts, "checks, names, client": whole - sum(parts.values())}.items():
+        for stage, seconds in {**parts, "claim, checks, client": whole - sum(parts.values())}.items():
             lines.append(f"    {stage:38} {seconds * 1e3:6.2f} ms {seconds / whole:6.1%}")
     return lines
 

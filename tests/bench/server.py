@@ -10,7 +10,7 @@ import grpc
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.process import main as program
-from bots_server.process.server import Server
+from bots_server.process.server import Server, make_server
 from bots_server.process.settings import Settings
 from bots_server.store import Store
 from bots_server.telemetry.metrics import Metrics
@@ -18,23 +18,22 @@ from bots_server.telemetry.metrics import Metrics
 EMPTY_CALL = "/bots.bench.Bench/Ping"
 
 
-class ServerWithEmptyCall(Server):
-    """A server that has the empty call."""
+def with_empty_call(store: Store, settings: Settings, metrics: Metrics) -> Server:
+    """Returns a server that has the empty call."""
 
-    def __init__(self, store: Store, settings: Settings, metrics: Metrics) -> None:
-        super().__init__(store, settings, metrics)
+    def ping(request: pb.ListDatasetsRequest, context: grpc.ServicerContext) -> pb.DeleteRunResponse:
+        store.ping()
+        return pb.DeleteRunResponse()
 
-        def ping(request: pb.ListDatasetsRequest, context: grpc.ServicerContext) -> pb.DeleteRunResponse:
-            store.ping()
-            return pb.DeleteRunResponse()
-
-        handler = grpc.unary_unary_rpc_method_handler(
-            ping, pb.ListDatasetsRequest.FromString, pb.DeleteRunResponse.SerializeToString
-        )
-        _, service, method = EMPTY_CALL.split("/")
-        self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    handler = grpc.unary_unary_rpc_method_handler(
+        ping, pb.ListDatasetsRequest.FromString, pb.DeleteRunResponse.SerializeToString
+    )
+    _, service, method = EMPTY_CALL.split("/")
+    server = make_server(store, settings, metrics)
+    server._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    return server
 
 
 if __name__ == "__main__":
-    program.Server = ServerWithEmptyCall  # type: ignore[attr-defined]
+    program.make_server = with_empty_call  # type: ignore[attr-defined]  # which program.main calls
     program.main()

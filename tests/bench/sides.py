@@ -1,19 +1,20 @@
 """The ways to select and report that the bench compares; each goes through the same loop of a trainer."""
 
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Protocol
 
 import numpy as np
-from bots_server.core.selection import Draw, take
-from numpy.typing import NDArray
 
 import bots
+from bots_server.core.draw import Draw, take
+from bots_server.core.evidence import gather
 from bots_server.core.hyperparameters import Hyperparameters
-from bots_server.core.posterior import Posterior, Report, alpha_beta, fold, gather, start
-from bots_server.core.strata import StrataBuilder
-from bots_server.core.tasks import Tasks, arrange
-from tests.bench.plain import Plain
+from bots_server.core.inputs import Rows, matrix
+from bots_server.core.interpolation import Interpolation
+from bots_server.core.posterior import Posterior, Report, alpha_beta, fold, start
+from bots_server.core.tasks import Tasks
+from tests.bench.plain import PlainInterpolation, PlainItemResponse
 from tests.bench.workload import ROLLOUTS, Workload
 
 
@@ -30,7 +31,7 @@ class PlainSide:
 
     work: Workload
     batch_size: int
-    plain: Plain
+    plain: PlainInterpolation | PlainItemResponse
 
     def step(self, rng: np.random.Generator) -> tuple[float, float]:
         begin = perf_counter()
@@ -52,38 +53,50 @@ class CoreSide:
     posterior: Posterior = field(init=False)
 
     def __post_init__(self) -> None:
-        self.posterior = start(self.tasks, Hyperparameters())
+        self.posterior = start(self.tasks, Hyperparameters(), self.work.model)
 
     def step(self, rng: np.random.Generator) -> tuple[float, float]:
         begin = perf_counter()
         draw = Draw(rng, self.posterior, self.tasks, batch_size=self.batch_size, target=0.5)
-        tasks, _ = take(draw.offer(spare=0))
+        tasks, _, _ = take(draw.offer(spare=0))
         selected = perf_counter() - begin
         successes, rollouts = self.work.outcomes(rng, tasks), np.full(self.batch_size, float(ROLLOUTS))
         begin = perf_counter()
-        report = Report(gather(tasks, successes, rollouts), None, None, 0)
-        self.posterior = fold(self.posterior, self.tasks, report)
+        self.posterior = fold(self.posterior, self.tasks, Report(gather(tasks, successes, rollouts), time_ms=0))
         return selected, perf_counter() - begin
 
     def plain(self) -> PlainSide:
         """Returns plain numpy in the same state."""
-        alpha, beta = alpha_beta(self.posterior, self.tasks, None)
-        references = self.work.weak, self.work.strong
-        weak, strong = (None if column is None else column.astype(np.float64) for column in references)
-        plain = Plain(alpha, beta, weak, strong)
-        plain.capability = self.posterior.capability
-        return PlainSide(self.work, self.batch_size, plain)
+        return PlainSide(self.work, self.batch_size, self._plain())
+
+    def _plain(self) -> PlainInterpolation | PlainItemResponse:
+        learned, tasks = self.posterior.state.learned, self.tasks
+        if isinstance(learned, Interpolation):
+            assert self.work.references is not None
+            weak, strong = self.work.references.T.astype(np.float64)
+            plain = PlainInterpolation(*alpha_beta(self.posterior, tasks, None), weak, strong)
+            plain.capability = learned.capability
+            return plain
+        x = matrix(tasks.inputs, Rows(tasks.stratum, tasks.tag, tasks.features))
+        given = learned.mean, learned.covariance, tasks.inputs.walk, learned.log_likelihood, learned.spread
+        response, own = PlainItemResponse(x, *given), learned.residuals
+        response.residual[own.tasks] = own.mean
+        response.variance[own.tasks] = own.variance
+        response.seen[own.tasks] = True
+        return response
 
 
 @dataclass
 class ServiceSide:
-    """The service, through the client library."""
+    """The service, through the client library. rest: seconds between a report and the selection after it."""
 
     work: Workload
     batch_size: int
     run: bots.Run
+    rest: float = 0.0
 
     def step(self, rng: np.random.Generator) -> tuple[float, float]:
+        sleep(self.rest)
         begin = perf_counter()
         batch = self.run.select(self.batch_size)
         selected = perf_counter() - begin
@@ -93,8 +106,13 @@ class ServiceSide:
         return selected, perf_counter() - begin
 
 
-def arranged(work: Workload) -> Tasks:
-    """Returns the tasks as our core has them."""
-    builder = StrataBuilder(0.0)
-    stratum: NDArray[np.uint32] = builder.add(work.weak, work.strong, None, None, len(work))
-    return arrange(builder.strata(), stratum)
+@dataclass
+class AtOnceSide:
+    """The service, asked as soon as the report is answered: before the next selection can be drawn ahead."""
+
+    side: ServiceSide
+
+    def step(self, rng: np.random.Generator) -> tuple[float, float]:
+        _, reported = self.side.step(rng)
+        selected, _ = self.side.step(rng)
+        return selected, reported

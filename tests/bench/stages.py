@@ -11,16 +11,16 @@ from prometheus_client import CollectorRegistry
 
 import bots
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.api import messages
-from bots_server.core.posterior import fold_all
+from bots_server.api.selections import selection_response
+from bots_server.core.posterior import Posterior, fold, individuals
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.replica import Replica
-from bots_server.runs.selection import Selection, Wish
-from bots_server.store import Store, connect
+from bots_server.runs.selection import SelectionSpec, draw
+from bots_server.store import Store, codec, connect
 from bots_server.telemetry.metrics import Metrics
 from tests.bench.sides import ServiceSide
 from tests.bench.table import ROLLOUT_SECONDS, empty_call
-from tests.bench.workload import workload
+from tests.bench.workload import ROLLOUTS, workload
 
 ROUNDS = 150
 
@@ -29,7 +29,7 @@ ROUNDS = 150
 class Stages:
     """Medians in seconds at batch 32 with references in sixteenths; each is timed after a rest, as in the table.
 
-    ahead:   a selection that the server has drawn ahead, through client, gRPC and server
+    ahead:   a selection that the server has drawn before it was asked, through client, gRPC and server
     asked:   one that it draws when asked, because it has a seed
     empty:   E, the empty call with its PING
     ping:    the PING, and the server's other work, here in this process:
@@ -50,7 +50,7 @@ class Stages:
     own: int
 
 
-def stages(address: str, redis_url: str, size: int, told: Callable[[str], object]) -> Stages:
+def stages(addresses: list[str], redis_url: str, size: int, told: Callable[[str], object]) -> Stages:
     """Returns where the time goes; stores a dataset, and deletes it."""
     told(f"stages of a selection of {size:,}")
     work, rng, name = workload(size, "16ths"), np.random.default_rng(4), f"stages-{size}"
@@ -64,46 +64,44 @@ def stages(address: str, redis_url: str, size: int, told: Callable[[str], object
         yield
         samples[stage].append(perf_counter() - begin)
 
-    with bots.Client(address, timeout=60) as client:
-        client.create_dataset(name, size=size, weak=work.weak, strong=work.strong)
+    with bots.Client(addresses, timeout=60, strict=True) as client, empty_call(addresses) as empty:
+        work.store(client, name)
         side = ServiceSide(work, 32, client.create_run(name, "ahead"))
         for _ in range(300):
             side.step(rng)
         seeded = client.create_run(name, "seeded", fork_from="ahead")
-        empty = empty_call(client)
         run = store.runs.get(store.datasets.get(name), "ahead")
-        dataset = DatasetCache(store).get(name, run.dataset_uid)
-        replica = Replica(store, Metrics(CollectorRegistry()), run, dataset)
-        replica.view()
+        replica = Replica(store, Metrics(CollectorRegistry()), DatasetCache(store), run)
+        posterior, tasks = replica.view().posterior, replica.dataset.tasks
         for seed in range(ROUNDS):
             with timed("empty"):
                 empty()
             with timed("ahead"):
                 batch = side.run.select(32)
-            batch.report(work.outcomes(rng, batch.tasks), 16)
+            batch.report(work.outcomes(rng, batch.tasks), ROLLOUTS)
             with timed("asked"):
                 batch = seeded.select(32, seed=seed)
-            batch.report(work.outcomes(rng, batch.tasks), 16)
+            batch.report(work.outcomes(rng, batch.tasks), ROLLOUTS)
             with timed("ping"):
                 store.ping()
-            before = replica._state
-            assert before is not None
-            sync = store.history.sync(run, before.posterior.version, before.nonce)
-            events = [messages.core_event(entry.event, replica._restored) for entry in sync.events]
+            (entry,) = store.history.events(run, posterior.version, 1).events
+            event = codec.core_event(entry, no_state)
             with timed("fold"):
-                posterior = fold_all(before.posterior, dataset.tasks, events)
-            replica.view()
-            now = replica._state
-            assert now is not None
+                posterior = fold(posterior, tasks, event)
             with timed("sync"):
-                store.history.sync(run, now.posterior.version, now.nonce)
+                store.history.sync(run, posterior.version, entry.nonce)
             with timed("draw"):
-                selection = Selection(np.random.default_rng(), run, dataset, posterior, Wish(32, None, None, None))
-                selection.parts()
+                drawn = draw(np.random.default_rng(), posterior, tasks, SelectionSpec(32))
             with timed("answer"):
-                pb.SelectBatchResponse.FromString(selection.answer().SerializeToString())
+                answer = selection_response(drawn.selection, replica).SerializeToString()
+                pb.SelectBatchResponse.FromString(answer)
         client.delete_dataset(name, delete_runs=True)
     store.close()
     medians = {stage: float(np.median(seconds)) for stage, seconds in samples.items()}
     drawing = {stage: medians.pop(stage) for stage in ("draw", "answer")}
-    return Stages(size, **medians, drawing=drawing, own=len(posterior.deviations))
+    return Stages(size, **medians, drawing=drawing, own=len(individuals(posterior, tasks)))
+
+
+def no_state(state_uid: str) -> Posterior:
+    """Raises: the run has no restore."""
+    raise KeyError(state_uid)

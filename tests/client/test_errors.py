@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 import bots
 from bots import errors
+from bots.v1 import error_details_pb2 as details
 from tests.client.recorder import Recorder, fails, never, served
 
 FAILURES = [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK]
@@ -46,11 +50,11 @@ def test_an_error_says_message_code_and_reason(
     recorder: Recorder, client: bots.Client, status: grpc.StatusCode, reason: str, kind: type[bots.BotsError]
 ) -> None:
     """The class follows the status; the message is the service's; `reason` is its word for programs."""
-    recorder.answers["GetRun"] = fails(status, reason, "batch_size: 0, must be in [1, 10000]")
+    recorder.answers["GetRun"] = fails(status, reason, "batch_size: got 0, must be between 1 and 10000")
     with pytest.raises(kind) as caught:
         client.run("d", "r").info()
     assert caught.type is kind
-    assert str(caught.value).endswith("batch_size: 0, must be in [1, 10000]")
+    assert str(caught.value).endswith("batch_size: got 0, must be between 1 and 10000")
     assert (caught.value.code, caught.value.reason) == (status.name, reason)
 
 
@@ -59,10 +63,45 @@ def test_a_refused_value_is_a_value_error() -> None:
     assert issubclass(bots.InvalidArgumentError, ValueError)
 
 
-def test_an_error_names_the_address_where_nobody_answers() -> None:
-    """Where it is not the service that speaks, the message says which address was tried."""
-    with bots.Client("127.0.0.1:1", timeout=0.2) as client, pytest.raises(bots.TemporaryError, match=r"127\.0\.0\.1:1"):
-        client.list_datasets()
+def test_an_unreachable_target_says_what_was_tried() -> None:
+    """If the service did not answer, the message says what was tried and why it failed."""
+    with bots.Client("127.0.0.1:1", timeout=0.2) as client, pytest.raises(bots.TemporaryError) as caught:
+        client.get_dataset("d")
+    assert "127.0.0.1:1 (no TLS): no answer within 0.2 s (" in str(caught.value)
+    assert "Connection refused" in str(caught.value)
+
+
+def test_details_of_google_rpc_are_read(recorder: Recorder, client: bots.Client) -> None:
+    """Reason, field violations and the advice when to repeat come from grpc-status-details-bin, if it is there."""
+    status = details.Status(code=8, message="full")
+    for name, message in (
+        ("ErrorInfo", details.ErrorInfo(reason="STORE_FULL", domain="bots")),
+        ("BadRequest", details.BadRequest(field_violations=[details.FieldViolation(field="f", description="got 1")])),
+        ("RetryInfo", details.RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000))),
+        ("Help", details.ErrorInfo()),
+    ):
+        status.details.add(type_url=f"type.googleapis.com/google.rpc.{name}", value=message.SerializeToString())
+
+    def full(request: Any, context: grpc.ServicerContext) -> Message:
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+        raise AssertionError
+
+    recorder.answers["GetRun"] = full
+    with pytest.raises(bots.ResourceExhaustedError) as caught:
+        client.run("d", "r").info()
+    error = caught.value
+    assert (error.reason, error.field_violations, error.retry_seconds) == ("STORE_FULL", {"f": "got 1"}, 1.5)
+    recorder.answers["GetRun"] = garbled
+    with pytest.raises(bots.ResourceExhaustedError) as caught:
+        client.run("d", "r").info()
+    assert caught.value.reason == ""
+
+
+def garbled(request: Any, context: grpc.ServicerContext) -> Message:
+    context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff"),))
+    context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    raise AssertionError
 
 
 def test_errors_can_be_pickled() -> None:
@@ -99,12 +138,12 @@ def test_keyboard_interrupt_passes_through() -> None:
     """Ctrl-C during a call is a KeyboardInterrupt, at once, and no error of ours."""
 
     recorder = Recorder()
-    recorder.answers["ListDatasets"] = never
+    recorder.answers["GetDataset"] = never
     program = """
 import sys, bots
 try:
     print("calling", flush=True)
-    bots.Client(sys.argv[1], timeout=60).list_datasets()
+    bots.Client(sys.argv[1], timeout=60).get_dataset("d")
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """

@@ -14,7 +14,6 @@ from bots.fallback import KnownTasks, SelectionSpec, Texts, select
 from bots.request_ids import derived_request_id
 from tests.client.recorder import METHODS, Recorder, never
 
-
 IDS = list("abcdef")
 KNOWN = KnownTasks(
     size=6, has_ids=True, ids=Texts.of(IDS), tags={"x": 3, "y": 3}, tag=np.array([0, 1] * 3, dtype=np.int64)

@@ -10,7 +10,10 @@ from bots.incarnation import incarnation
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "7", "TORCHELASTIC_RESTART_COUNT": "0", "MASTER_ADDR": "n1", "MASTER_PORT": "29500"}
 LAUNCHERS = [
     (TORCHRUN, TORCHRUN | {"TORCHELASTIC_RESTART_COUNT": "1"}),
-    ({"SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0"}, {"SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0", "SLURM_RESTART_COUNT": "1"}),
+    (
+        {"SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0"},
+        {"SLURM_JOB_ID": "9", "SLURM_STEP_ID": "0", "SLURM_RESTART_COUNT": "1"},
+    ),
     ({"RAY_JOB_ID": "01"}, {"RAY_JOB_ID": "02"}),
     ({"MASTER_ADDR": "n1", "MASTER_PORT": "1"}, {"MASTER_ADDR": "n1", "MASTER_PORT": "2"}),
     ({"BOTS_INCARNATION": "x"}, {"BOTS_INCARNATION": "y"}),

@@ -66,9 +66,7 @@ def test_pending_reports_are_delivered_in_the_background(recorder: Recorder, run
 
 
 @pytest.mark.parametrize(("status", "reason"), STORED_LATER[:2], ids=lambda value: str(value))
-def test_a_strict_client_raises(
-    recorder: Recorder, address: str, status: grpc.StatusCode, reason: str
-) -> None:
+def test_a_strict_client_raises(recorder: Recorder, address: str, status: grpc.StatusCode, reason: str) -> None:
     """With strict=True the error is the caller's, with the id for a repeat."""
     recorder.answers["ReportOutcomes"] = fails(status, reason)
     with bots.Client(address, strict=True) as client:
@@ -96,9 +94,7 @@ def test_a_lost_race_is_repeated_in_place(recorder: Recorder, run: bots.Run) -> 
     assert len({call.request.request_id for call in recorder.of("UpdateRun")}) == 1
 
 
-def test_a_selection_that_the_store_refuses_is_drawn_and_the_next_asks_again(
-    recorder: Recorder, run: bots.Run
-) -> None:
+def test_a_selection_that_the_store_refuses_is_drawn_and_the_next_asks_again(recorder: Recorder, run: bots.Run) -> None:
     """A store that is away is no reason to stop, nor to think the service gone."""
     working = recorder.answers["SelectBatch"]
     recorder.answers["SelectBatch"] = fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
@@ -206,7 +202,9 @@ def test_concurrent_threads_report_at_once(recorder: Recorder, run: bots.Run) ->
     assert versions == [1, 1, 1, 1]
 
 
-def test_a_service_that_is_away_at_the_start_stops_nothing(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_service_that_is_away_at_the_start_stops_nothing(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
     """Dataset, run, resume, selections and reports: all go on, and are made good in order when the service is there."""
     with served(Recorder()) as address:
         pass
@@ -234,7 +232,10 @@ def test_a_service_that_is_away_at_the_start_stops_nothing(recorder: Recorder, c
 
 def test_without_knowledge_of_the_tasks_the_error_says_what_to_do(address: str) -> None:
     """A run that was never seen has no fallback."""
-    with bots.Client("127.0.0.1:1", timeout=0.2) as client, pytest.raises(bots.UnavailableError, match="create_dataset"):
+    with (
+        bots.Client("127.0.0.1:1", timeout=0.2) as client,
+        pytest.raises(bots.UnavailableError, match="create_dataset"),
+    ):
         client.run("d", "r").select(1)
 
 
@@ -248,3 +249,11 @@ def test_tasks_are_learned_from_the_service(recorder: Recorder, client: bots.Cli
     assert batch.fallback
     assert batch.ids == [f"t{task}" for task in batch.tasks]
     assert all(task % 2 == 1 for task in batch.tasks)
+
+
+def test_a_selection_without_a_lease_or_key_stores_nothing(recorder: Recorder, run: bots.Run) -> None:
+    """A full store refuses what has to be stored: an answer that a repeat must find."""
+    run.select(1)
+    run.select(1, lease_seconds=60)
+    run.select(1, key="step-1")
+    assert [bool(call.request.request_id) for call in recorder.of("SelectBatch")] == [False, True, True]

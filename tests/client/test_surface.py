@@ -7,34 +7,39 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import bots
+from bots.v1 import task_selection_pb2 as pb
 from tests.client.recorder import METHODS, Recorder
 
 # One call of the public surface for each RPC.
 CALLS: dict[str, Callable[[bots.Client, bots.Run], object]] = {
     "CreateDataset": lambda client, run: client.create_dataset("d", size=1),
     "GetDataset": lambda client, run: client.get_dataset("d"),
-    "ListDatasets": lambda client, run: client.list_datasets(),
+    "ListDatasets": lambda client, run: list(client.list_datasets()),
     "DeleteDataset": lambda client, run: client.delete_dataset("d"),
     "CreateRun": lambda client, run: client.create_run("d", "r"),
     "GetRun": lambda client, run: run.info(),
-    "ListRuns": lambda client, run: client.list_runs("d"),
+    "ListRuns": lambda client, run: list(client.list_runs("d")),
     "UpdateRun": lambda client, run: run.update(target=0.5),
     "DeleteRun": lambda client, run: client.delete_run("d", "r"),
     "SelectBatch": lambda client, run: run.select(1),
-    "ReportOutcomes": lambda client, run: run.report(0, 1, 1),
+    "ReportOutcomes": lambda client, run: run.report("t0", 1, 1),
     "ReleaseSelection": lambda client, run: run.release("s"),
     "GetPosteriors": lambda client, run: run.posteriors(),
     "GetRunSummary": lambda client, run: run.summary(),
     "WatchRun": lambda client, run: next(run.watch()),
     "CreateCheckpoint": lambda client, run: run.checkpoint("c"),
-    "ListCheckpoints": lambda client, run: run.checkpoints(),
+    "ListCheckpoints": lambda client, run: list(run.checkpoints()),
     "DeleteCheckpoint": lambda client, run: run.delete_checkpoint("c"),
     "RestoreRun": lambda client, run: run.restore(version=0),
-    "ListEvents": lambda client, run: run.events(),
+    "RetireTasks": lambda client, run: run.retire(["t1"]),
+    "ListEvents": lambda client, run: list(run.events()),
 }
 
 
@@ -82,12 +87,51 @@ def test_everything_public_is_documented() -> None:
             assert method.startswith("_") or inspect.getdoc(function), f"{name}.{method}"
 
 
-def test_hyperparameters_are_those_of_the_proto(client: bots.Client) -> None:
-    """A misspelt hyperparameter is a TypeError that lists those that there are."""
-    with pytest.raises(TypeError, match="forgeting: no such hyperparameter; there are forgetting, implicit_weight"):
-        client.create_run("d", "r", forgeting=0.1)
-    with pytest.raises(TypeError, match="lr: no such"):
-        client.run("d", "r").update(lr=1e-3)
+def test_hyperparameters_are_those_of_the_proto() -> None:
+    """Keywords, dataclass and message have the same fields."""
+    proto = [field.name for field in pb.Hyperparameters.DESCRIPTOR.fields]
+    assert list(bots.HyperparameterValues.__annotations__) == proto
+    assert [field.name for field in dataclasses.fields(bots.Hyperparameters)] == proto
+
+
+def test_hyperparameters_are_given_either_way(recorder: Recorder, client: bots.Client) -> None:
+    """As keywords, as the dataclass, or both for different ones."""
+    client.create_run("d", "r", target=0.4, greedy=np.True_)  # type: ignore[arg-type]  # accepted all the same
+    client.create_run("d", "r", hyperparameters=bots.Hyperparameters(target=0.4, greedy=True))
+    client.create_run("d", "r", hyperparameters=bots.Hyperparameters(target=0.4), greedy=True)
+    first, *others = [call.request for call in recorder.of("CreateRun")]
+    assert others == [first] * 2
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"forgeting": 0.1}, "forgeting: no such hyperparameter, must be one of target, rest"),
+        ({"target": "0.5"}, "target: got '0.5', must be a number"),
+        ({"rollouts_per_update": 3.5}, "rollouts_per_update: got 3.5, must be a whole number"),
+        ({"greedy": 2}, "greedy: got 2, must be True or False"),
+        ({"target": [0.5]}, r"target: got \[0.5\], must be a number"),
+        ({"hyperparameters": bots.Hyperparameters(target=0.4), "target": 0.5}, "target: given both"),
+        ({"model": "irt"}, "model: got 'irt', must be one of"),
+    ],
+    ids=str,
+)
+def test_a_type_error_names_the_argument(client: bots.Client, keywords: dict[str, Any], message: str) -> None:
+    """Also if a type checker does not see it."""
+    with pytest.raises(TypeError, match=message):
+        client.create_run("d", "r", **keywords)
+
+
+def test_mypy_checks_a_users_script() -> None:
+    """Calls and results have types that an editor completes; a misspelt keyword is found before the run."""
+    script = Path(__file__).with_name("user_script.py")
+    check = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary"]
+    done = subprocess.run([*check, script], capture_output=True, text=True, timeout=300)
+    assert done.stdout == ""
+    assert done.returncode == 0
+    wrong = "import bots\nbots.Client().run('d', 'r').update(tarjet=0.5)\n"
+    done = subprocess.run([*check, "-c", wrong], capture_output=True, text=True, timeout=300)
+    assert 'Unexpected keyword argument "tarjet"' in done.stdout
 
 
 def test_the_library_imports_nothing_but_grpc_protobuf_and_numpy() -> None:

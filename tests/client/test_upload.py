@@ -1,7 +1,9 @@
-"""A dataset as a stream of chunks."""
+"""A dataset as a stream: a header with the fingerprint, then chunks of columns."""
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from typing import Any
 
 import grpc
@@ -15,92 +17,123 @@ from tests.client.recorder import Recorder, fails
 NAN = float("nan")
 
 
-def arranged(**columns: Any) -> upload.Columns:
-    nothing: dict[str, Any] = dict.fromkeys(("size", "weak", "strong", "prior", "tags", "ids"))
-    return upload.arrange("d", **(nothing | {"reference_grid": 0.0} | columns))
-
-
-def test_columns_cross_as_little_endian_arrays(recorder: Recorder, client: bots.Client) -> None:
-    """Every column arrives in the type and order that the proto says, missing references as NaN."""
+def test_columns_cross_as_the_proto_says(recorder: Recorder, client: bots.Client) -> None:
+    """Every column arrives in order, missing rates as NaN, several references interleaved by task."""
     client.create_dataset(
         "d",
         weak=[0.25, None],
-        strong=np.array([0.75, NAN]),
+        references={"qwen": np.array([0.75, NAN])},
+        features={"length": [3, 4]},
         prior=(2.0, np.array([1, 3])),
         tags=["b", "a"],
-        ids=["x", "y"],
+        ids=["x", 7],
         reference_grid=0.125,
     )
-    ((header, chunk),) = [call.requests for call in recorder.calls]
-    assert header.header.name == "d"
-    assert (header.header.size, list(header.header.tags), header.header.has_ids) == (2, ["b", "a"], True)
-    assert header.header.reference_grid == 0.125
+    ((header, chunk),) = [call.requests for call in recorder.of("CreateDataset")]
+    assert (header.header.name, header.header.size, list(header.header.tags)) == ("d", 2, ["b", "a"])
+    assert (header.header.has_ids, header.header.has_prior, header.header.reference_grid) == (True, True, 0.125)
+    assert (list(header.header.references), list(header.header.features)) == (["qwen", "weak"], ["length"])
     got = chunk.chunk
-    np.testing.assert_array_equal(np.frombuffer(got.weak, "<f4"), [0.25, NAN])
-    np.testing.assert_array_equal(np.frombuffer(got.strong, "<f4"), [0.75, NAN])
-    np.testing.assert_array_equal(np.frombuffer(got.prior_alpha, "<f8"), [2, 2])
-    np.testing.assert_array_equal(np.frombuffer(got.prior_beta, "<f8"), [1, 3])
-    np.testing.assert_array_equal(np.frombuffer(got.tag, "<u4"), [0, 1])
-    assert (got.size, list(got.ids)) == (2, ["x", "y"])
+    np.testing.assert_array_equal(got.references, [0.75, 0.25, NAN, NAN])
+    assert list(got.features) == [3, 4]
+    assert (list(got.prior_alpha), list(got.prior_beta)) == ([2, 2], [1, 3])
+    assert (list(got.tag), list(got.ids), got.size) == ([0, 1], ["x", "7"], 2)
 
 
 def test_columns_that_are_not_given_are_absent(recorder: Recorder, client: bots.Client) -> None:
-    """A dataset of a size alone has no columns at all."""
+    """A dataset of a size alone has no columns."""
     client.create_dataset("d", size=3)
-    (call,) = recorder.calls
-    header, chunk = call.requests
-    assert (header.header.size, list(header.header.tags), header.header.has_ids) == (3, [], False)
+    ((_, chunk),) = [call.requests for call in recorder.of("CreateDataset")]
     assert [field.name for field, _ in chunk.chunk.ListFields()] == ["size"]
+
+
+def test_the_fingerprint_is_the_protos() -> None:
+    """SHA-256 by hand, with one NaN of each kind and -0."""
+    columns = upload.arrange("d", ids=["a", "é"], weak=[-0.0, NAN], tags=["x", "x"], reference_grid=0.5)
+
+    def text(value: str) -> bytes:
+        return struct.pack("<I", len(value.encode())) + value.encode()
+
+    def column(name: bytes, content: bytes) -> bytes:
+        return name + b"\0" + hashlib.sha256(content).digest()
+
+    expected = hashlib.sha256(
+        b"bots.v1.Dataset"
+        + struct.pack("<Qd", 2, 0.5)
+        + struct.pack("<I", 1)
+        + text("x")
+        + struct.pack("<I", 1)
+        + text("weak")
+        + struct.pack("<I", 0)
+        + column(b"references", struct.pack("<fI", 0.0, 0x7FC00000))
+        + column(b"tag", struct.pack("<II", 0, 0))
+        + column(b"ids", text("a") + text("é"))
+    ).digest()
+    assert upload.fingerprint(columns) == expected
+    assert next(upload.messages(columns)).header.fingerprint == expected
+
+
+def test_the_service_computes_the_same_fingerprint(real: bots.Client) -> None:
+    """So 64 ranks upload once: the second stops after the header."""
+    told: list[int] = []
+    columns: dict[str, Any] = {
+        "ids": [f"é{row}" for row in range(3_000)],
+        "tags": ["a", "b", "c"] * 1_000,
+        "weak": np.linspace(0, 1, 3_000),
+        "features": np.random.default_rng(0).normal(size=(3_000, 2)),
+        "prior": (2.0, 3.0),
+    }
+    first = real.create_dataset("d", **columns)
+    assert first.fingerprint == upload.fingerprint(upload.arrange("d", **columns)).hex()
+    assert first.created
+    assert real.create_dataset("d", **columns, progress=told.append).created is False
+    with pytest.raises(bots.AlreadyExistsError, match="size"):
+        real.create_dataset("d", size=3)
 
 
 @pytest.mark.parametrize("with_ids", [False, True])
 def test_chunks_stay_below_the_limits_and_lose_nothing(with_ids: bool) -> None:
-    """Chunks have at most 1,048,576 tasks and 4 MB, and put together are the dataset."""
-    size = 1_500_000 if not with_ids else 100_000
+    """Chunks have at most 1048576 tasks and 4 MB, and put together are the dataset."""
+    size = 1_200_000 if not with_ids else 100_000
     weak = np.random.default_rng(0).random(size, dtype=np.float32)
-    ids = [f"{task:064}" for task in range(size)] if with_ids else None
+    ids = [f"{task:0128}" for task in range(size)] if with_ids else None
     told: list[int] = []
-    columns = arranged(weak=weak, strong=weak, prior=(1.0, weak + 1), tags=["t"] * size, ids=ids)
-    header, *chunks = upload.messages(columns, told.append)
-    assert header.header.size == size
+    columns = upload.arrange("d", weak=weak, prior=(1.0, 2.0), ids=ids)
+    _, *chunks = upload.messages(columns, told.append)
     assert len(chunks) > 1
     assert all(message.ByteSize() < 4_000_000 and message.chunk.size <= 1_048_576 for message in chunks)
-    np.testing.assert_array_equal(np.concatenate([np.frombuffer(m.chunk.strong, "<f4") for m in chunks]), weak)
+    np.testing.assert_array_equal(np.concatenate([message.chunk.references for message in chunks]), weak)
     if ids:
         assert [task_id for message in chunks for task_id in message.chunk.ids] == ids
     assert told == np.cumsum([message.chunk.size for message in chunks]).tolist()
-    assert told[-1] == size
-
-
-def test_a_dataset_without_columns_is_chunked_by_count() -> None:
-    """A chunk without columns still has at most 1,048,576 tasks."""
-    assert [m.chunk.size for m in upload.messages(arranged(size=2_000_000), None)][1:] == [
-        1 << 20,
-        2_000_000 - (1 << 20),
-    ]
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({}, "nothing"),
-        ({"size": 2, "weak": [0.5], "strong": [0.5]}, "'weak': 1"),
-        ({"weak": [0.5], "strong": [0.5, 0.5]}, "must have one length"),
-        ({"prior": (1.0, 1.0)}, "nothing"),
-        ({"prior": ([1.0], [1.0, 2.0])}, "must have one length"),
-        ({"ids": ["a", 7]}, "ids: 7 at task 1, must be a string"),
-        ({"tags": ["a", None]}, "tags: None at task 1, must be a string"),
-        ({"tags": np.array([1.5])}, "tags: 1.5 at task 0"),
+        ({}, "dataset d: got no column and no size, must have one length"),
+        ({"weak": [0.5], "tags": ["a", "b"]}, r"dataset d: got weak 1, tags 2, must have one length"),
+        ({"weak": [0.5], "references": {"weak": [0.5]}}, "references: got 'weak', must not also be given as weak="),
+        ({"ids": ["a", None]}, r"ids\[1\]: got None, must be a string or a whole number"),
+        ({"tags": [["math", "hard"], ["code"]]}, r"tags\[0\]: got 2 values, must be one value"),
+        ({"weak": ["0.5"]}, r"weak\[0\]: got '0.5', must be a number"),
+        ({"features": [1, 2]}, r"features: got shape \(2,\), must be \[size, features\]"),
+        ({"size": 2.5}, "size: got 2.5, must be a whole number"),
     ],
+    ids=str,
 )
-def test_columns_that_do_not_fit_are_refused(columns: dict[str, Any], message: str) -> None:
-    """A dataset whose columns have no common length, or ids that are no strings, is a ValueError here already."""
-    with pytest.raises(ValueError, match=message):
-        arranged(**columns)
+def test_wrong_columns_are_refused_before_anything_is_sent(
+    recorder: Recorder, client: bots.Client, columns: dict[str, Any], message: str
+) -> None:
+    """The message has the column, the value and the rule."""
+    with pytest.raises(bots.InvalidArgumentError, match=message):
+        client.create_dataset("d", **columns)
+    assert recorder.of("CreateDataset") == []
 
 
-def test_a_refusal_ends_the_upload(recorder: Recorder, client: bots.Client) -> None:
-    """What the service refuses in a stream is the error of the call."""
-    recorder.answers["CreateDataset"] = fails(grpc.StatusCode.ALREADY_EXISTS, "DATASET_EXISTS")
-    with pytest.raises(bots.AlreadyExistsError):
+def test_an_upload_is_not_retried(recorder: Recorder, client: bots.Client) -> None:
+    """The caller decides whether to send it all again."""
+    recorder.answers["CreateDataset"] = fails(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    with pytest.raises(bots.UnavailableError):
         client.create_dataset("d", size=1)
+    assert len(recorder.of("CreateDataset")) == 1

@@ -187,23 +187,20 @@ def test_a_quota_or_weight_of_0_is_none_of_the_tag() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_too_few_eligible_are_all_offered_and_named(name: str) -> None:
-    """If fewer are available than asked for, the offer holds all of them, and `short` has the numbers."""
+def test_too_few_eligible_are_all_offered(name: str) -> None:
+    """If fewer are available than asked for, the offer holds all of them."""
     where = place()
     tag = np.asarray(where.tasks.tag)
     keep = [1, 3, 4]
     excluded = np.setdiff1d(np.arange(600), keep).tolist()
     selection = draw(where, 1, name, excluded=excluded)
-    assert selection.short() == [(None, 9, 3)]
     assert sorted(take(selection.offer(0))[0].tolist()) == keep
     quotas = {int(tag[1]): 7, int((tag[1] + 1) % 3): 2}
     selection = draw(where, 1, name, excluded=np.setdiff1d(np.flatnonzero(tag == tag[1]), [1]).tolist(), quotas=quotas)
-    assert selection.short() == [(int(tag[1]), 7, 1)]
     assert len(take(selection.offer(0))[0]) == 3
     nothing = draw(where, 1, name, excluded=range(600))
     assert nothing.counts.eligible == 0
     assert take(nothing.offer(5))[0].tolist() == []
-    assert draw(where, 1, name).short() == []
 
 
 def test_a_pending_task_is_selected_by_what_is_pending() -> None:

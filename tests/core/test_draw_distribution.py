@@ -446,7 +446,6 @@ def test_a_filled_quota_takes_from_the_others_before_what_rests() -> None:
     assert set(np.concatenate(eligible).tolist()) < set(tasks.tolist())
     quotas = {0: 39, 1: 1}
     draw = drawn(np.random.default_rng(1), where, batch_size=40, quotas=quotas, fill=True)
-    assert draw.short() == []
     assert sorted(take(draw.offer(40))[0].tolist()) == list(range(40))
     assert all(offer.exhausted for offer in draw.offer(40))
 

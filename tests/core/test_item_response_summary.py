@@ -73,10 +73,10 @@ def test_weights_tell_what_makes_tasks_hard() -> None:
     state, _ = train(tasks, 1.5 * features[:, 0] + 0.5 * rng.standard_normal(1000), 200)
     summary = summarise(state, tasks)
     length, noise = summary.weights
-    assert (length.name, noise.name) == ("feature:length", "feature:noise")
-    assert length.weight < -5 * length.sd < 0
-    assert abs(noise.weight) < 5 * noise.sd
-    assert 0.5 < summary.explained < 1
+    assert (length.input, noise.input) == ("feature:length", "feature:noise")
+    assert length.mean < -5 * length.standard_deviation < 0
+    assert abs(noise.mean) < 5 * noise.standard_deviation
+    assert 0.5 < summary.explained_share < 1
     assert not summary.inputs_explain_nothing
 
 
@@ -96,10 +96,8 @@ def test_ability_is_the_mean_predicted_logit() -> None:
     )
     summary = summarise(state, tasks)
     assert summary.ability == pytest.approx((x @ state.mean).mean(), rel=1e-9)
-    mean = x.mean(0)
-    assert summary.ability_sd == pytest.approx(float(np.sqrt(mean @ state.covariance @ mean)), rel=1e-9)
     variance = (x @ state.mean).var()
-    assert summary.explained == pytest.approx(variance / (variance + state.spread), rel=1e-9)
+    assert summary.explained_share == pytest.approx(variance / (variance + state.spread), rel=1e-9)
 
 
 @pytest.mark.parametrize("spread", [0.5, 1.5, 4.0])

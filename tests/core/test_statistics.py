@@ -59,7 +59,7 @@ def expected(rows: Floats, weight: Floats, updates: float, lags: list[tuple[floa
     k, n, predicted, implicit, tried = rows.T
     observed, bins = k / n, np.minimum(np.floor(predicted * 10), 9)
     every = np.ones(len(k), np.bool_)
-    kinds = [(predicted, every), (predicted, tried == 0), (predicted, tried == 1), (implicit, ~np.isnan(implicit))]
+    kinds = [(predicted, every), (predicted, tried == 0), (implicit, ~np.isnan(implicit))]
     accuracies = [prediction(x[at], k[at], n[at], weight[at]) for x, at in kinds]
 
     def mean(values: Floats, where: NDArray[np.bool_]) -> float:
@@ -73,8 +73,7 @@ def expected(rows: Floats, weight: Floats, updates: float, lags: list[tuple[floa
         effective_task_ratio=mean(((k > 0) & (k < n)).astype(np.float64), every),
         prediction=accuracies[0],
         first_prediction=accuracies[1],
-        later_prediction=accuracies[2],
-        implicit_prediction=accuracies[3],
+        implicit_prediction=accuracies[2],
         calibration=tuple(
             CalibrationBin(weight[bins == b].sum(), mean(predicted, bins == b), mean(observed, bins == b))
             for b in range(10)
@@ -153,8 +152,8 @@ def test_no_update_no_figures() -> None:
     assert math.isnan(nothing.mean_policy_lag)
     assert [each.outcomes for each in nothing.calibration] == [0] * 10
     assert math.isnan(nothing.calibration[3].predicted)
-    assert nothing.later_prediction.outcomes == 0
-    assert math.isnan(nothing.later_prediction.auc)
+    assert nothing.first_prediction.outcomes == 0
+    assert math.isnan(nothing.first_prediction.auc)
 
 
 def observed(successes: Floats, rollouts: Floats, scores: Floats, effective: list[bool] | None = None) -> Figures:

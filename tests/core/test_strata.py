@@ -64,6 +64,15 @@ def test_a_grid_rounds_references() -> None:
     np.testing.assert_array_equal(builder.strata().references, expected)
 
 
+@pytest.mark.parametrize("grid", [5e-324, 1e-310, 1e-50])
+def test_a_grid_finer_than_floats_keeps_references(grid: float) -> None:
+    """No overflow in the number of its steps."""
+    rates = np.array([[0], [1e-45], [0.1], [1], [np.nan]], np.float32)
+    builder = StrataBuilder(1, reference_grid=grid)
+    builder.add(rates, None, None, 5)
+    assert np.array_equal(builder.strata().references, rates, equal_nan=True)
+
+
 def test_too_many_strata_are_refused() -> None:
     """2^20 strata are taken, in one column or by combination; one more is not."""
     builder = StrataBuilder(2)

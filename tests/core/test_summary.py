@@ -37,7 +37,7 @@ def test_equals_a_pass_over_all_tasks(data: st.DataObject) -> None:
     assert summary.mean_evidence == pytest.approx((alpha + beta - prior).mean(), rel=1e-6, abs=1e-6)
     coverage = state.state.coverage
     assert summary.distinct_tasks == len(coverage.ever.tasks()) == round(summary.coverage * columns.size)
-    assert summary.epochs == summary.evaluations / columns.size
+    assert summary.epochs == coverage.evaluations / columns.size
     rests = state.hyperparameters.rest > 0
     assert summary.resting_tasks == rests * (coverage.rank(np.arange(columns.size)) > 0).sum()
     assert summary.retired_tasks == len(state.retired)

@@ -6,7 +6,7 @@ from hypothesis import given
 from numpy.typing import NDArray
 
 from bots_server.core.strata import Strata
-from bots_server.core.tasks import Tasks, TooManyInputs, arrange, check_inputs
+from bots_server.core.tasks import Tasks, arrange
 from tests.strategies import Columns, columns
 
 
@@ -72,17 +72,3 @@ def test_features_are_standardised() -> None:
     assert tasks.features is not None
     assert tasks.features.tolist() == [[-1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     assert tasks.feature_names == ("feature 0", "feature 1", "feature 2", "feature 3")
-
-
-@pytest.mark.parametrize(
-    ("references", "tags", "features", "inputs"),
-    [(8, 3, 64, None), (8, 500, 118, None), (8, 500, 119, 257), (8, 128, 120, 257)],
-)
-def test_a_model_has_at_most_256_inputs(references: int, tags: int, features: int, inputs: int | None) -> None:
-    """The intercept, references, tags (those beyond the 128 most frequent as one) and features are inputs."""
-    if inputs is None:
-        check_inputs(references, tags, features)
-    else:
-        with pytest.raises(TooManyInputs) as caught:
-            check_inputs(references, tags, features)
-        assert caught.value.inputs == inputs

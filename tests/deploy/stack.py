@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes real servers, and Redis' exporter where there is one."""
+"""A real Prometheus that scrapes real servers, and Redis' exporter if it is installed."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ def process(command: list[str], cwd: Path | None = None) -> Iterator[subprocess.
 
 @dataclass
 class Server:
-    """A `bots-server` process, and where it takes calls and scrapes."""
+    """A `bots-server` process, and its addresses for calls and for scrapes."""
 
     process: subprocess.Popen[str]
     address: str
@@ -58,7 +58,7 @@ def bots_server(redis_url: str, *flags: str) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def redis_exporter(redis_url: str) -> Iterator[str | None]:
-    """Yields the address of an exporter of Redis' own metrics; None where there is no such program."""
+    """Yields the address of an exporter of Redis' own metrics; None if it is not installed."""
     if EXPORTER is None:
         yield None
         return

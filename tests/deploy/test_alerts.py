@@ -1,4 +1,4 @@
-"""The alerts: their own unit tests, and what the runbook says of them."""
+"""The alerts: their own unit tests, and their sections of the runbook."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ needs_promtool = pytest.mark.skipif(
 
 
 def promtool(*arguments: str) -> str:
-    """Returns what promtool says in deploy/prometheus, where it has no complaint."""
+    """Returns the output of promtool in deploy/prometheus. Fails if it ends with an error."""
     told = subprocess.run(
         ["promtool", *arguments], cwd=DEPLOY / "prometheus", capture_output=True, text=True, check=False
     )
@@ -29,19 +29,19 @@ def promtool(*arguments: str) -> str:
 
 @needs_promtool
 def test_alerts_fire_when_they_should() -> None:
-    """Each alert fires for what it is for, and is silent for what is near."""
+    """Each alert fires when it should, and not when something similar happens."""
     assert "SUCCESS" in promtool("test", "rules", "alerts_test.yml")
 
 
 @needs_promtool
 def test_configuration_is_valid() -> None:
-    """Prometheus takes the configuration and the rules as they are."""
+    """Prometheus accepts the configuration and the rules."""
     assert f"SUCCESS: {len(RULES)} rules found" in promtool("check", "rules", "alerts.yml")
     assert "is valid" in promtool("check", "config", "prometheus.yml")
 
 
 def test_every_alert_is_tested() -> None:
-    """Each alert has a test where it fires and one where it does not."""
+    """Each alert has a test in which it fires and one in which it does not."""
     tests = yaml.safe_load((DEPLOY / "prometheus/alerts_test.yml").read_text())["tests"]
     outcomes = {(case["alertname"], bool(case["exp_alerts"])) for test in tests for case in test["alert_rule_test"]}
     assert outcomes == {(rule["alert"], fires) for rule in RULES for fires in (True, False)}

@@ -27,9 +27,9 @@ GRAFANA = Path(__file__).parents[2] / "deploy/grafana"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
 WINDOW_SECONDS = 20
 SIZE, BATCH, ROLLOUTS = 2_000, 32, 8
-STEPS = 100
-REPORTS = 90  # every tenth batch is reported by nobody
-EVENTS = REPORTS + 2  # a restore and a change of hyperparameters
+STEPS = 300
+REPORTS = 270  # every tenth batch is not reported
+EVENTS = REPORTS + 2  # a restore and a change of hyperparameters; more than 256, so that a snapshot is due
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def train(service: tuple[Run, Run], steps: int) -> None:
     for step in range(steps):
         batch = run.select(BATCH, lease_seconds=60 if step % 2 else 0.2, policy_step=step)
         pass_rates = np.clip(difficulty[list(batch.tasks)] - 0.2 + 0.4 * step / steps, 0, 1)
-        if step % 10:  # else a batch that nobody reports: its leases expire
+        if step % 10:  # otherwise the batch is not reported, and its leases expire
             successes = rng.binomial(ROLLOUTS, pass_rates).tolist()
             service[1].report(
                 batch.tasks,

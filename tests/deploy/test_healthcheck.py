@@ -31,8 +31,8 @@ def test_serving_is_healthy(service: tuple[health.HealthServicer, str]) -> None:
     assert complaint(address) == f"{address}: NOT_SERVING"
 
 
-def test_nobody_there_is_unhealthy() -> None:
-    """Where nobody listens the complaint names address and status."""
+def test_closed_port_is_unhealthy() -> None:
+    """If nothing listens at the address, the complaint has the address and the status."""
     said = complaint("127.0.0.1:1")
     assert said is not None
     assert said.startswith("127.0.0.1:1: UNAVAILABLE: ")

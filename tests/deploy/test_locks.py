@@ -80,7 +80,7 @@ def test_locks_agree(python: str) -> None:
 
 @pytest.mark.parametrize("lock", [*NAMES, "stubs"])
 def test_lock_has_hashes_and_no_address(lock: str) -> None:
-    """Every entry has a hash, and no line says where a package came from."""
+    """Every entry has a hash, and no line has the address of an index."""
     text = (LOCKS / f"{lock}.txt").read_text()
     assert not re.search(r"://|^-|^\s+-(?!-hash=sha256:[0-9a-f]{64}( \\)?$)", text, re.MULTILINE)
     entries = re.split(r"^(?=[^#\s])", text, flags=re.MULTILINE)[1:]

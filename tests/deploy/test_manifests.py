@@ -1,4 +1,4 @@
-"""Dockerfile, compose file and Kubernetes manifests, as far as they can be judged without running them."""
+"""Dockerfile, compose file and Kubernetes manifests, as far as they can be checked without running them."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ BIN = Path(sys.executable).parent
 
 
 def told(*command: str) -> str:
-    """Returns what a tool says, where it has no complaint."""
+    """Returns the output of a tool. Fails if it ends with an error or warns."""
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "warn" not in ended.stderr.lower(), ended.stderr
@@ -30,7 +30,7 @@ def compose() -> dict[str, Any]:
 
 
 def test_dockerfile_is_clean() -> None:
-    """hadolint has nothing to say."""
+    """hadolint has no complaints."""
     assert told(str(BIN / "hadolint"), "Dockerfile") == ""
 
 
@@ -79,7 +79,7 @@ def test_mounted_files_exist(compose: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Kubernetes manifests in one file: as kustomize makes them, or as they lie where there is no kubectl."""
+    """The Kubernetes manifests in one file: as kustomize makes them, or unchanged if there is no kubectl."""
     folder = ROOT / "deploy/kubernetes"
     path = tmp_path_factory.mktemp("kubernetes") / "manifests.yaml"
     if shutil.which("kubectl"):

@@ -228,11 +228,10 @@ def test_the_page_is_served_and_ends() -> None:
     """/metrics answers on the port it says, and no longer once it is closed."""
     registry = CollectorRegistry()
     Metrics(registry, METHODS)
-    page = serve_metrics(0, registry)
-    url = f"http://127.0.0.1:{page.port}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        assert b"bots_rpcs_in_progress 0.0" in answer.read()
-    page.close()
+    with serve_metrics(0, registry) as port:
+        url = f"http://127.0.0.1:{port}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert b"bots_rpcs_in_progress 0.0" in answer.read()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=10)
 

@@ -1,4 +1,4 @@
-"""Builds the server's image with the engine at hand."""
+"""Builds the server's image."""
 
 import contextlib
 import functools
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 def build(client: docker.DockerClient, tag: str, base: str, scratch: Path | None) -> None:
     """Builds the Dockerfile on `base`.
 
-    scratch: where wheels may be kept to serve them to the build, which then needs no network; None: the public index.
-             They are of this Python, so `base` must have the same.
+    scratch: folder for wheels, from which the build installs without network; None: the public index. The wheels are of
+             this Python, so `base` must have the same.
     """
     if scratch is None:
         client.images.build(path=str(ROOT), tag=tag, buildargs={"BASE": base}, rm=True)
@@ -63,4 +63,4 @@ def package_index(folder: Path) -> Iterator[str]:
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Says nothing."""
+        """Logs nothing."""

@@ -1,9 +1,9 @@
 """Stand-ins for images that cannot be pulled: Debian bookworm by debootstrap, imported into the engine.
 
-    python -m tests.e2e.standin        makes both, where they are not there yet
+    python -m tests.e2e.standin        makes both if they are not there yet
 
-Needs root and debootstrap. What runs on them is the same Dockerfile and compose file; only the Python (3.11) and the
-Redis (7.0) below them are Debian's.
+Needs root and debootstrap. The Dockerfile and the compose file on them are the same; the Python (3.11) and the Redis
+(7.0) are Debian's.
 """
 
 import shutil
@@ -19,12 +19,12 @@ PACKAGES = {PYTHON: "python3,python3-venv,ca-certificates", REDIS: "redis-server
 
 
 def can_be_made() -> bool:
-    """Whether this machine has what it takes."""
+    """Returns whether debootstrap is installed."""
     return shutil.which("debootstrap") is not None
 
 
 def make(client: docker.DockerClient, image: str) -> str:
-    """Returns the stand-in's name, made where it is not there yet."""
+    """Returns the stand-in's name, made if it is not there yet."""
     if client.images.list(image):
         return image
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,6 +1,7 @@
-"""`bots replay`: the table is read exactly, and what is played through a real server is as good as theory says."""
+"""`bots replay`: the table is read exactly, and arms played through a real server are as effective as theory says."""
 
 import importlib.util
+import itertools
 import math
 import os
 import re
@@ -16,15 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+import bots as library
 from bots.cli.private_server import private_server
+from bots.replay.epochs import count_distinct, shuffled_epochs
 from bots.replay.figures import figures
-from bots.replay.plots import SMOOTHED_STEPS, smooth
-from bots.replay.simulation import Arm, Setting, Trace, nearest, play, start, true_capability
+from bots.replay.simulation import ARMS, Arm, Columns, Setting, Trace, nearest, play, start
+from bots.replay.style import SMOOTHED_STEPS, smooth
 from bots.replay.table import PassRates, policy_at, read, squeeze
 from tests.api.service import Service, serving
 
 LIVECODEBENCH = Path(__file__).parents[3] / "shared" / "data" / "livecodebench_400x45.csv"
-SETTING = Setting(batch=16, rollouts=8, steps=60, target=0.5, forgetting=0.1, implicit_weight=0.1)
+# Without rest, so that the ratio shows how well the arms predict.
+SETTING = Setting(batch=16, rollouts=8, steps=60, rest=0.0)
 
 
 def margin(outcomes: int) -> float:
@@ -43,8 +47,9 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_a_table_is_read_as_it_stands(tmp_path: Path) -> None:
-    """Leading texts and running numbers are skipped, all columns after them are models, whole numbers included."""
+    """Leading texts and running numbers are labels, all columns after them are models, whole numbers included."""
     table = read(written(tmp_path / "t.csv", "task,n,kind,small,large\na,7,x,0,0.25\nb,8,y,0.5,1\n"))
+    assert table.labels == {"task": ["a", "b"], "n": ["7", "8"], "kind": ["x", "y"]}
     assert table.models == ("small", "large")
     assert table.rates.tolist() == [[0.0, 0.25], [0.5, 1.0]]
     assert len(table) == 2
@@ -63,35 +68,46 @@ def test_parquet_and_json_lines_are_read_alike(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task,a,b\nx,0.1,0.2\ny,0.3,1.5\n", "column b, row 2: 1.5, must be a pass rate in [0, 1]"),
-        ("task,a,b\nx,0.1,0.2\ny,-0.3,0.5\n", "column a, row 2: -0.3, must be a pass rate in [0, 1]"),
-        ("task,a,b\nx,0.1,\ny,0.3,0.5\n", "column b, row 1: nothing, must be a pass rate in [0, 1]"),
-        ("task,a,b\nx,0.1,nan\ny,0.3,0.5\n", "column b, row 1: nothing, must be a pass rate in [0, 1]"),
-        ("task,a,note,b\nx,0.1,good,0.5\n", "column note: not numbers, must be a model's pass rates"),
-        ("task,a\nx,0.1\n", "1 columns of pass rates, must be at least 2, each a model"),
-        ("task,kind\nx,y\n", "0 columns of pass rates, must be at least 2, each a model"),
+        ("task,a,b\nx,0.1,0.2\ny,0.3,1.5\n", "column b, row 2: got 1.5, must be between 0 and 1"),
+        ("task,a,b\nx,0.1,0.2\ny,-0.3,0.5\n", "column a, row 2: got -0.3, must be between 0 and 1"),
+        ("task,a,b\nx,0.1,\ny,0.3,0.5\n", "column b, row 1: got nothing, must be between 0 and 1"),
+        ("task,a,b\nx,0.1,nan\ny,0.3,0.5\n", "column b, row 1: got nothing, must be between 0 and 1"),
+        ("task,a,note,b\nx,0.1,good,0.5\n", "column note: got text, must be a model's pass rates"),
+        ("task,a\nx,0.1\n", "got 1 columns of pass rates, must be at least 2, each a model"),
+        ("task,kind\nx,y\n", "got 0 columns of pass rates, must be at least 2, each a model"),
     ],
 )
 def test_a_bad_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    """What is no pass rate is named with its column, row and the rule."""
+    """The error names the column, the row and the rule."""
     with pytest.raises(ValueError, match=re.escape(message)):
         read(written(tmp_path / "t.csv", text))
 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:
-    """A file is known by its ending."""
+    """The ending of a file says its format."""
     with pytest.raises(ValueError, match=re.escape("must end in .csv, .parquet or .jsonl")):
         read(written(tmp_path / "t.txt", "a,b\n0,1\n"))
 
 
 def test_a_reference_is_a_name_or_a_place() -> None:
     """References are named, or counted from 1 at the weak end and from -1 at the strong."""
-    table = PassRates(("tiny", "small", "large", "7"), np.zeros((1, 4)))
+    table = PassRates(("tiny", "small", "large", "7"), np.zeros((1, 4)), {})
     assert [table.place(model) for model in ("tiny", "1", "-1", "-4", "large", "4")] == [0, 0, 3, 0, 2, 3]
     assert table.place("7") == 3
     for model in ("0", "5", "-5", "huge"):
-        with pytest.raises(ValueError, match="must be a model of the table, or 1 to 4, or -1 to -4"):
+        with pytest.raises(ValueError, match="must be a model of the table, 1 to 4, or -1 to -4"):
             table.place(model)
+
+
+def test_tags_are_a_column_or_the_first_whose_texts_repeat() -> None:
+    """Without a name, the first column with several texts, each for two tasks on average, is the tags."""
+    labels = {"task": ["a", "b", "c", "d"], "set": ["s"] * 4, "kind": ["x", "y", "x", "y"]}
+    table = PassRates(("small", "large"), np.zeros((4, 2)), labels)
+    assert table.tags(None) == labels["kind"]
+    assert table.tags("task") == labels["task"]
+    assert PassRates(("small", "large"), np.zeros((4, 2)), {"task": labels["task"]}).tags(None) is None
+    with pytest.raises(ValueError, match=re.escape("tags: got 'level', must be a column before the models")):
+        table.tags("level")
 
 
 def test_the_policy_goes_along_the_models() -> None:
@@ -113,27 +129,41 @@ def test_squeezing_keeps_proportions() -> None:
 # ------------------------------------------------------------------------------------------------ the figures
 
 
-def trace(ratio: list[float], error: list[float], correlation: list[float]) -> Trace:
-    nothing = np.zeros(0)
-    return Trace(np.array(ratio), np.array(error), np.array(correlation), nothing, nothing, nothing)
+def trace(ratio: list[float], distinct: list[int], correlation: list[float]) -> Trace:
+    return Trace(np.array(ratio), np.array(distinct), np.array(correlation))
 
 
 def test_figures_are_means_over_steps_and_seeds() -> None:
     """The ratio is the mean of the seeds' means, its error their standard deviation over sqrt(seeds)."""
-    row = figures([trace([0.0, 0.5], [0.5, 0.25], [math.nan, 0.5]), trace([0.5, 1.0], [0.25, 0.0], [math.nan, 1.0])])
-    assert (row.ratio, row.absolute_error, row.correlation) == (0.5, 0.25, 0.75)
-    assert row.ratio_error == pytest.approx(0.25, rel=1e-12)  # seeds' means 0.25 and 0.75
+    seeds = [trace([0.0, 0.5], [2, 3], [math.nan, 0.5]), trace([0.5, 1.0], [2, 4], [math.nan, 1.0])]
+    row = figures(seeds, 8)
+    assert (row.ratio.mean, row.distinct.mean, row.coverage.mean, row.correlation.mean) == (0.5, 3.5, 0.4375, 0.75)
+    assert row.ratio.error == pytest.approx(0.25, rel=1e-12)  # seeds' means 0.25 and 0.75
 
 
-def test_what_is_not_known_is_nan() -> None:
+def test_an_arm_without_posterior_has_no_correlation() -> None:
     """One seed has no standard error, the oracle no posterior."""
-    row = figures([trace([0.5], [], [])])
-    assert row.ratio == 0.5
-    assert np.isnan([row.ratio_error, row.absolute_error, row.correlation]).all()
+    row = figures([trace([0.5], [1], [math.nan])], 2)
+    assert row.ratio.mean == 0.5
+    assert np.isnan([row.ratio.error, row.correlation.mean]).all()
+
+
+def test_an_epoch_has_every_task_once() -> None:
+    """Each epoch is all tasks, but for those that do not fill a batch, in a new order."""
+    batches = list(itertools.islice(shuffled_epochs(np.random.default_rng(0), 30, 7), 8))
+    first, second = np.concatenate(batches[:4]), np.concatenate(batches[4:])
+    assert len(set(first.tolist())) == len(set(second.tolist())) == 28
+    assert set(first.tolist()) | set(second.tolist()) <= set(range(30))
+    assert first.tolist() != second.tolist()
+
+
+def test_distinct_tasks_are_counted_once() -> None:
+    """A task that is selected again does not count."""
+    assert count_distinct([np.array([1, 2]), np.array([2, 3]), np.array([1, 3])]).tolist() == [2, 3, 3]
 
 
 def test_smoothing_keeps_a_constant() -> None:
-    """A constant stays what it is, at the ends too and where there are fewer steps than the window."""
+    """A constant stays constant, also at the ends and with fewer steps than the window."""
     for steps in (1, 3, SMOOTHED_STEPS, 4 * SMOOTHED_STEPS):
         assert smooth(np.full(steps, 0.25)) == pytest.approx(np.full(steps, 0.25), rel=1e-12)
 
@@ -145,13 +175,6 @@ def test_the_oracle_takes_the_nearest() -> None:
     taken = [frozenset(nearest(rng, rates, 0.5, 2).tolist()) for _ in range(64)]
     # With a fair choice, one side is missing in 64 draws with probability 2 ** -63.
     assert set(taken) == {frozenset({0, 2}), frozenset({0, 3})}
-
-
-def test_true_capability_is_0_at_the_weak_and_1_at_the_strong_reference() -> None:
-    """Capability is where the mean pass rate stands between those of the references."""
-    rates = np.array([[0.0, 0.5, 1.0], [0.25, 0.5, 0.75]])
-    setting = replace(SETTING, steps=11)
-    assert true_capability(rates, rates[:, 0], rates[:, 2], setting) == pytest.approx([0.0, 0.5, 1.0], rel=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------ through a server
@@ -169,60 +192,84 @@ def effective(rates: np.ndarray, rollouts: int) -> np.ndarray:
     return np.asarray(1 - rates**rollouts - (1 - rates) ** rollouts)
 
 
-def test_the_arms_come_in_the_order_of_what_they_know(redis_url: str) -> None:
-    """Uniform batches are as effective as expected, BOTS' are more, and none are more than the oracle's."""
+def played(client: library.Client, arm: Arm, rates: np.ndarray, columns: Columns, setting: Setting, seed: int) -> Trace:
+    """Returns the trace of a fresh run of an arm."""
+    run = start(client, f"table-{ARMS.index(arm)}", arm, columns, setting, seed)
+    return play(rates, setting, arm, run, seed, lambda: None)
+
+
+def test_arms_are_ordered_by_what_they_know(redis_url: str) -> None:
+    """A shuffled epoch is as effective as expected, both models are more, and none is more than the oracle."""
     rates = graded(300)
     outcomes = SETTING.steps * SETTING.batch
     by_step = np.array([effective(policy_at(rates, step, SETTING.steps), SETTING.rollouts) for step in range(60)])
     expected = by_step.mean()
     best = np.sort(by_step, axis=1)[:, -SETTING.batch :].mean()
-    arms: tuple[Arm, ...] = ("uniform", "BOTS", "oracle")
-    with serving(redis_url) as service:
-        service.client.create_dataset("graded", weak=rates[:, 0], strong=rates[:, -1])
-        ratio = {}
-        for arm in arms:
-            run = start(service.client, "graded", arm, SETTING, 0)
-            ratio[arm] = play(rates, SETTING, run, 0, lambda: None).ratio.mean()
-    assert abs(ratio["uniform"] - expected) < margin(outcomes)
-    assert ratio["BOTS"] > expected + margin(outcomes)
-    assert ratio["BOTS"] < best + margin(outcomes)
-    assert ratio["oracle"] > best - margin(outcomes)
+    columns = Columns(300, rates[:, 0], rates[:, -1], ["easy"] * 150 + ["hard"] * 150)
+    with serving(redis_url) as service, library.Client(service.address, timeout=20, strict=True) as client:
+        traces = {arm: played(client, arm, rates, columns, SETTING, 0) for arm in ARMS}
+    ratio = {arm: trace.ratio.mean() for arm, trace in traces.items()}
+    # A task's place in a permutation moves another one: McDiarmid with differences of 2.
+    assert abs(ratio[Arm("uniform")] - expected) < 2 * margin(outcomes)
+    for arm in ARMS[1:-1]:
+        assert ratio[arm] > expected + margin(outcomes), arm
+        assert ratio[arm] < best + margin(outcomes), arm
+        assert np.nanmean(traces[arm].correlation) > 0.5
+    assert ratio[Arm("oracle")] > best - margin(outcomes)
     assert best > 0.9
+
+
+def test_rest_makes_coverage(redis_url: str) -> None:
+    """With rest 1 no task comes back before half an epoch of others, so more tasks are evaluated."""
+    rates = graded(300)
+    columns = Columns(300, rates[:, 0], rates[:, -1], None)
+    distinct = {}
+    with serving(redis_url) as service, library.Client(service.address, timeout=20, strict=True) as client:
+        for rest in (0.0, 1.0):
+            setting = replace(SETTING, steps=16, rest=rest)
+            run = start(client, f"rest-{rest:g}", Arm("interpolation", references=True), columns, setting, 0)
+            distinct[rest] = play(rates, setting, Arm("interpolation"), run, 0, lambda: None).distinct[-1]
+    assert distinct[0.0] < distinct[1.0]
+    # 256 evaluations; for the first 150 and some no task has rested long enough to come back.
+    assert distinct[1.0] >= 150
 
 
 def test_a_seed_gives_the_same_trace(redis_url: str) -> None:
     """Same table, setting and seed: the same ratios and the same posteriors."""
     rates = graded(60)
     setting = replace(SETTING, steps=10)
+    columns = Columns(60, rates[:, 0], rates[:, -1], None)
+    arm = Arm("item_response", references=True)
     traces = []
-    with serving(redis_url) as service:
+    with serving(redis_url) as service, library.Client(service.address, timeout=20, strict=True) as client:
         for dataset in ("one", "two"):
-            service.client.create_dataset(dataset, weak=rates[:, 0], strong=rates[:, -1])
-            traces.append(play(rates, setting, start(service.client, dataset, "BOTS", setting, 3), 3, lambda: None))
+            run = start(client, dataset, arm, columns, setting, 3)
+            traces.append(play(rates, setting, arm, run, 3, lambda: None))
     assert traces[0].ratio.tolist() == traces[1].ratio.tolist()
-    assert traces[0].absolute_error.tolist() == traces[1].absolute_error.tolist()
-    assert traces[0].histogram.sum(axis=1) == pytest.approx([1.0, 1.0], rel=1e-12)
-    assert math.isnan(traces[0].capability[0])
-    assert not math.isnan(traces[0].capability[1])
+    assert traces[0].distinct.tolist() == traces[1].distinct.tolist()
+    assert traces[0].correlation.tolist() == traces[1].correlation.tolist()
 
 
 @pytest.mark.skipif(not LIVECODEBENCH.exists(), reason=f"no {LIVECODEBENCH}")
-def test_the_real_table_gives_what_is_known_of_it(redis_url: str) -> None:
-    """On 200 steps of LiveCodeBench the arms' ratios are 0.43, 0.49, 0.74 and 0.99, to within what chance explains."""
+def test_the_real_table_gives_known_ratios(redis_url: str) -> None:
+    """On 200 steps of LiveCodeBench the ratios without rest are the known ones, to within chance."""
     table = read(LIVECODEBENCH)
     assert table.rates.shape == (400, 45)
-    weak, strong = table.rates[:, table.place("5")], table.rates[:, table.place("-5")]
     setting = replace(SETTING, rollouts=16, steps=200)
-    known: dict[Arm, float] = {"uniform": 0.43, "explicit only": 0.49, "BOTS": 0.74, "oracle": 0.99}
-    with serving(redis_url) as service:
-        service.client.create_dataset("livecodebench", weak=weak, strong=strong)
+    columns = Columns(400, table.rates[:, table.place("5")], table.rates[:, table.place("-5")], table.tags(None))
+    assert columns.tags is not None
+    assert set(columns.tags) == {"easy", "medium", "hard"}
+    known = {
+        Arm("uniform"): 0.43,
+        Arm("interpolation"): 0.49,
+        Arm("interpolation", references=True): 0.74,
+        Arm("oracle"): 0.99,
+    }
+    with serving(redis_url) as service, library.Client(service.address, timeout=20, strict=True) as client:
         for arm, ratio in known.items():
-            runs = [start(service.client, "livecodebench", arm, setting, seed) for seed in range(2)]
-            traces = [
-                play(squeeze(table.rates, 0.02), setting, run, seed, lambda: None) for seed, run in enumerate(runs)
-            ]
-            # What is known is rounded to 0.01.
-            assert abs(figures(traces).ratio - ratio) < margin(2 * 200 * 16) + 0.005, arm
+            traces = [played(client, arm, squeeze(table.rates, 0.02), columns, setting, seed) for seed in range(2)]
+            # The known ratios are rounded to 0.01.
+            assert abs(figures(traces, 400).ratio.mean - ratio) < 2 * margin(2 * 200 * 16) + 0.005, arm
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -253,32 +300,32 @@ def test_replay_needs_nothing_but_a_table(table: Path, tmp_path: Path) -> None:
         "replay", table, "--weak", 1, "--strong", -1, "--batch", 4, "--steps", 6, "--seeds", 2, "--out", picture
     )
     assert done.returncode == 0, done.stderr
-    for word in ("5 models", "uniform", "explicit only", "BOTS", "oracle"):
+    for word in ("5 models", "interpolation + references", "item_response", "oracle", "does not react to training"):
         assert word in done.stdout
     assert is_png(picture)
 
 
 def test_replay_leaves_nothing_on_a_server(table: Path, tmp_path: Path, redis_url: str) -> None:
-    """Through a given server it plays under a name of its own, and takes that away."""
+    """On a given server it deletes the datasets that it made."""
     options = ("--weak", "b", "--strong", "d", "--batch", 4, "--steps", 3, "--seeds", 1, "--out", tmp_path / "r.png")
-    with serving(redis_url) as service:
+    with serving(redis_url) as service, library.Client(service.address) as client:
         done = bots("replay", table, "--server", service.address, *options)
         assert done.returncode == 0, done.stderr
-        assert service.client.list_datasets() == []
+        assert list(client.list_datasets()) == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--weak", "-1", "--strong", "1"), "models go from weakest to strongest"),
-        (("--weak", "1", "--strong", "6"), "reference: '6', must be a model of the table"),
-        (("--weak", "1", "--strong", "-1", "--batch", "41"), "batch: 41, must be at most the 40 tasks"),
+        (("--weak", "1", "--strong", "6"), "reference: got '6', must be a model of the table"),
+        (("--weak", "1", "--strong", "-1", "--batch", "41"), "batch: got 41, must be at most 40"),
     ],
 )
 def test_a_wrong_option_is_one_line(table: Path, options: tuple[str, ...], message: str) -> None:
-    """What cannot be played is said in one line, before any server starts."""
+    """Wrong options are one line of error, before any server starts."""
     done = bots("replay", table, *options)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_USAGE
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -317,7 +364,7 @@ with private_server() as address:
 
 
 def test_without_bots_server_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where bots-server is not installed, the message says what to do."""
+    """If bots-server is not installed, the message says so."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"bots-server.* is not installed here"), private_server():
         pass

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import redis
 from redis.crc import key_slot
@@ -35,9 +35,20 @@ from tests.faults.traffic import DATASET
 from tests.faults.validator import Shown
 from tests.valkey import HOST, Sentinels, Valkey, cluster, default_binary, free_port, sentinels, valkey, wait_until
 
+TESTER: dict[str, Any] = {"job": "tester", "incarnation": "first", "strict": True}
 Form = Literal["single", "pair", "sentinel", "cluster"]
 Durability = Literal["memory", "fsync", "replica"]
 START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How much history servers keep. The validator reads the whole log; snapshots are frequent, so that servers start
+    from them."""
+
+    snapshot_events: int = 20
+    events: int = 1_000_000
+    stride: int = 50
 
 
 @dataclass
@@ -45,6 +56,7 @@ class ServerProcess:
     """One `bots-server` of its own, behind a front proxy whose port stays when the process is started again."""
 
     redis_url: str
+    history: Kept
     flags: Sequence[str]
     log: Path
     front: Proxy
@@ -58,14 +70,16 @@ class ServerProcess:
 
     def launch(self) -> None:
         """Starts it."""
-        command = [sys.executable, "-m", "bots_server", "--port", "0", "--redis", self.redis_url, *self.flags]
+        short = [str(self.history.snapshot_events), str(self.history.events), str(self.history.stride)]
+        command = [sys.executable, "-m", "tests.faults.small_server", *short]
+        command += ["--port", "0", "--redis", self.redis_url, *self.flags]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 ending_with_parent(command), stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
             )
 
     def wait_until_listening(self) -> None:
-        """Returns when it says where it listens; starts it again where it has given up."""
+        """Returns when it says where it listens; starts it again if it has given up."""
         deadline = time.monotonic() + START_SECONDS
         while not self._listens():
             assert time.monotonic() < deadline, self.log.read_text()
@@ -80,7 +94,7 @@ class ServerProcess:
         self.process.communicate()
 
     def _listens(self) -> bool:
-        """Returns whether it came so far as to say so; False: it has ended."""
+        """Returns True when it says where it listens, False when it has ended."""
         assert self.process is not None
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -113,11 +127,11 @@ class Deployment:
     def primary(self) -> Valkey:
         return self.nodes[0]
 
-    def new_run(self, retention: bots.Retention | None = None) -> str:
+    def new_run(self) -> str:
         """Starts a run of the dataset, and makes it the one that the jobs work on; returns its name."""
         self.run = f"run-{time.time_ns()}"
-        with bots.Client(self.addresses, timeout=20) as client:
-            client.create_run(DATASET, self.run, retention=retention or RETENTION)
+        with bots.Client(self.addresses, timeout=20, strict=True) as client:
+            client.create_run(DATASET, self.run)
         if self.replication is not None:  # at durability memory nothing waits for the replica, not even the dataset
             wait_until(lambda: in_step(self.primary, 1), "the replica has the run")
         return self.run
@@ -125,7 +139,7 @@ class Deployment:
     @contextmanager
     def client(self, number: int, timeout: float = 5.0) -> Iterator[bots.Client]:
         """Yields a client of one server alone, by no proxy."""
-        with bots.Client(f"{HOST}:{self.servers[number].port}", timeout=timeout, job="tester") as client:
+        with bots.Client(f"{HOST}:{self.servers[number].port}", timeout=timeout, **TESTER) as client:
             yield client
 
     def fail_over(self) -> None:
@@ -182,20 +196,21 @@ class Deployment:
             with self.client(number) as client:
                 run = client.run(DATASET, self.run)
                 alpha, beta = run.posteriors()
-                log: list[Entry] = []
-                while events := run.events(after_version=len(log), limit=1000):
-                    log += [Entry.of(event) for event in events]
+                log = [Entry.of(event) for event in run.events()]
                 shown[f"server {number}"] = Shown(run.info().version, log, alpha, beta)
         return shown
 
 
-# The whole log stays, for the validator; snapshots are frequent, so that servers start from them.
-RETENTION = bots.Retention(snapshot_interval=20, history=1_000_000, history_stride=50, request_memory=100_000)
-
-
 @contextmanager
 def deployed(
-    form: Form, durability: Durability, dataset: Dataset, *, servers: int = 2, appendfsync: str = "everysec"
+    form: Form,
+    durability: Durability,
+    dataset: Dataset,
+    *,
+    servers: int = 2,
+    appendfsync: str = "everysec",
+    history: Kept = Kept(),
+    flags: Sequence[str] = ("--log-level", "warning"),
 ) -> Iterator[Deployment]:
     """Yields a deployment that serves the dataset's run."""
     with ExitStack() as stack:
@@ -223,25 +238,25 @@ def deployed(
             url = "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in nodes[:3])
         directory = Path(tempfile.mkdtemp(prefix="bots-test-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        flags = ["--durability", durability, "--log-level", "warning"]
+        flags = ["--durability", durability, *flags]
         processes = []
         for number in range(servers):
             front = stack.enter_context(proxy(0))
-            server = ServerProcess(url, flags, directory / f"server-{number}.log", front)
+            server = ServerProcess(url, history, flags, directory / f"server-{number}.log", front)
             stack.callback(_end, server)
             server.launch()
             processes.append(server)
         for server in processes:
             server.wait_until_listening()
         deployment = Deployment(form, durability, nodes, processes, store, replication, watched)
-        with bots.Client(deployment.addresses, timeout=20) as client:
+        with bots.Client(deployment.addresses, timeout=20, strict=True) as client:
             client.create_dataset(DATASET, weak=dataset.weak, strong=dataset.strong)
         deployment.new_run()
         yield deployment
 
 
 def in_step(node: Valkey, replicas: int) -> bool:
-    """Returns whether so many replicas have acknowledged all that a primary has now."""
+    """Returns whether this many replicas have acknowledged all that a primary has now."""
     with node.client() as client:
         try:
             before = client.info("replication")
@@ -255,7 +270,7 @@ def in_step(node: Valkey, replicas: int) -> bool:
 
 
 def role(node: Valkey) -> str:
-    """Returns "master", "slave", or "" where it does not answer."""
+    """Returns "master", "slave", or "" if it does not answer."""
     with node.client() as client:
         try:
             return str(client.info("replication")["role"])
@@ -270,7 +285,7 @@ def without(arguments: Sequence[str], flag: str) -> list[str]:
 
 
 def limit_files(node: Valkey, size: int) -> None:
-    """No file of a node grows beyond so many bytes (RLIM_INFINITY: as it likes), as on a disk that is full."""
+    """Bounds the bytes of each file of a node (RLIM_INFINITY: no bound), as a full disk does."""
     hard = resource.prlimit(node.pid, resource.RLIMIT_FSIZE)[1]
     resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (size, hard))
 
@@ -291,7 +306,7 @@ def put_back(node: Valkey, copy: Path) -> None:
 
 
 def _patient_binary(stack: ExitStack) -> str:
-    """Returns a Valkey that gets an error where a file would grow beyond the limit, and not the signal."""
+    """Returns a Valkey that gets an error when a file would grow beyond the limit, and not the signal."""
     directory = Path(tempfile.mkdtemp(prefix="bots-test-"))
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
     wrapper = directory / "valkey"

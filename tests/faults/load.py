@@ -1,7 +1,7 @@
 """The load: 16 jobs over 2 server processes on one port, as fast as they go; throughput, latencies and memory.
 
-Half of the jobs lease. The run keeps a short history, so that trimming begins early: from then on nothing may grow, but
-for the answers of leasing selections, which are kept ten minutes and are shown apart.
+Half of the jobs lease. After 10,000 events the history is trimmed: from then on nothing may grow but the request ids,
+and the answers of selections, which are kept for an hour and are shown apart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from tests.valkey import Valkey, valkey
 
 JOBS, CLIENT_PROCESSES = 16, 4
 TASKS, BATCH = 100_000, 32
-RETENTION = bots.Retention(history=2_000, request_memory=2_000)
 
 
 def load(seconds: float) -> None:
@@ -31,10 +30,10 @@ def load(seconds: float) -> None:
         valkey("--appendonly", "yes", "--appendfsync", "everysec") as store,
         one_server("--redis", store.url, "--processes", "2") as (process, address),
     ):
-        with bots.Client(address, timeout=30) as client:
+        with bots.Client(address, timeout=30, strict=True) as client:
             weak = np.random.default_rng(1).integers(0, 17, TASKS) / 16
             client.create_dataset("load", weak=weak / 2, strong=weak)
-            client.create_run("load", "policy", retention=RETENTION)
+            client.create_run("load", "policy")
         command = [sys.executable, "-m", "tests.faults.load", address, str(seconds)]
         clients = [
             subprocess.Popen(ending_with_parent([*command, str(number)]), stdout=subprocess.PIPE, text=True)
@@ -91,7 +90,7 @@ def work(address: str, seconds: float, number: int) -> None:
 
     def job(name: str, lease_seconds: float | None, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        with bots.Client(address, timeout=30, job=name) as client:
+        with bots.Client(address, timeout=30, job=name, strict=True) as client:
             run = client.run("load", "policy")
             while time.monotonic() < end:
                 begin = time.perf_counter()

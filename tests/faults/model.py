@@ -1,4 +1,4 @@
-"""The model: what jobs asked of a run and were told, which faults struck, and what a correct service may then show.
+"""The model: what jobs asked of a run and were answered, which faults struck, and what a correct service may then show.
 
 Times are seconds since 1970 by this machine's clock, which is also Redis'. The jobs write the history, the validator
 reads it. The state that a log of changes leads to is the oracle's (`tests/core/oracle.py`).
@@ -6,32 +6,35 @@ reads it. The state that a log of changes leads to is the oracle's (`tests/core/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 import bots
-from bots.history import HyperparametersEvent, ReportEvent, RestoreEvent
-from tests.core.oracle import Oracle
+from bots.history import HyperparametersEvent, ReportEvent, RestoreEvent, RetireEvent
+from tests.core.oracle import Oracle, oracle
+from tests.strategies import given_values
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """A report, in order of task."""
+    """A report, in order of task, and the selection that it answers ("": none)."""
 
     tasks: tuple[int, ...]
     successes: tuple[float, ...]
     rollouts: tuple[int, ...]
+    selection: str = ""
 
     @staticmethod
-    def of(tasks: Iterable[int], successes: Iterable[float], rollouts: Iterable[int]) -> Outcomes:
+    def of(tasks: Iterable[int], successes: Iterable[float], rollouts: Iterable[int], selection: str = "") -> Outcomes:
         """Returns the report of these columns; tasks are distinct."""
         rows = sorted(zip(map(int, tasks), map(float, successes), map(int, rollouts), strict=True))
-        return Outcomes(tuple(row[0] for row in rows), tuple(row[1] for row in rows), tuple(row[2] for row in rows))
+        columns = tuple(row[0] for row in rows), tuple(row[1] for row in rows), tuple(row[2] for row in rows)
+        return Outcomes(*columns, selection)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,15 @@ class Restore:
     version: int
 
 
-Content = Outcomes | Hyperparameters | Restore
+@dataclass(frozen=True)
+class Retire:
+    """Tasks, in order, leave the run's selections; with `undo` they come back."""
+
+    tasks: tuple[int, ...]
+    undo: bool = False
+
+
+Content = Outcomes | Hyperparameters | Restore | Retire
 
 
 @dataclass
@@ -63,20 +74,33 @@ class Change:
     job: str
     content: Content
     asked: float  # the first time
-    # (time, version) of each acknowledgement; no version where the answer does not say (UpdateRun).
+    # (time, version) of each acknowledgement; no version if the answer does not say (UpdateRun, RetireTasks).
     answers: list[tuple[float, int | None]] = field(default_factory=list)
 
 
 @dataclass
 class Selection:
+    """A selection as it was answered.
+
+    resting:     number of its tasks that were still resting
+    lease_until: by Redis' clock; None: no lease
+    given_back:  task -> when the end of its lease was first asked for, by a report, a release or a new incarnation
+    """
+
     job: str
     selection_id: str
     tasks: tuple[int, ...]
     version: int
     asked: float
     answered: float
-    lease_until: float | None = None  # by Redis' clock; None: no lease
-    given_back: float | None = None  # when its release was first asked for, by a report or by itself
+    resting: int = 0
+    lease_until: float | None = None
+    given_back: dict[int, float] = field(default_factory=dict)
+
+    def give_back(self, tasks: Iterable[int], time: float) -> None:
+        """Notes that the leases of tasks are asked to end."""
+        for task in tasks:
+            self.given_back.setdefault(task, time)
 
 
 @dataclass(frozen=True)
@@ -92,13 +116,19 @@ class Fault:
 
 @dataclass
 class History:
-    """What happened to one run, seen from outside; any thread may append."""
+    """What happened to one run, seen from outside; any thread may append.
+
+    refusals:      of valid calls: none is right
+    disagreements: (asked, answered, what) of ranks that got different batches under one key
+    errors:        temporary ones, as (time, reason): they are right
+    """
 
     changes: list[Change] = field(default_factory=list)
     selections: list[Selection] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)  # of valid calls: none is right
-    errors: list[tuple[float, str]] = field(default_factory=list)  # temporary ones, as (time, reason): they are right
+    refusals: list[str] = field(default_factory=list)
+    disagreements: list[tuple[float, float, str]] = field(default_factory=list)
+    errors: list[tuple[float, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -113,15 +143,16 @@ class Entry:
     @staticmethod
     def of(event: bots.Event) -> Entry:
         """Returns what ListEvents says."""
-        kind = event.kind
         content: Content
-        if isinstance(kind, ReportEvent):
-            content = Outcomes.of(kind.tasks, kind.successes, kind.rollouts)
-        elif isinstance(kind, HyperparametersEvent):
-            content = Hyperparameters.of(kind.changes)
-        else:
-            assert isinstance(kind, RestoreEvent)
-            content = Restore(kind.version)
+        match event.kind:
+            case ReportEvent() as report:
+                content = Outcomes.of(report.tasks, report.successes, report.rollouts, report.selection_id)
+            case HyperparametersEvent() as changed:
+                content = Hyperparameters.of(changed.changes)
+            case RetireEvent() as retired:
+                content = Retire(tuple(retired.tasks.tolist()), retired.undo)
+            case RestoreEvent() as restored:
+                content = Restore(restored.version)
         return Entry(event.version, event.request_id, event.job, content)
 
 
@@ -142,20 +173,40 @@ class Dataset:
         return Dataset(weak, strong)
 
 
-def replay(dataset: Dataset, log: Sequence[Entry]) -> Oracle:
-    """Returns the state that a log leads to, from the prior on."""
+def replay(
+    dataset: Dataset, log: Sequence[Entry], visit: Callable[[int, Oracle], object] = lambda version, state: None
+) -> Oracle:
+    """Returns the state that a log leads to, from the prior on; calls `visit` with each version and its state."""
     ones = np.ones(len(dataset.weak))
-    state = Oracle(dataset.weak, dataset.strong, ones, ones)
+    each = {"weak": dataset.weak, "strong": dataset.strong, "prior_alpha": ones, "prior_beta": ones}
+    state = oracle(each, given_values({}))
     returns = {entry.content.version for entry in log if isinstance(entry.content, Restore)}
     kept = {0: state.copy()}
+    visit(0, state)
     for entry in log:
-        content = entry.content
-        if isinstance(content, Outcomes):
-            state.report(content.tasks, content.successes, content.rollouts)
-        elif isinstance(content, Hyperparameters):
-            state.change(dict(content.changes))
-        else:
-            state = kept[content.version].copy()
+        match entry.content:
+            case Outcomes() as report:
+                state.report(report.tasks, report.successes, report.rollouts, report.selection)
+            case Hyperparameters() as changed:
+                state.change(dict(changed.changes))
+            case Retire(tasks, undo):
+                state.retired = state.retired - set(tasks) if undo else state.retired | set(tasks)
+            case Restore(version):
+                state = kept[version].restored()
         if entry.version in returns:
             kept[entry.version] = state.copy()
+        visit(entry.version, state)
     return state
+
+
+def alpha_beta(state: Oracle) -> tuple[Floats, Floats]:
+    """Returns `[N]` alpha and beta as the service shows them."""
+    return state.now().seen()
+
+
+def resting(state: Oracle) -> set[int]:
+    """Returns the tasks that rest."""
+    coverage = replace(state.base, ever=set(), current=set(state.base.current))
+    for _, outcomes in state.open:
+        coverage.evaluate(outcomes.keys(), state.given["rest"])
+    return coverage.current | coverage.previous

@@ -19,7 +19,7 @@ def size() -> None:
     with (
         valkey("--appendonly", "no") as store,
         one_server("--redis", store.url) as (_, address),
-        bots.Client(address, timeout=60) as client,
+        bots.Client(address, timeout=60, strict=True) as client,
     ):
         rng = np.random.default_rng(1)
         weak, strong = np.sort(rng.integers(0, 17, (2, TASKS)), axis=0) / 16

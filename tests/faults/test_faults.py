@@ -1,7 +1,7 @@
 """Jobs report and select through several servers while parts of it fail; afterwards the validator judges all of it.
 
 Traffic (`traffic.py`), failpoints (`failpoints.py`), model (`model.py`) and validator (`validator.py`), after etcd's
-robustness tests. `make soak` does the same for as long as it is told, with every failpoint in random order.
+robustness tests. `make soak` does the same for a given time, with every failpoint in random order.
 
 Bugs found, and the tests that reproduce them:
 
@@ -14,11 +14,12 @@ Bugs found, and the tests that reproduce them:
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 
 import numpy as np
 import pytest
@@ -26,9 +27,20 @@ import pytest
 import bots
 from bots.request_ids import new_request_id
 from bots_server.store import choose_durability, connect
-from tests.faults.deployment import Deployment, copy_file, deployed, in_step, put_back
+from tests.faults.deployment import Deployment, Kept, copy_file, deployed, in_step, put_back
 from tests.faults.failpoints import FAILPOINTS, Failpoint, struck
-from tests.faults.model import Content, Dataset, Entry, History, Hyperparameters, Outcomes, Restore, replay
+from tests.faults.model import (
+    Content,
+    Dataset,
+    Entry,
+    History,
+    Hyperparameters,
+    Outcomes,
+    Restore,
+    Retire,
+    alpha_beta,
+    replay,
+)
 from tests.faults.traffic import DATASET
 from tests.faults.validator import TOLERANCE, Verdict, check_servers, outage, validate
 from tests.valkey import valkey, wait_until
@@ -62,8 +74,7 @@ def judged(deployment: Deployment, failpoints: list[Failpoint], seed: int = 1) -
 
 
 def test_nothing_is_lost_around_one_redis(single: Deployment) -> None:
-    """An acknowledged report is stored at the configured durability and applied exactly once, whatever fails of the
-    servers, of the ways between, and of Redis itself."""
+    """Guarantees 1, 2 and 3 hold, whatever fails of the servers, of the connections between, and of Redis itself."""
     failpoints = [one for one in FAILPOINTS if "single" in one.forms and "fsync" in one.covered_by]
     verdict, history = judged(single, random.Random(3).sample(failpoints, len(failpoints)))
     assert verdict.lost == 0
@@ -71,7 +82,7 @@ def test_nothing_is_lost_around_one_redis(single: Deployment) -> None:
 
 
 def test_an_older_file_takes_back_the_end_and_nothing_else(single: Deployment) -> None:
-    """Where Redis comes back with an older file the reports since are lost whole, and all servers agree on the rest."""
+    """If Redis comes back with an older file the reports since are lost whole, and all servers agree on the rest."""
     verdict, _ = judged(single, [BY_NAME["older_file"]])
     assert 0 < verdict.lost < verdict.acknowledged
 
@@ -84,14 +95,14 @@ def pair() -> Iterator[Deployment]:
 
 
 def test_a_lagging_replica_takes_over(pair: Deployment) -> None:
-    """A primary whose replica has fallen behind acknowledges nothing at durability replica, so nothing is lost with
+    """At durability replica a primary whose replica has fallen behind acknowledges nothing, so nothing is lost with
     it."""
     verdict, _ = judged(pair, [BY_NAME["replica_lags_and_takes_over"]])
     assert verdict.lost == 0
 
 
 def test_a_lease_that_no_replica_has_is_not_granted(pair: Deployment) -> None:
-    """No two live selections of a run share a task, also where the primary that granted one is lost."""
+    """No two live selections of a run share a task, also if the primary that granted one is lost."""
     pair.new_run()
     assert pair.replication is not None
     with pair.client(0, timeout=2) as client:
@@ -104,7 +115,7 @@ def test_a_lease_that_no_replica_has_is_not_granted(pair: Deployment) -> None:
         # The primary is lost, and with it what it alone knew.
         pair.fail_over()
         pair.wait_until_serving()
-        # A late repeat of the selection that nobody was answered may hold a hundred there.
+        # A late repeat of the selection that was not answered may hold a hundred there.
         others = run.select(200, lease_seconds=600, allow_fewer=True)
         assert len(others) >= 100
         assert not set(kept.tasks) & set(others.tasks)
@@ -125,8 +136,8 @@ def test_what_memory_alone_had_is_lost_with_it(hasty: Deployment) -> None:
 
 
 def test_min_replicas_to_write_bounds_what_a_failover_loses(hasty: Deployment) -> None:
-    """A primary that hears of no replica stops to take reports within min-replicas-max-lag and the two seconds that it
-    takes to see that, so that a failover loses no more than what was acknowledged in that time."""
+    """A primary without a replica stops to take reports within min-replicas-max-lag and two seconds, so that a failover
+    loses no more than the reports of that time."""
     hasty.new_run()
     assert hasty.replication is not None
     with hasty.primary.client() as admin:
@@ -168,11 +179,11 @@ def test_cluster_fails_over() -> None:
 
 
 def test_a_level_that_redis_cannot_give_stops_the_start() -> None:
-    """A server whose Redis never reports a write as synced does not start with durability fsync."""
+    """A server does not start with durability fsync over a Redis that never confirms it."""
     persistence = ["--appendonly", "yes", "--appendfsync", "no"]
     refused = pytest.raises(ValueError, match="appendfsync no")
-    with valkey(*persistence) as store, refused:
-        choose_durability(connect(store.url), "fsync")
+    with valkey(*persistence) as store, closing(connect(store.url)) as client, refused:
+        choose_durability(client, "fsync")
 
 
 # ------------------------------------------------------------------------------------------------ idempotency
@@ -213,15 +224,13 @@ def test_one_report_through_all_servers_at_once(single: Deployment) -> None:
 
 
 def test_one_selection_through_all_servers_at_once(single: Deployment) -> None:
-    """Of concurrent selections with one request_id one is made, and the others get its answer."""
+    """Of concurrent selections by one key one is made, and all ranks of the job get it."""
     single.new_run()
     with single.client(0) as one, single.client(1) as other, ThreadPoolExecutor(8) as threads:
         runs = [client.run(DATASET, single.run) for client in (one, other)] * 4
         for leased in range(10, 60, 10):
-            request_id = new_request_id()
-            batches = list(
-                threads.map(lambda run, of=request_id: run.select(10, lease_seconds=600, request_id=of), runs)
-            )
+            key = str(leased)
+            batches = list(threads.map(lambda run, of=key: run.select(10, key=of, lease_seconds=600), runs))
             assert len({batch.selection_id for batch in batches}) == 1
             assert len({tuple(batch.tasks) for batch in batches}) == 1
             assert runs[0].summary().live_leases == leased
@@ -270,23 +279,81 @@ def test_a_server_ahead_of_redis_goes_back_with_it(single: Deployment) -> None:
 
 
 def test_hundreds_in_flight_share_no_task(single: Deployment) -> None:
-    """No two live selections of a run share a task, across jobs and servers, where tasks are refilled one at a time."""
+    """No two live selections of a run share a task, across jobs and servers, if tasks are refilled one at a time."""
     single.new_run()
     with single.client(0) as one, single.client(1) as other, ThreadPoolExecutor(8) as threads:
         runs = [client.run(DATASET, single.run) for client in (one, other)]
 
         def refill(number: int) -> bots.Batch:
-            return runs[number % 2].select(1, lease_seconds=600)
+            batch: bots.Batch = runs[number % 2].select(1, lease_seconds=600)
+            return batch
 
         flying = list(threads.map(refill, range(200)))
         assert len({batch.tasks[0] for batch in flying}) == 200
-        # Half of a hundred come back by their report, half are given up: those tasks alone are free again.
+        # Fifty are reported and fifty released: those tasks alone are free again.
         list(threads.map(lambda batch: batch.report(1, 4), flying[:50]))
         assert all(threads.map(lambda batch: batch.release() == 1, flying[50:100]))
         flying = flying[100:] + list(threads.map(refill, range(200)))
         assert len({batch.tasks[0] for batch in flying}) == 300
-        with pytest.raises(bots.FailedPreconditionError, match=r"eligible 0, of 300 asked: .* leased 300"):
+        with pytest.raises(bots.FailedPreconditionError, match=r"asked for: 300, .* leased: 300"):
             refill(0)
+
+
+def test_a_report_of_a_part_ends_the_leases_of_its_tasks_alone(single: Deployment) -> None:
+    """The leases of a selection end task by task, whichever rank and server reports the task."""
+    single.new_run()
+    with single.client(0) as one, single.client(1) as other:
+        ranks = [client.run(DATASET, single.run) for client in (one, other)]
+        batches = [run.select(8, key="step", lease_seconds=600) for run in ranks]
+        others = ranks[0].select(292, lease_seconds=600)
+        for rank, batch in enumerate(batches):
+            part = batch[rank::2]
+            assert part.report(2, 4) == rank + 1
+            freed = ranks[1 - rank].select(4, lease_seconds=600)
+            assert set(freed.tasks) == set(part.tasks)
+        assert ranks[0].summary().live_leases == 300
+        assert not set(others.tasks) & set(batches[0].tasks)
+        assert ranks[0].summary().updates == 1
+    assert check_servers(TASKS, single.show()) == []
+
+
+# ------------------------------------------------------------------------------------------------ where clients are
+
+
+def test_clients_stay_with_one_server_and_move_when_it_dies() -> None:
+    """A client stays with one server while it lives, all clients spread over the servers, move to another one when
+    theirs dies, and come back when it does."""
+    flags = ["--log-level", "info", "--connection-age-seconds", "3"]
+    with (
+        deployed("single", "memory", TASKS, flags=flags) as deployment,
+        ExitStack() as stack,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        jobs = {f"job-{number}" for number in range(32)}
+        # All of 32 begin with one of the two servers with a probability of 5e-10.
+        clients = [bots.Client(deployment.addresses, timeout=20, job=job, strict=True) for job in jobs]
+        runs = [stack.enter_context(client).run(DATASET, deployment.run) for client in clients]
+
+        def served() -> list[set[str]]:
+            """Returns the jobs that each server serves now, by its access log."""
+            logs = [server.log for server in deployment.servers]
+            before = [len(log.read_text()) for log in logs]
+            list(threads.map(lambda run: run.select(4), runs))
+
+            def found() -> list[set[str]]:
+                lines = [log.read_text()[start:] for log, start in zip(logs, before, strict=True)]
+                return [set(re.findall(r"SelectBatch OK .*?job=(\S+)", text)) for text in lines]
+
+            wait_until(lambda: set.union(*found()) == jobs, "the access logs have all calls")
+            return found()
+
+        first = served()
+        assert min(map(len, first)) > 0
+        assert all(served() == first for _ in range(3))
+        deployment.servers[0].kill()
+        assert served() == [set(), jobs]
+        deployment.servers[0].start()
+        wait_until(lambda: served() == first, "clients come back")
 
 
 # ------------------------------------------------------------------------------------------------ identity
@@ -305,13 +372,15 @@ def test_a_name_that_is_used_again_mixes_nothing(single: Deployment) -> None:
         client.create_run(*names)
 
     def job() -> None:
-        with bots.Client(single.addresses, timeout=5) as client:
+        with bots.Client(single.addresses, timeout=5, strict=True) as client:
             run = client.run(*names)
             while not stopping.is_set():
                 request_id = new_request_id()
                 try:
                     batch = run.select(4, lease_seconds=5)
-                    version = batch.report(2, 4, request_id=request_id)
+                    version = run.report(
+                        batch.tasks, 2, 4, rows=True, selection_id=batch.selection_id, request_id=request_id
+                    )
                     assert version is not None
                     told.setdefault(run.uid, []).append((request_id, version))
                 except (bots.FailedPreconditionError, bots.NotFoundError) as error:
@@ -321,14 +390,14 @@ def test_a_name_that_is_used_again_mixes_nothing(single: Deployment) -> None:
     def reported(runs: int) -> None:
         wait_until(lambda: len(told) > runs or any(one.done() for one in working), "jobs report")
 
-    with bots.Client(single.addresses, timeout=10) as client, ThreadPoolExecutor(4) as threads:
+    with bots.Client(single.addresses, timeout=10, strict=True) as client, ThreadPoolExecutor(4) as threads:
         create(client, 100)
         first = client.create_run(*names)
         working = [threads.submit(job) for _ in range(4)]
         try:
             for turn in range(6):
                 reported(turn)
-                events = client.run(*names).events(limit=10_000)
+                events = list(client.run(*names).events())
                 if turn % 2:
                     client.delete_dataset(names[0], delete_runs=True)
                 else:
@@ -340,7 +409,7 @@ def test_a_name_that_is_used_again_mixes_nothing(single: Deployment) -> None:
         for one in working:
             one.result(30)
         last = client.run(*names)
-        log = {event.request_id: event.version for event in last.events(limit=10_000)}
+        log = {event.request_id: event.version for event in last.events()}
         assert log == dict(told.pop(last.info().uid))
         assert events[0].request_id not in log
         assert len(told) == 6
@@ -353,10 +422,9 @@ def test_a_name_that_is_used_again_mixes_nothing(single: Deployment) -> None:
 # ------------------------------------------------------------------------------------------------ the life of a run
 
 
-def test_every_server_goes_back_and_forks_alike(single: Deployment) -> None:
-    """A run is changed, kept, restored and forked through one server while another one, and one that starts cold, see
+def test_every_server_goes_back_and_forks_alike() -> None:
+    """A run is changed, kept, restored and forked through one server, and another one, and one that starts cold, see
     the same, also after the history was trimmed."""
-    single.new_run(bots.Retention(snapshot_interval=5, history=20, history_stride=10))
     rng = random.Random(5)
     log: list[Entry] = []
 
@@ -364,47 +432,72 @@ def test_every_server_goes_back_and_forks_alike(single: Deployment) -> None:
         assert version == len(log) + 1
         log.append(Entry(version, "", "", content))
 
+    def report(run: bots.Run, tasks: list[int], successes: list[int], selection: str = "") -> None:
+        outcomes = Outcomes.of(tasks, successes, [4] * len(tasks), selection)
+        columns = outcomes.tasks, outcomes.successes, outcomes.rollouts
+        add(outcomes, run.report(*columns, rows=True, selection_id=selection))
+
+    with deployed("single", "memory", TASKS, history=Kept(5, 20, 10)) as deployment:
+        with deployment.client(0) as one, deployment.client(1) as other:
+            runs = [client.run(DATASET, deployment.run) for client in (one, other)]
+            for step in range(60):
+                run = runs[step % 2]
+                if step == 30:
+                    run.checkpoint("thirty")
+                if step % 20 == 7:
+                    add(Hyperparameters.of({"forgetting": step / 100}), run.update(forgetting=step / 100).version)
+                elif step % 20 == 11:
+                    run.retire([step], rows=True)
+                    add(Retire((step,)), run.info().version)
+                else:
+                    selection = f"{step // 5:032x}"  # of five reports in a row
+                    report(run, rng.sample(range(300), 8), [rng.randrange(5) for _ in range(8)], selection)
+            wait_until(lambda: next(runs[0].events()).version > 20, "the history is trimmed")
+            assert_shows(deployment, log)
+            deployment.servers[1].kill()
+            deployment.servers[1].start()
+        with deployment.client(0) as one, deployment.client(1) as other:
+            runs = [client.run(DATASET, deployment.run) for client in (one, other)]
+            add(Restore(30), runs[1].restore(checkpoint="thirty"))
+            assert_shows(deployment, log)
+            add(Restore(50), runs[0].restore(version=50, expected_version=61))
+            assert_shows(deployment, log)
+            fork = other.create_run(DATASET, "fork", fork_from=bots.ForkPoint(run=deployment.run, version=55))
+            assert fork.report([1], 1, 4) == 1
+            truth = replay(TASKS, [*log[:55], Entry(56, "", "", Outcomes.of([1], [1], [4]))])
+            assert np.abs(np.array(one.run(DATASET, fork.name).posteriors()) - alpha_beta(truth)).max() < TOLERANCE
+            # Far beyond the history, versions go on.
+            for _ in range(25):
+                report(runs[0], [7], [1])
+            with pytest.raises(bots.NotFoundError, match="version"):
+                runs[0].restore(version=3)
+            add(Restore(30), runs[0].restore(checkpoint="thirty"))
+            assert_shows(deployment, log)
+
+
+def test_a_repeat_of_a_restore_returns_the_first_answer(single: Deployment) -> None:
+    """A repeat of a restore changes nothing, at every server, also if its checkpoint and its version are gone since."""
+    single.new_run()
+    request_id = new_request_id()
     with single.client(0) as one, single.client(1) as other:
         runs = [client.run(DATASET, single.run) for client in (one, other)]
-        for step in range(60):
-            run = runs[step % 2]
-            if step == 30:
-                run.checkpoint("thirty")
-            if step % 20 == 7:
-                version = run.update(forgetting=step / 100).version
-                add(Hyperparameters.of({"forgetting": step / 100}), version)
-            else:
-                outcomes = Outcomes.of(rng.sample(range(300), 8), [rng.randrange(5) for _ in range(8)], [4] * 8)
-                add(outcomes, run.report(outcomes.tasks, outcomes.successes, outcomes.rollouts))
-        wait_until(lambda: runs[0].events()[0].version > 20, "the history is trimmed")
-        assert_shows(single, log)
-        single.servers[1].kill()
-        single.servers[1].start()
-    with single.client(0) as one, single.client(1) as other:
-        runs = [client.run(DATASET, single.run) for client in (one, other)]
-        add(Restore(30), runs[1].restore(checkpoint="thirty"))
-        assert_shows(single, log)
-        add(Restore(50), runs[0].restore(version=50, expected_version=61))
-        assert_shows(single, log)
-        fork = other.create_run(DATASET, f"{single.run}-fork", fork_from=bots.ForkPoint(single.run, 55))
-        assert fork.report([1], 1, 4) == 1
-        truth = replay(TASKS, [*log[:55], Entry(56, "", "", Outcomes.of([1], [1], [4]))])
-        assert np.abs(np.array(one.run(DATASET, fork.name).posteriors()) - [truth.alpha, truth.beta]).max() < 1e-4
-        # Far beyond the history, versions go on.
-        for _ in range(25):
-            outcomes = Outcomes.of([7], [1], [4])
-            add(outcomes, runs[0].report(outcomes.tasks, outcomes.successes, outcomes.rollouts))
-        with pytest.raises(bots.NotFoundError, match="version = 3"):
-            runs[0].restore(version=3)
-        add(Restore(30), runs[0].restore(checkpoint="thirty"))
-        assert_shows(single, log)
+        assert [runs[0].report([task], 1, 4) for task in range(3)] == [1, 2, 3]
+        runs[0].checkpoint("kept", version=2)
+        assert runs[0].restore(checkpoint="kept", expected_version=3, request_id=request_id) == 4
+        assert runs[1].report([5], 4, 4) == 5
+        runs[1].delete_checkpoint("kept")
+        for run in runs:
+            assert run.restore(checkpoint="kept", expected_version=3, request_id=request_id) == 4
+            with pytest.raises(bots.InvalidArgumentError, match="other content"):
+                run.restore(version=2, expected_version=3, request_id=request_id)
+        assert runs[0].info().version == 5
+    assert check_servers(TASKS, single.show()) == []
 
 
 def assert_shows(deployment: Deployment, log: list[Entry]) -> None:
-    """Every server's posterior is what the whole log leads to, also where they have kept its end alone."""
-    truth = replay(TASKS, log)
+    """Every server's posterior is what the whole log leads to, also if Redis has its end alone."""
+    truth = alpha_beta(replay(TASKS, log))
     for number in range(len(deployment.servers)):
         with deployment.client(number) as client:
-            alpha, beta = client.run(DATASET, deployment.run).posteriors()
-            assert np.abs(alpha - truth.alpha).max() < TOLERANCE
-            assert np.abs(beta - truth.beta).max() < TOLERANCE
+            shown = client.run(DATASET, deployment.run).posteriors()
+            assert np.abs(np.array(shown) - truth).max() < TOLERANCE

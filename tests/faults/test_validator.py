@@ -18,9 +18,11 @@ from tests.faults.model import (
     Hyperparameters,
     Outcomes,
     Restore,
+    Retire,
     Selection,
+    alpha_beta,
+    replay,
 )
-from tests.faults.model import replay as replayed
 from tests.faults.validator import Shown, outage, validate
 
 DATASET = Dataset.draw(5, 12)
@@ -28,9 +30,11 @@ DATASET = Dataset.draw(5, 12)
 
 def change(number: int) -> Change:
     """Returns the change that makes version `number`, asked for and acknowledged in its second."""
-    content: Content = Outcomes.of([number, 0], [1, 2.5], [4, 4])
+    content: Content = Outcomes.of([number, 0], [1, 2.5], [4, 4], "first" if number < 3 else "")
     if number == 3:
         content = Hyperparameters.of({"forgetting": 0.2})
+    if number == 4:
+        content = Retire((3, 7))
     if number == 5:
         content = Restore(2)
     told = None if number == 3 else number
@@ -42,21 +46,24 @@ def entry(number: int) -> Entry:
 
 
 def right() -> History:
-    """Returns six changes, of which the last was not acknowledged, and three selections, two of them with a lease."""
+    """Returns six changes, of which the last was not acknowledged, and three selections, two of them with a lease.
+
+    The first two changes are parts of the first selection.
+    """
     changes = [change(number) for number in range(1, 7)]
     changes[5].answers.clear()
     selections = [
-        Selection("job", "first", (1, 2), 2, 2.6, 2.7, lease_until=5.0, given_back=3.0),
-        Selection("job", "second", (2, 3), 3, 3.6, 3.7, lease_until=5.0),
-        Selection("job", "third", (1, 4), 4, 4.6, 4.7),
+        Selection("job", "first", (1, 2), 2, 2.6, 2.7, resting=2, lease_until=5.0, given_back={1: 3.0, 2: 3.0}),
+        Selection("job", "second", (2, 3), 3, 3.6, 3.7, resting=1, lease_until=5.0),
+        Selection("job", "third", (1, 4), 4, 4.6, 4.7, resting=1),
     ]
     return History(changes, selections)
 
 
 def shown(log: list[Entry]) -> dict[str, Shown]:
     """Returns two servers that show what the log leads to."""
-    state = replayed(DATASET, [replace(one, version=i) for i, one in enumerate(log, 1)])
-    return {name: Shown(len(log), list(log), state.alpha, state.beta) for name in ("one", "other")}
+    state = replay(DATASET, [replace(one, version=i) for i, one in enumerate(log, 1)])
+    return {name: Shown(len(log), list(log), *alpha_beta(state)) for name in ("one", "other")}
 
 
 @pytest.mark.parametrize("last", [5, 6])
@@ -101,7 +108,7 @@ def swapped(log: list[Entry]) -> list[Entry]:
     [
         (lost, "acknowledged as version 4, in the log not at all"),
         (doubled, "id-1 is 2 times in the log"),
-        (gap, "version 6 where 5 belongs"),
+        (gap, "version 6 in the place of 5"),
         (in_part, "not what was asked under id-1"),
         (by_another, "not what was asked under id-1"),
         (invented, "nobody asked for nobody's"),
@@ -126,11 +133,23 @@ def stale(history: History) -> None:
 
 
 def two_leases(history: History) -> None:
-    history.selections[0].given_back = None
+    del history.selections[0].given_back[2]
 
 
 def leased_to_another(history: History) -> None:
-    history.selections[2].tasks = (3, 4)
+    history.selections[2].tasks = (2, 4)
+
+
+def retired(history: History) -> None:
+    history.selections[2].tasks = (1, 7)
+
+
+def not_resting(history: History) -> None:
+    history.selections[0].resting = 1
+
+
+def ranks_that_differ(history: History) -> None:
+    history.disagreements.append((1.0, 1.5, "job: ranks got different batches"))
 
 
 def refused(history: History) -> None:
@@ -143,7 +162,10 @@ def refused(history: History) -> None:
         (second_answer, "id-1: acknowledged as version 6, in the log 1"),
         (stale, "saw version 3, asked after 4"),
         (two_leases, "task 2: leased to first and second"),
-        (leased_to_another, "task 3: leased to second, selected by job"),
+        (leased_to_another, "task 2: leased to second, selected by job"),
+        (retired, "job: selected [7], retired at version 4"),
+        (not_resting, "job: told 1 resting tasks, 2 rest at 2"),
+        (ranks_that_differ, "ranks got different batches"),
         (refused, "INTERNAL"),
     ],
 )
@@ -180,7 +202,7 @@ def test_servers_that_differ_are_found() -> None:
 
 @pytest.mark.parametrize("takes_back", [True, False])
 def test_what_a_fault_takes_back_is_counted_and_only_then_right(takes_back: bool) -> None:
-    """Where the durability covers the fault a loss is a violation; where it does not it is a figure."""
+    """A loss is a violation if the durability covers the fault, and a figure if it does not."""
     history = right()
     history.faults.append(Fault("older_file", 4.8, 9.0, takes_back))
     verdict = validate(history, DATASET, shown([entry(number) for number in range(1, 4)]))

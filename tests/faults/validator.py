@@ -1,15 +1,9 @@
 """The validator: judges a history, and the log that survived it, by the model.
 
-    1. An acknowledged report is stored at the configured durability and applied exactly once, in an order all servers
-       agree on; a repeat of its request_id changes nothing and returns the first answer, or is refused when too old to
-       know.
-    2. A selection sees every report acknowledged before it was asked (on the same Redis primary).
-    3. The posterior equals the equations above to within 1e-4 in alpha and beta, for any history and any split of it
-       into reports.
-
-and further: versions have no gaps, what was not acknowledged is there at most once and whole, nothing is there that
-nobody asked for, and no two live selections share a task. Where a fault struck that the durability does not cover, what
-it took back is counted, and everything else must hold all the same before it and after it.
+It holds guarantees 1, 2 and 3 of the proto, and further: versions have no gaps; what was not acknowledged is there at
+most once and whole; nothing is there that nobody asked for; no two live selections share a task; the ranks of a job get
+one batch; a selection has no retired task, and says how many of its tasks rest. If a fault struck that the durability
+does not cover, what it took back is counted, and everything else must hold all the same before it and after it.
 """
 
 from __future__ import annotations
@@ -22,9 +16,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from tests.faults.model import Dataset, Entry, Fault, Floats, History, Selection, replay
+from tests.core.oracle import Oracle
+from tests.faults.model import Dataset, Entry, Fault, Floats, History, Selection, alpha_beta, replay, resting
 
-TOLERANCE = 1e-4  # promise 3
+TOLERANCE = 1e-4  # guarantee 3
 
 
 @dataclass(frozen=True)
@@ -66,6 +61,8 @@ def validate(history: History, dataset: Dataset, servers: Mapping[str, Shown]) -
         *check_order(history),
         *check_selections(history),
         *check_leases(history),
+        *check_ranks(history),
+        *check_eligible(history, dataset, log),
         *check_servers(dataset, servers),
     ]
     return Verdict(
@@ -82,7 +79,7 @@ def validate(history: History, dataset: Dataset, servers: Mapping[str, Shown]) -
 def check_log(history: History, log: Sequence[Entry]) -> list[str]:
     """Versions are 1, 2, 3, ..., and each entry is one that was asked for, whole, and no other entry has its id."""
     asked = {change.request_id: change for change in history.changes}
-    found = [f"version {entry.version} where {i} belongs" for i, entry in enumerate(log, 1) if entry.version != i][:1]
+    found = [f"version {entry.version} in the place of {i}" for i, entry in enumerate(log, 1) if entry.version != i][:1]
     for request_id, count in Counter(entry.request_id for entry in log).items():
         if count > 1:
             found.append(f"{request_id} is {count} times in the log")
@@ -124,7 +121,7 @@ def check_order(history: History) -> list[str]:
 
 
 def check_selections(history: History) -> list[str]:
-    """A selection sees every report acknowledged before it was asked (on the same Redis primary)."""
+    """A selection sees every report acknowledged before it was asked for (guarantee 2)."""
     found = []
     for begin, end in calm(history, lambda fault: fault.takes_back or fault.moves_primary):
         acknowledged = _running_maximum(history, begin, end)
@@ -142,11 +139,11 @@ def check_leases(history: History) -> list[str]:
     leased: dict[int, list[tuple[float, float, Selection]]] = defaultdict(list)
     for begin, end in calm(history, lambda fault: fault.takes_back):
         for selection in history.selections:
-            # From the answer on it certainly is live, and until it was first given back.
+            # It certainly is live from the answer until its end was first asked for.
             if begin <= selection.asked and selection.answered <= end and selection.lease_until is not None:
-                until = min(selection.lease_until, selection.given_back or math.inf, end)
-                if until > selection.answered:
-                    for task in selection.tasks:
+                for task in selection.tasks:
+                    until = min(selection.lease_until, selection.given_back.get(task, math.inf), end)
+                    if until > selection.answered:
                         leased[task].append((selection.answered, until, selection))
     for task, spans in leased.items():
         spans.sort(key=lambda span: span[:2])
@@ -164,17 +161,49 @@ def check_leases(history: History) -> list[str]:
     return found
 
 
+def check_ranks(history: History) -> list[str]:
+    """The ranks of a job that select by one key get one batch."""
+    spans = calm(history, lambda fault: fault.takes_back or fault.moves_primary)
+    return [
+        what
+        for asked, answered, what in history.disagreements
+        if any(begin <= asked and answered <= end for begin, end in spans)
+    ]
+
+
+def check_eligible(history: History, dataset: Dataset, log: Sequence[Entry]) -> list[str]:
+    """A selection has no task that is retired at its version, and says how many rest; after the last fault that could
+    change what a version is."""
+    begin, _ = calm(history, lambda fault: fault.takes_back or fault.moves_primary)[-1]
+    at: dict[int, list[Selection]] = defaultdict(list)
+    for selection in history.selections:
+        if begin <= selection.asked:
+            at[selection.version].append(selection)
+    found = []
+
+    def visit(version: int, state: Oracle) -> None:
+        for selection in at.pop(version, ()):
+            if retired := state.retired & set(selection.tasks):
+                found.append(f"{selection.job}: selected {sorted(retired)}, retired at version {version}")
+            rest = len(resting(state) & set(selection.tasks))
+            if rest != selection.resting:
+                found.append(f"{selection.job}: told {selection.resting} resting tasks, {rest} rest at {version}")
+
+    replay(dataset, log, visit)
+    return found
+
+
 def check_servers(dataset: Dataset, servers: Mapping[str, Shown]) -> list[str]:
     """Every server shows the same log, and the posterior that the oracle makes of it."""
     log = next(iter(servers.values())).log
-    truth = replay(dataset, log)
+    alpha, beta = alpha_beta(replay(dataset, log))
     found = []
     for name, shown in servers.items():
         if shown.log != log:
             found.append(f"{name}: shows another log")
         if shown.version != len(log):
             found.append(f"{name}: at version {shown.version}, the log ends at {len(log)}")
-        error = max(np.abs(shown.alpha - truth.alpha).max(), np.abs(shown.beta - truth.beta).max())
+        error = max(np.abs(shown.alpha - alpha).max(), np.abs(shown.beta - beta).max())
         if not error <= TOLERANCE:
             found.append(f"{name}: alpha or beta is {error:.2g} off")
     return found

@@ -137,9 +137,9 @@ def test_warnings_say_what_to_do_and_rows_left_out_are_counted(tmp_path: Path, c
         (("--id", "nothing"), 64, "column nothing: must be a column of the file: id, tag, weak"),
         (("--id", "tag"), 65, "line 5, column tag: got '2024-05-01', must be distinct"),
         (("--weak", "size"), 65, "line 2, column size: got '3', must be between 0 and 1"),
-        (("--reference", "weak"), 1, "reference: got 'weak', must be NAME=COL"),
-        (("--reference", "weak=size", "--weak", "weak"), 1, "reference: got weak, weak, must be distinct names"),
-        (("--distinct", "first"), 1, "distinct: got 'first' without ids"),
+        (("--reference", "weak"), 64, "reference: got 'weak', must be NAME=COL"),
+        (("--reference", "weak=size", "--weak", "weak"), 64, "reference: got weak, weak, must be distinct names"),
+        (("--distinct", "first"), 64, "distinct: got 'first' without ids"),
         (("--scale", "auto"), 2, "--scale"),
     ],
 )
@@ -154,7 +154,7 @@ def test_each_kind_of_error_has_its_exit_status(
 
 def test_a_name_with_a_slash_is_refused_before_a_file_is_read(tmp_path: Path, call: Callable[..., Done]) -> None:
     done = call("create", "team/letters", tmp_path / "none.csv")
-    assert done.code == 1
+    assert done.code == 64
     assert done.err.startswith("error: name: got 'team/letters', must be 1 to 63 of a-z, 0-9,")
     done = call("create", "letters", tmp_path / "none.csv")
     assert done.code == 66

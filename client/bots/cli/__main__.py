@@ -1,4 +1,10 @@
-"""The `bots` command: what goes wrong is one line and exit status 1."""
+"""The `bots` command: an error is one line, and the exit status tells its kind (numbers as in sysexits.h).
+
+64  bad input: a value breaks a rule            73  the name is taken by other content
+66  no such dataset, run, checkpoint, file      75  the service cannot do it now; the same command may succeed later
+69  the service is away                         77  the token is missing or wrong
+70  a fault of the service or of the command    78  not in this state: too few eligible tasks, a deleted run, ...
+"""
 
 from __future__ import annotations
 
@@ -13,14 +19,35 @@ def main() -> None:
             sys.exit(f"the bots command needs {package}: pip install 'bots-client[cli]'")
 
     from bots.cli.app import app
+    from bots.cli.connection import moved_to_front
     from bots.cli.console import complain
     from bots.errors import BotsError
 
     try:
-        app()
-    except (BotsError, ValueError, OSError) as error:
+        app(moved_to_front(sys.argv[1:]))
+    except (BotsError, ValueError, TypeError, OSError) as error:
         complain(" ".join(str(error).split()))
-        sys.exit(1)
+        sys.exit(exit_status(error))
+
+
+def exit_status(error: Exception) -> int:
+    """Returns the exit status for an error."""
+    from bots import errors
+
+    table: tuple[tuple[type[Exception], int], ...] = (
+        (errors.NotFoundError, 66),
+        (errors.AlreadyExistsError, 73),
+        (errors.FailedPreconditionError, 78),
+        (errors.UnauthenticatedError, 77),
+        (errors.InvalidArgumentError, 64),
+        (errors.UnavailableError, 69),
+        (errors.DeadlineExceededError, 69),
+        (errors.TemporaryError, 75),
+        (errors.BrokenError, 70),
+        (OSError, 66),
+        (ValueError, 64),
+    )
+    return next((status for kind, status in table if isinstance(error, kind)), 70)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
-"""What the command prints: tables for people, CSV where the output goes to a file or another program."""
+"""The command's output: tables on a terminal, CSV in files and pipes, JSON on request."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
+import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +30,25 @@ def say(line: str) -> None:
 def complain(line: str) -> None:
     """Prints one line of error as it is, however long."""
     err.print(Text("error: ", style="bold red") + Text(line), soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """Prints a value as JSON: dataclasses as objects, arrays as lists, NaN as null, times in ISO 8601."""
+    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[Cell]], title: str = "") -> None:
@@ -53,7 +76,7 @@ def show_one(pairs: Sequence[tuple[str, Cell]]) -> None:
 
 
 def written(cell: Cell) -> str:
-    """Returns a value as people read it; a dash where it is not known."""
+    """Returns a value as people read it; a dash if it is not known."""
     match cell:
         case None:
             return "-"

@@ -1,8 +1,9 @@
-"""A run at a glance: how hard the data is for the policy now, and whether selection pays."""
+"""A run at a glance: how hard the tasks are for the policy now, what its model learned, and how well it predicts."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 from rich.columns import Columns
@@ -11,80 +12,144 @@ from rich.table import Table
 from rich.text import Text
 
 from bots.cli.console import written
-from bots.summary import Summary
+from bots.summary import Evidence, InputWeight, InterpolationSummary, ItemResponseSummary, Summary
 
 BAR = 24
-# Shares below 0.1 and above 0.9 are out of reach of learning: the summary's `unsolvable` and `solved`.
-COLOURS = {"unsolvable": "red", "in reach": "cyan", "solved": "green"}
+WEIGHT_BAR = 8
+MOST_WEIGHTS = 8
+BLOCKS = "▁▂▃▄▅▆▇█"
+COLOURS = {"too hard": "red", "in reach": "cyan", "solved": "green"}
+NOTHING_EXPLAINED = "The inputs explain nothing: the dataset's columns do not tell how hard its tasks are."
 
 
-def glance(summary: Summary, reports_per_minute: float | None, now: datetime) -> RenderableType:
-    """Returns the histogram of posterior means beside the figures, 80 columns wide.
+def glance(
+    summary: Summary, updates_per_minute: float | None, now: datetime, trend: Sequence[float] = ()
+) -> RenderableType:
+    """Returns the histogram of posterior means, the figures, the model, its predictions and its calibration.
 
-    reports_per_minute  None: not known.
-    now                 against which the last report is dated, with its time zone.
+    updates_per_minute  None: not known.
+    now                 with its time zone; the age of the last report is relative to it.
+    trend               values of `position` up to now, oldest first.
     """
     run = summary.run
     head = Text(f"{run.dataset}/{run.name}", style="bold")
-    head.append(f"  version {run.version:,}, {summary.updates:,} updates", style="default")
-    return Group(head, Columns([_histogram(summary), _figures(summary, reports_per_minute, now)], padding=(0, 3)))
+    head.append(f"  {run.model}, version {run.version:,}, {summary.updates:,} updates", style="default")
+    tables = [_predictions(summary.recent), _calibration(summary.recent)]
+    if isinstance(summary.model, ItemResponseSummary) and summary.model.weights:
+        tables.append(_weights(summary.model.weights))
+    return Group(
+        head,
+        Columns([_histogram(summary), _figures(summary, updates_per_minute, now)], padding=(0, 3)),
+        Text(),
+        _model(summary.model, trend),
+        Text(),
+        Columns(tables, padding=(0, 3, 1, 0)),
+    )
+
+
+def position(summary: Summary) -> float | None:
+    """Returns the ability (item_response) or the capability (interpolation; None: not known yet) of the policy."""
+    return summary.model.ability if isinstance(summary.model, ItemResponseSummary) else summary.model.capability
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Returns a block for each value, its height from the least value to the greatest."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((value - low) * scale)] for value in values)
 
 
 def _histogram(summary: Summary) -> RenderableType:
     bins = summary.pass_rate_bins
     largest = max(bins, default=0) or 1
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right")
-    table.add_column(width=BAR)
-    table.add_column(justify="right")
-    table.add_column()
-    table.add_row("", Text("tasks by pass rate", style="dim"), "", "")
-    target = min(int(summary.run.hyperparameters.target * len(bins)), len(bins) - 1)
+    table = _table("", "tasks by pass rate", "", "", left=2)
+    target = min(int((summary.run.hyperparameters.target or 0.0) * len(bins)), len(bins) - 1)
     for number, tasks in enumerate(bins):
         low = number / len(bins)
-        kind = "unsolvable" if low + 1 / len(bins) <= 0.1 else "solved" if low >= 0.9 else "in reach"
-        # A bin that is not empty is seen, however few it has.
+        kind = "too hard" if low + 1 / len(bins) <= 0.1 else "solved" if low >= 0.9 else "in reach"
+        # A bin that is not empty is visible, however few tasks it has.
         length = max(round(BAR * tasks / largest), 1 if tasks else 0)
-        table.add_row(
-            Text(f"{low:.2f}"),
-            Text("█" * length, style=COLOURS[kind]),
-            Text(f"{tasks:,}"),
-            Text("◄" if number == target else ""),
-        )
+        bar = Text("█" * length + " " * (BAR - length), style=COLOURS[kind])
+        table.add_row(f"{low:.2f}", bar, f"{tasks:,}", "◄" if number == target else "")
     return table
 
 
-def _figures(summary: Summary, reports_per_minute: float | None, now: datetime) -> RenderableType:
+def _figures(summary: Summary, updates_per_minute: float | None, now: datetime) -> RenderableType:
     recent = summary.recent
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(justify="right")
-    figures = (
-        ("capability", written(summary.capability)),
+    table = _table("", "")
+    for name, value in (
+        ("effective task ratio", _share(recent.effective_task_ratio)),
+        ("  of uniform selection", _share(summary.uniform_effective_task_ratio)),
+        ("distinct tasks", f"{summary.distinct_tasks:,}"),
+        ("  coverage", _share(summary.coverage)),
+        ("epochs", written(summary.epochs)),
+        ("resting tasks", f"{summary.resting_tasks:,}"),
+        ("retired tasks", f"{summary.retired_tasks:,}"),
+        ("leased tasks", f"{summary.live_leases:,}"),
+        ("", ""),
         ("mean pass rate", written(summary.mean_pass_rate)),
         ("in reach", _share(summary.in_reach)),
         ("solved (above 0.9)", _share(summary.solved)),
-        ("unsolvable (below 0.1)", _share(summary.unsolvable)),
+        ("too hard (below 0.1)", _share(summary.too_hard)),
         ("", ""),
-        ("effective task ratio", _share(recent.effective_task_ratio)),
-        ("  of uniform selection", _share(summary.uniform_effective_task_ratio)),
-        ("prediction error", written(recent.absolute_error)),
-        ("  correlation", written(recent.correlation)),
-        ("  of implicit evidence", written(recent.implicit_absolute_error)),
-        ("  its AUC", written(recent.implicit_auc)),
-        ("policy steps late", written(recent.mean_policy_lag)),
-        ("", ""),
-        ("reports per minute", written(reports_per_minute)),
-        ("reports", f"{summary.total.reports:,.0f}"),
+        ("updates per minute", written(updates_per_minute)),
         ("rollouts", f"{summary.total.rollouts:,.0f}"),
-        ("tasks tried", f"{summary.tried_tasks:,.0f}"),
-        ("evidence per task", written(summary.mean_evidence)),
         ("pending rollouts", f"{summary.pending_rollouts:,.0f}"),
-        ("leased tasks", f"{summary.live_leases:,}"),
+        ("policy steps late", written(recent.mean_policy_lag)),
         ("last report", _ago(summary.last_report_time, now)),
-    )
-    for name, value in figures:
-        table.add_row(name, Text(value))
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _model(model: InterpolationSummary | ItemResponseSummary, trend: Sequence[float]) -> RenderableType:
+    if isinstance(model, InterpolationSummary):
+        return Text(f"capability {written(model.capability)}  {sparkline(trend)}")
+    text = Text(f"ability {model.ability:+.2f} (logit)  {sparkline(trend)}\n")
+    text.append(f"difficulty: {_share(model.explained_share)} explained by the inputs, ")
+    text.append(f"residual variance {written(model.residual_variance)}")
+    if model.inputs_explain_nothing:
+        text.append(f"\n{NOTHING_EXPLAINED}", style="yellow")
+    return text
+
+
+def _predictions(recent: Evidence) -> RenderableType:
+    table = _table("predictions of recent outcomes", "error", "correlation", "AUC")
+    for name, accuracy in (
+        ("all tasks", recent.prediction),
+        ("tasks never tried", recent.first_prediction),
+        ("without the task's outcomes", recent.implicit_prediction),
+    ):
+        values = (accuracy.absolute_error, accuracy.correlation, accuracy.auc)
+        table.add_row(name, *("-" if math.isnan(value) else f"{value:.3f}" for value in values))
+    return table
+
+
+def _calibration(recent: Evidence) -> RenderableType:
+    table = _table("calibration", "predicted", "observed", "outcomes")
+    bins = len(recent.calibration)
+    for number, each in enumerate(recent.calibration):
+        if each.outcomes >= 0.5:  # weights decay, so old outcomes count less than one
+            label = f"{number / bins:.1f} to {(number + 1) / bins:.1f}"
+            table.add_row(label, f"{each.predicted:.2f}", f"{each.observed:.2f}", f"{each.outcomes:,.0f}")
+    return table
+
+
+def _weights(weights: Sequence[InputWeight]) -> RenderableType:
+    """Returns the inputs of the largest weights. A positive weight makes tasks easier."""
+    table = _table("inputs (+: easier, -: harder)", "", "weight", left=2)
+    largest = max(abs(weight.mean) for weight in weights) or 1.0
+    for weight in weights[:MOST_WEIGHTS]:
+        bar = Text("█" * round(WEIGHT_BAR * abs(weight.mean) / largest), style="green" if weight.mean > 0 else "red")
+        table.add_row(Text(weight.input), bar, f"{weight.mean:+.2f} ± {weight.standard_deviation:.2f}")
+    return table
+
+
+def _table(*titles: str, left: int = 1) -> Table:
+    """Returns an empty table without lines; the columns after the first `left` are justified to the right."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_header=any(titles))
+    for place, title in enumerate(titles):
+        table.add_column(title, justify="left" if place < left else "right")
     return table
 
 

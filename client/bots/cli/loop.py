@@ -8,29 +8,38 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import typer
 
-from bots.cli.connection import RunName, run_of
-from bots.cli.console import err, say, show
+from bots.cli import options
+from bots.cli.connection import RunName, run_of, tasks_of
+from bots.cli.console import err, say, show, show_json
 from bots.cli.files import Table
+from bots.cli.runs import Row
 
 
 def select(
     context: typer.Context,
     run: RunName,
     batch_size: Annotated[int, typer.Argument(metavar="N", help="Number of tasks.", show_default=False)],
+    ids: Annotated[bool, typer.Option("--ids", help="Print the ids alone, one a line (row numbers if none).")] = False,
     tag: Annotated[list[str] | None, typer.Option(help="Among the tasks of this tag; may be repeated.")] = None,
-    lease_seconds: Annotated[float | None, typer.Option(help="Keep the tasks from others for so long.")] = None,
-    allow_fewer: Annotated[bool, typer.Option("--allow-fewer", help="Show what there is.")] = False,
-    target: Annotated[float | None, typer.Option(help="Pass rate to select near.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Not this task; may be repeated.")] = None,
+    lease_seconds: Annotated[float | None, typer.Option(help="Keep the tasks from others for this long.")] = None,
+    allow_fewer: Annotated[bool, typer.Option("--allow-fewer", help="Take fewer if fewer are eligible.")] = False,
+    target: options.Target = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="By the posterior mean instead of a draw.")] = False,
-    temperature: Annotated[float | None, typer.Option(help="Above 0: softly instead of the nearest.")] = None,
+    temperature: options.Temperature = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, version and eligible set: same batch.")] = None,
+    row: Row = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Shows the tasks to train on next; CSV where the output is no terminal."""
+    """Shows the tasks to train on next; CSV if the output is no terminal."""
     batch = run_of(context, run).select(
         batch_size,
         tags=tag or (),
+        exclude=tasks_of(context, run, exclude or [], row),
+        rows=row,
         lease_seconds=lease_seconds,
         allow_fewer=allow_fewer,
         target=target,
@@ -42,7 +51,14 @@ def select(
     if batch.ids is not None:
         columns["id"] = batch.ids
     columns |= {"mean": batch.means.tolist(), "draw": batch.draws.tolist()}
-    show(tuple(columns), list(zip(*columns.values(), strict=True)))
+    if as_json:
+        show_json(columns | {"version": batch.version, "selection": batch.selection_id})
+        return
+    if ids:
+        for name in batch.ids or columns["task"]:
+            say(str(name))
+    else:
+        show(tuple(columns), list(zip(*columns.values(), strict=True)))
     err.print(f"version {batch.version}, selection {batch.selection_id}", markup=False, soft_wrap=True)
 
 
@@ -52,48 +68,60 @@ def report(
     outcomes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TASK=SUCCESSES/ROLLOUTS]...", help="A TASK that is no number is an id.", show_default=False
+            metavar="[TASK=SUCCESSES/ROLLOUTS]...",
+            help="A TASK is an id if the dataset has ids, else a row number.",
+            show_default=False,
         ),
     ] = None,
     csv: Annotated[
         Path | None,
         typer.Option(
-            help="Outcomes in a file with columns task (or id), successes, rollouts; - is the standard input."
+            help="Outcomes in a file with columns id or task (row number), successes, rollouts; - is standard input."
         ),
     ] = None,
-    selection: Annotated[str, typer.Option(help="The selection that they answer; its leases are released.")] = "",
+    selection: Annotated[str, typer.Option(help="The selection that they answer; its leases on them end.")] = "",
+    row: Row = False,
+    as_json: options.Json = False,
 ) -> None:
     """Adds outcomes of rollouts."""
     if (csv is None) == (not outcomes):
-        raise ValueError("report: give outcomes as TASK=SUCCESSES/ROLLOUTS or --csv FILE")
-    tasks, successes, rollouts = _from_file(csv) if csv is not None else _from_arguments(outcomes or [])
-    version = run_of(context, run).report(tasks, successes, rollouts, selection_id=selection)
-    say(f"version {version}")
+        raise ValueError("report: got both or neither, must be outcomes as TASK=SUCCESSES/ROLLOUTS or --csv FILE")
+    if csv is not None:
+        tasks: Any
+        tasks, successes, rollouts, row = _from_file(csv)
+    else:
+        names, successes, rollouts = _from_arguments(outcomes or [])
+        tasks = tasks_of(context, run, names, row)
+    version = run_of(context, run).report(tasks, successes, rollouts, selection_id=selection, rows=row)
+    if as_json:
+        show_json({"version": version})
+    else:
+        say(f"version {version}")
 
 
 def posteriors(
     context: typer.Context,
     run: RunName,
-    out: Annotated[Path, typer.Option(help="Where to: a .csv (task, id, alpha, beta, mean) or a .npz (alpha, beta).")],
+    out: Annotated[
+        Path, typer.Option(help="Where to: .csv or .parquet (task, id, tag, alpha, beta, mean), or .npz (alpha, beta).")
+    ],
 ) -> None:
     """Writes the posterior of every task to a file."""
-    if out.suffix not in (".csv", ".npz"):
-        raise ValueError(f"out: {out}, must end in .csv or .npz")
+    if out.suffix not in (".csv", ".parquet", ".npz"):
+        raise ValueError(f"out: got {str(out)!r}, must end in .csv, .parquet or .npz")
     with err.status(f"reading {run}"):
-        alpha, beta = run_of(context, run).posteriors()
-        ids = run_of(context, run).task_ids() if out.suffix == ".csv" else []
+        table = run_of(context, run).table()
+    alpha, beta = table["alpha"], table["beta"]
     if out.suffix == ".npz":
         np.savez(out, alpha=alpha, beta=beta)
     else:
-        columns: dict[str, Any] = {"task": np.arange(len(alpha)), "id": ids}
-        columns |= {"alpha": alpha, "beta": beta, "mean": alpha / (alpha + beta)}
-        if not ids:
-            del columns["id"]
-        pa.csv.write_csv(pa.table(columns), out)
+        columns = pa.table({"task": np.arange(len(alpha))} | table | {"mean": alpha / (alpha + beta)})
+        write = pa.csv.write_csv if out.suffix == ".csv" else pa.parquet.write_table
+        write(columns, out)
     say(f"{out}: {len(alpha):,} tasks")
 
 
-def _from_arguments(outcomes: list[str]) -> tuple[list[Any], list[float], list[int]]:
+def _from_arguments(outcomes: list[str]) -> tuple[list[str], list[float], list[int]]:
     tasks, successes, rollouts = [], [], []
     for outcome in outcomes:
         task, equals, counts = outcome.rpartition("=")
@@ -104,27 +132,16 @@ def _from_arguments(outcomes: list[str]) -> tuple[list[Any], list[float], list[i
             successes.append(float(done))
             rollouts.append(int(tried))
         except ValueError:
-            raise ValueError(f"{outcome!r}: must be TASK=SUCCESSES/ROLLOUTS, such as 17=3/16") from None
+            raise ValueError(f"outcome: got {outcome!r}, must be TASK=SUCCESSES/ROLLOUTS, such as 17=3/16") from None
         tasks.append(task)
-    if all(task.isdecimal() for task in tasks):
-        return [int(task) for task in tasks], successes, rollouts
     return tasks, successes, rollouts
 
 
-def _from_file(path: Path) -> tuple[Any, Any, Any]:
+def _from_file(path: Path) -> tuple[Any, Any, Any, bool]:
+    """Returns (tasks, successes, rollouts, whether the tasks are row numbers)."""
     table = Table(path, ("task", "successes", "rollouts"), ("id",), optional=("task", "id"))
     if "id" in table:
-        tasks: Any = table.texts("id")
-    elif "task" in table:
-        tasks = _whole(table.numbers("task"), "task")
-    else:
-        raise ValueError(f"{path}: no column 'task' or 'id'")
-    return tasks, table.numbers("successes"), table.numbers("rollouts")
-
-
-def _whole(column: Any, name: str) -> Any:
-    with np.errstate(invalid="ignore"):
-        whole = column.astype(np.int64)
-    if not np.array_equal(whole, column):
-        raise ValueError(f"{name}: must be whole numbers")
-    return whole
+        return table.texts("id"), table.numbers("successes"), table.numbers("rollouts"), False
+    if "task" in table:
+        return table.numbers("task"), table.numbers("successes"), table.numbers("rollouts"), True
+    raise ValueError(f"{path}: no column 'id' or 'task'")

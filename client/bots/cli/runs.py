@@ -1,103 +1,108 @@
-"""`bots run`: the posteriors that there are, and their past."""
+"""`bots run`: runs and their history."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from datetime import datetime, timezone
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 import bots
 from bots.cli import options
-from bots.cli.connection import RunName, client_of, run_of, split
-from bots.cli.console import Cell, out, say, show, show_one
+from bots.cli.connection import RunName, client_of, run_of, split, tasks_of
+from bots.cli.console import Cell, err, out, say, show, show_json, show_one
 from bots.cli.glance import glance
 
-app = typer.Typer(no_args_is_help=True, help="The posteriors that there are, and their past.")
+app = typer.Typer(no_args_is_help=True, help="Runs and their history.")
 
 HYPERPARAMETERS = tuple(field.name for field in dataclasses.fields(bots.Hyperparameters))
-RETENTION = tuple(field.name for field in dataclasses.fields(bots.Retention))
 
 CheckpointName = Annotated[str, typer.Argument(metavar="CHECKPOINT", show_default=False)]
+TaskNames = Annotated[list[str], typer.Argument(metavar="TASK...", show_default=False)]
+Row = Annotated[bool, typer.Option("--row", help="The tasks are row numbers although the dataset has ids.")]
 
 
 @app.command()
 def create(
     context: typer.Context,
     run: RunName,
-    fork_from: Annotated[
-        str | None, typer.Option(metavar="RUN[@VERSION]", help="Start at another run of the dataset.")
+    model: Annotated[
+        Literal["interpolation", "item_response"] | None, typer.Option(help="Default: what the columns are for.")
     ] = None,
-    forgetting: options.Forgetting = None,
-    implicit_weight: options.ImplicitWeight = None,
+    policy: Annotated[str, typer.Option(help="Label of the policy that trains.")] = "",
+    fork_from: Annotated[
+        str | None, typer.Option(metavar="[DATASET/]RUN[@VERSION]", help="Start at the posterior of another run.")
+    ] = None,
     target: options.Target = None,
-    implicit_rollouts: options.ImplicitRollouts = None,
-    capability_smoothing: options.CapabilitySmoothing = None,
-    rollouts_per_update: options.RolloutsPerUpdate = None,
-    tolerance: options.Tolerance = None,
-    cooldown: options.Cooldown = None,
+    rest: options.Rest = None,
     uniform_fraction: options.UniformFraction = None,
     temperature: options.Temperature = None,
     greedy: options.Greedy = None,
-    snapshot_interval: Annotated[int | None, typer.Option(help="Events between snapshots.")] = None,
-    history: Annotated[int | None, typer.Option(help="Events kept behind the newest.")] = None,
-    history_stride: Annotated[int | None, typer.Option(help="Versions between the snapshots kept.")] = None,
-    request_memory: Annotated[int | None, typer.Option(help="Ids of reports remembered.")] = None,
+    rollouts_per_update: options.RolloutsPerUpdate = None,
+    forgetting: options.Forgetting = None,
+    implicit_weight: options.ImplicitWeight = None,
+    implicit_rollouts: options.ImplicitRollouts = None,
+    residual_memory: options.ResidualMemory = None,
+    drift: options.Drift = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Starts a run. With equal content under the name, nothing happens."""
-    hyperparameters = options.given(
-        forgetting=forgetting,
-        implicit_weight=implicit_weight,
+    """Starts a run. If the run exists and was asked for equally, nothing happens."""
+    given = options.given(
         target=target,
-        implicit_rollouts=implicit_rollouts,
-        capability_smoothing=capability_smoothing,
-        rollouts_per_update=rollouts_per_update,
-        tolerance=tolerance,
-        cooldown=cooldown,
+        rest=rest,
         uniform_fraction=uniform_fraction,
         temperature=temperature,
         greedy=greedy,
+        rollouts_per_update=rollouts_per_update,
+        forgetting=forgetting,
+        implicit_weight=implicit_weight,
+        implicit_rollouts=implicit_rollouts,
+        residual_memory=residual_memory,
+        drift=drift,
     )
     dataset, name = split(run)
-    created = client_of(context).create_run(
-        dataset,
-        name,
-        fork_from=None if fork_from is None else _fork_point(fork_from),
-        retention=bots.Retention(
-            snapshot_interval=snapshot_interval,
-            history=history,
-            history_stride=history_stride,
-            request_memory=request_memory,
-        ),
-        **hyperparameters,
-    )
-    show_one(_properties(created.info()))
+    fork = None if fork_from is None else _fork_point(fork_from)
+    made = client_of(context).create_run(dataset, name, model=model, policy=policy, fork_from=fork, **given)
+    _show_run(made.info(), as_json)
 
 
 @app.command("list")
-def list_(context: typer.Context, dataset: Annotated[str, typer.Argument(show_default=False)]) -> None:
+def list_(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(show_default=False)],
+    as_json: options.Json = False,
+) -> None:
     """Shows the runs of a dataset."""
+    runs = list(client_of(context).list_runs(dataset))
+    if as_json:
+        show_json(runs)
+        return
     show(
-        ("name", "version", "target", "forgetting", "forked from", "created"),
+        ("name", "model", "version", "target", "policy", "forked from", "created"),
         [
             (
                 run.name,
+                run.model,
                 run.version,
                 run.hyperparameters.target,
-                run.hyperparameters.forgetting,
+                run.policy,
                 _point(run.forked_from),
                 run.create_time,
             )
-            for run in client_of(context).list_runs(dataset)
+            for run in runs
         ],
     )
 
 
 @app.command("show")
-def show_(context: typer.Context, run: RunName) -> None:
-    """Shows one run: what it learns by, and how hard the data is for the policy now."""
+def show_(context: typer.Context, run: RunName, as_json: options.Json = False) -> None:
+    """Shows one run: its hyperparameters, and how hard the tasks are for the policy now."""
     summary = run_of(context, run).summary()
+    if as_json:
+        show_json(summary)
+        return
     show_one(_properties(summary.run))
     out.print(glance(summary, None, datetime.now(timezone.utc)))
 
@@ -106,33 +111,49 @@ def show_(context: typer.Context, run: RunName) -> None:
 def update(
     context: typer.Context,
     run: RunName,
-    forgetting: options.Forgetting = None,
-    implicit_weight: options.ImplicitWeight = None,
     target: options.Target = None,
-    implicit_rollouts: options.ImplicitRollouts = None,
-    capability_smoothing: options.CapabilitySmoothing = None,
-    rollouts_per_update: options.RolloutsPerUpdate = None,
-    tolerance: options.Tolerance = None,
-    cooldown: options.Cooldown = None,
+    rest: options.Rest = None,
     uniform_fraction: options.UniformFraction = None,
     temperature: options.Temperature = None,
     greedy: options.Greedy = None,
+    rollouts_per_update: options.RolloutsPerUpdate = None,
+    forgetting: options.Forgetting = None,
+    implicit_weight: options.ImplicitWeight = None,
+    implicit_rollouts: options.ImplicitRollouts = None,
+    residual_memory: options.ResidualMemory = None,
+    drift: options.Drift = None,
+    as_json: options.Json = False,
 ) -> None:
     """Changes hyperparameters, for every trainer of the run."""
-    hyperparameters = options.given(
-        forgetting=forgetting,
-        implicit_weight=implicit_weight,
+    given = options.given(
         target=target,
-        implicit_rollouts=implicit_rollouts,
-        capability_smoothing=capability_smoothing,
-        rollouts_per_update=rollouts_per_update,
-        tolerance=tolerance,
-        cooldown=cooldown,
+        rest=rest,
         uniform_fraction=uniform_fraction,
         temperature=temperature,
         greedy=greedy,
+        rollouts_per_update=rollouts_per_update,
+        forgetting=forgetting,
+        implicit_weight=implicit_weight,
+        implicit_rollouts=implicit_rollouts,
+        residual_memory=residual_memory,
+        drift=drift,
     )
-    show_one(_properties(run_of(context, run).update(**hyperparameters)))
+    _show_run(run_of(context, run).update(**given), as_json)
+
+
+@app.command()
+def retire(
+    context: typer.Context,
+    run: RunName,
+    tasks: TaskNames,
+    reason: Annotated[str, typer.Option(help="For the history: a broken verifier, a duplicate.")] = "",
+    undo: Annotated[bool, typer.Option("--undo", help="Take them back.")] = False,
+    row: Row = False,
+) -> None:
+    """Takes tasks out of every selection."""
+    changed = run_of(context, run)
+    change = changed.unretire if undo else changed.retire
+    say(f"{change(tasks_of(context, run, tasks, row), reason=reason, rows=row):,} tasks are retired")
 
 
 @app.command()
@@ -154,8 +175,8 @@ def checkpoint(
     context: typer.Context,
     run: RunName,
     name: CheckpointName,
-    version: Annotated[int | None, typer.Option(help="Version to keep; the newest where it is left out.")] = None,
-    ttl_seconds: Annotated[float | None, typer.Option(help="For how long; for ever where it is left out.")] = None,
+    version: Annotated[int | None, typer.Option(help="Version to keep; default: the newest.")] = None,
+    ttl_seconds: Annotated[float | None, typer.Option(help="For how long; default: until it is deleted.")] = None,
 ) -> None:
     """Keeps a version under a name."""
     kept = run_of(context, run).checkpoint(name, version=version, ttl_seconds=ttl_seconds)
@@ -163,11 +184,15 @@ def checkpoint(
 
 
 @app.command()
-def checkpoints(context: typer.Context, run: RunName) -> None:
+def checkpoints(context: typer.Context, run: RunName, as_json: options.Json = False) -> None:
     """Shows the checkpoints of a run."""
+    kept = list(run_of(context, run).checkpoints())
+    if as_json:
+        show_json(kept)
+        return
     show(
         ("name", "version", "created", "expires"),
-        [(kept.name, kept.version, kept.create_time, kept.expire_time) for kept in run_of(context, run).checkpoints()],
+        [(one.name, one.version, one.create_time, one.expire_time) for one in kept],
     )
 
 
@@ -194,19 +219,25 @@ def events(
     context: typer.Context,
     run: RunName,
     after: Annotated[int | None, typer.Option(help="Only events above this version.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(help="At most this many; 0: all.", min=0)] = 100,
+    as_json: options.Json = False,
 ) -> None:
-    """Shows the history of a run, oldest first."""
+    """Shows the history of a run, oldest first. With --json: one event a line."""
+    history = run_of(context, run).events(after_version=after)
+    shown = itertools.islice(history, limit or None)
+    if as_json:
+        for event in shown:
+            show_json(event)
+        return
     show(
         ("version", "time", "job", "event"),
-        [
-            (event.version, event.time, event.job, _described(event.kind))
-            for event in run_of(context, run).events(after_version=after, limit=limit)
-        ],
+        [(event.version, event.time, event.job, _described(event.kind)) for event in shown],
     )
+    if limit and next(history, None) is not None:
+        err.print(f"there are more than {limit}: --after or --limit 0")
 
 
-def _described(kind: bots.ReportEvent | bots.HyperparametersEvent | bots.RestoreEvent) -> str:
+def _described(kind: bots.ReportEvent | bots.HyperparametersEvent | bots.RestoreEvent | bots.RetireEvent) -> str:
     match kind:
         case bots.ReportEvent():
             return f"report of {len(kind.tasks)} tasks: {kind.successes.sum():g} of {kind.rollouts.sum()} rollouts"
@@ -214,24 +245,39 @@ def _described(kind: bots.ReportEvent | bots.HyperparametersEvent | bots.Restore
             return "changed " + ", ".join(f"{name}={value}" for name, value in kind.changes.items())
         case bots.RestoreEvent():
             return f"restored version {kind.version}" + (f" ({kind.checkpoint})" if kind.checkpoint else "")
+        case bots.RetireEvent():
+            done = "took back" if kind.undo else "retired"
+            return f"{done} {len(kind.tasks)} tasks" + (f": {kind.reason}" if kind.reason else "")
+
+
+def _show_run(run: bots.RunInfo, as_json: bool) -> None:
+    if as_json:
+        show_json(run)
+    else:
+        show_one(_properties(run))
 
 
 def _properties(run: bots.RunInfo) -> list[tuple[str, Cell]]:
+    given = {name: getattr(run.hyperparameters, name) for name in HYPERPARAMETERS}
     return [
         ("run", f"{run.dataset}/{run.name}"),
         ("uid", run.uid),
+        ("model", run.model),
+        ("policy", run.policy or None),
         ("version", run.version),
         ("forked from", _point(run.forked_from)),
         ("created", run.create_time),
-        *((name, getattr(run.hyperparameters, name)) for name in HYPERPARAMETERS),
-        *((name, getattr(run.retention, name)) for name in RETENTION),
+        *((name, value) for name, value in given.items() if value is not None),
     ]
 
 
 def _point(fork: bots.ForkPoint | None) -> str | None:
-    return None if fork is None else f"{fork.run}@{fork.version}"
+    return None if fork is None else f"{fork.dataset}/{fork.run}@{fork.version}"
 
 
 def _fork_point(text: str) -> bots.ForkPoint:
-    run, at, version = text.partition("@")
-    return bots.ForkPoint(run, int(version) if at else None)
+    name, at, version = text.partition("@")
+    dataset, slash, run = name.rpartition("/")
+    if at and not version.isdecimal():
+        raise ValueError(f"fork-from: got {text!r}, must be written [DATASET/]RUN[@VERSION]")
+    return bots.ForkPoint(run, int(version) if at else None, dataset if slash else None)

@@ -1,4 +1,4 @@
-"""How the policy learns: from answers that it is shown (pretraining), and from its own rollouts (GRPO)."""
+"""How the policy learns: supervised (pretraining), and by reinforcement from its own rollouts (GRPO)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Learner:
 
 
 def learner(policy: Policy) -> Learner:
-    """Returns a learner at rest."""
+    """Returns a learner without momentum."""
     return Learner(policy, policy.scaled(0.0))
 
 
@@ -36,7 +36,7 @@ class Rollouts:
     """`n` rollouts of each of `G` tasks.
 
     sums     the tasks, each repeated n times: `G * n` of them.
-    written  `[G * n, P]` what the policy wrote.
+    written  `[G * n, P]` digits that the policy wrote.
     correct  `[G, n]` bool, whether the whole answer is right: the verifiable reward.
     """
 
@@ -59,8 +59,8 @@ def roll_out(rng: np.random.Generator, policy: Policy, sums: Sums, rollouts: int
 
 
 def advantages(rewards: npt.ArrayLike) -> Floats:
-    """Returns `[G, n]` (reward - mean) / standard deviation within each group of `[G, n]` rewards; 0 in a group without
-    spread, which therefore teaches nothing (DeepSeekMath, arXiv 2402.03300, outcome supervision).
+    """Returns `[G, n]` (reward - mean) / standard deviation within each group of `[G, n]` rewards; 0 if all of
+    a group are equal (DeepSeekMath, arXiv 2402.03300, outcome supervision).
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     centred = rewards - rewards.mean(axis=1, keepdims=True)
@@ -69,9 +69,9 @@ def advantages(rewards: npt.ArrayLike) -> Floats:
 
 
 def grpo_gradient(policy: Policy, rollouts: Rollouts) -> Policy:
-    """Returns the gradient of the mean over rollouts of advantage * log p(what was written).
+    """Returns the gradient of the mean over rollouts of advantage * log p(written digits).
 
-    That is GRPO's for one step on fresh rollouts, where its ratios are 1 and nothing is clipped; without a KL term.
+    It is GRPO's gradient for one step on fresh rollouts (the ratios are 1 and nothing is clipped), without a KL term.
     """
     advantage = advantages(rollouts.correct).ravel()
     teaching = advantage != 0
@@ -87,7 +87,7 @@ def pretrain(
 ) -> Policy:
     """Returns the policy after supervised steps on right answers, a share `noise` of their digits replaced at random.
 
-    So it learns what is right without becoming sure of it, as from a teacher who is often wrong.
+    The noise keeps its probabilities of right answers well below 1.
     """
     learning = learner(policy)
     for _ in range(steps):

@@ -1,8 +1,8 @@
 """The policy: a network of two layers that writes a sum digit by digit, from the last to the first.
 
-At each place it sees five digits: those to add here and one place before, and what it wrote there itself; with these
-the carry is known. Each is one of 0 to 9 or BLANK, so a place is 55 numbers of which five are 1. It answers with a
-distribution over the ten digits.
+At each place it sees five digits: the two to add here, the two to add one place before, and the digit that it wrote
+there; these determine the carry. Each is one of 0 to 9 or BLANK, so the input of a place is 55 numbers of which five
+are 1. The output is a distribution over the ten digits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ONE_HOT = np.eye(BLANK + 1, dtype=np.float32)
 class Policy:
     """Weights of the network with H hidden units; also a gradient or a step in them.
 
-    inner       `[55, H]` from what is seen to the hidden units.
+    inner       `[55, H]` from the inputs to the hidden units.
     inner_bias  `[H]`
     outer       `[H, 10]` from the hidden units to the logits of the digits.
     outer_bias  `[10]`
@@ -44,27 +44,27 @@ class Policy:
 
 
 def initial_policy(rng: np.random.Generator, hidden: int) -> Policy:
-    """Returns a random policy, float32, that knows nothing."""
+    """Returns random weights, float32."""
     inner = rng.standard_normal((SEEN * (BLANK + 1), hidden), dtype=np.float32) / np.sqrt(SEEN, dtype=np.float32)
     outer = rng.standard_normal((hidden, 10), dtype=np.float32) * np.float32(0.3 / np.sqrt(hidden))
     return Policy(inner, np.zeros(hidden, np.float32), outer, np.zeros(10, np.float32))
 
 
 def seen(left: Digits, right: Digits, written: Digits) -> Floats:
-    """Returns `[n, P, 55]` what the policy sees at each place of `[n, P]` sums when it has written `[n, P]` digits."""
+    """Returns `[n, P, 55]` the inputs at each place of `[n, P]` sums after the policy has written `[n, P]` digits."""
     return _one_hot(left, right, _before(left), _before(right), _before(written))
 
 
 def log_probabilities(policy: Policy, inputs: Floats) -> Floats:
-    """Returns `[m, 10]` log-probabilities of the digits, given `[m, 55]` what is seen."""
+    """Returns `[m, 10]` log-probabilities of the digits, given `[m, 55]` inputs."""
     return _log_softmax(_hidden(policy, inputs) @ policy.outer + policy.outer_bias)
 
 
 def gradient(policy: Policy, inputs: Floats, digits: Digits, weights: Floats) -> Policy:
     """Returns the gradient of sum(weights * log p(digits)).
 
-    inputs   `[m, 55]` what is seen.
-    digits   `[m]` what is written there.
+    inputs   `[m, 55]`
+    digits   `[m]` written there.
     weights  `[m]`
     """
     hidden = _hidden(policy, inputs)
@@ -91,7 +91,7 @@ def write(rng: np.random.Generator, policy: Policy, sums: Sums) -> Digits:
 
 
 def pass_rates(policy: Policy, sums: Sums) -> npt.NDArray[np.float64]:
-    """Returns `[N]` the probability that the policy writes each answer, exactly: no rollouts, no noise."""
+    """Returns `[N]` the probability that the policy writes each answer, computed exactly, without rollouts."""
     inputs = seen(sums.left, sums.right, sums.answer)[sums.used]
     right = log_probabilities(policy, inputs)[np.arange(len(inputs)), sums.answer[sums.used]]
     by_place = np.zeros(sums.answer.shape)

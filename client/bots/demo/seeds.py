@@ -1,4 +1,4 @@
-"""Several seeds at once, a process each, so that two cores are both at work."""
+"""Trains several seeds at once, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -16,7 +16,7 @@ from bots.client import Client
 from bots.demo.training import ARMS, Arm, Setting, Trace, prepare, start_run, train
 from bots.errors import BotsError
 
-LOOK_SECONDS = 1.0  # between two looks whether a process has died without a word
+LOOK_SECONDS = 1.0  # between two checks whether a process has died
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,21 @@ class Done:
 
 
 def train_seeds(
-    address: str, datasets: list[str], setting: Setting, advance: Callable[[Arm], object]
+    address: str, prefix: str, seeds: Sequence[int], setting: Setting, advance: Callable[[Arm], object]
 ) -> list[Mapping[Arm, Trace]]:
-    """Returns the traces of seeds 0, 1, ... with a dataset of that name each, which is created; in their order.
+    """Returns the traces of the seeds, in their order.
 
-    advance      is told each step of an arm.
-    Raises the service's error where there is one. RuntimeError: a process died; it has said why. None is left running,
-    however this ends.
+    prefix   of the names of the datasets that are created.
+    advance  called with the arm after each step.
+
+    Raises the service's error if a call fails, RuntimeError if a process dies (its own output says why). No process is
+    left running.
     """
     context = multiprocessing.get_context("spawn")
     news: Queue[Advance | Done] = context.Queue()
     processes = [
-        context.Process(target=_train_seed, args=(address, dataset, setting, seed, news), daemon=True)
-        for seed, dataset in enumerate(datasets)
+        context.Process(target=_train_seed, args=(address, f"{prefix}{seed}", setting, seed, news), daemon=True)
+        for seed in seeds
     ]
     done: dict[int, Mapping[Arm, Trace]] = {}
     try:
@@ -74,19 +76,18 @@ def train_seeds(
                 process.terminate()
                 process.join()
         news.close()
-    return [done[seed] for seed in sorted(done)]
+    return [done[seed] for seed in seeds]
 
 
-def _train_seed(address: str, dataset: str, setting: Setting, seed: int, news: Queue[Advance | Done]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which then ends this process
+def _train_seed(address: str, prefix: str, setting: Setting, seed: int, news: Queue[Advance | Done]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command handles Ctrl-C and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         problem = prepare(setting, seed)
         traces = {}
-        with Client(address, timeout=60, job=f"demo-{seed}") as client:
-            client.create_dataset(dataset, weak=problem.weak, strong=problem.strong)
+        with Client(address, timeout=60, job=f"demo-{seed}", strict=True) as client:
             for arm in ARMS:
-                run = start_run(client, dataset, arm)
+                run = start_run(client, f"{prefix}-{arm}", arm, problem)
                 traces[arm] = train(problem, setting, run, seed, lambda arm=arm: news.put(Advance(arm)))  # type: ignore[misc]
         news.put(Done(seed, traces))
     except BotsError as error:
@@ -94,7 +95,7 @@ def _train_seed(address: str, dataset: str, setting: Setting, seed: int, news: Q
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the command has ended without ending it: when that was killed."""
+    """Ends this process when the command has ended without ending it, because it was killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -103,8 +104,8 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Lets processes that start here multiply matrices with one thread: they are small, and threads would wait for each
-    other most of the time. numpy reads the variables when it is imported, so not in this process any more.
+    """Makes processes that start in this context multiply matrices with one thread: the matrices are small, and threads
+    would mostly wait for each other. numpy reads the variables when it is imported, so this process is not affected.
     """
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Digits = npt.NDArray[np.int8]
-BLANK = 10  # stands where there is no digit
+BLANK = 10  # no digit
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +16,7 @@ class Sums:
     """`N` tasks, as digits from the last (ones) to the first, in `P` places.
 
     left, right  `[N, P]` the numbers to add, BLANK above their length.
-    answer       `[N, P]` their sum, one place longer than they are, with a leading zero where it needs none.
+    answer       `[N, P]` their sum, one place longer than they are, with a leading zero if it is shorter.
     used         `[N, P]` bool, the places of the answer.
     """
 
@@ -32,6 +32,12 @@ class Sums:
     def lengths(self) -> npt.NDArray[np.int64]:
         """`[N]` digits of the numbers to add."""
         return np.asarray(self.used.sum(axis=1) - 1)
+
+    @property
+    def texts(self) -> list[str]:
+        """`N` questions, as a language model would be asked."""
+        rows = zip(self.left, self.right, self.lengths, strict=True)
+        return [f"What is {_text(left[:length])} + {_text(right[:length])}?" for left, right, length in rows]
 
     def take(self, tasks: npt.NDArray[np.int64]) -> Sums:
         """Returns the given tasks, in their order."""
@@ -56,3 +62,7 @@ def add(left: Digits, right: Digits, lengths: npt.NDArray[np.int64]) -> Sums:
         carry, answer[:, at] = np.divmod(left[:, at] + right[:, at] + carry, 10)
     blank = np.int8(BLANK)
     return Sums(np.where(present, left, blank), np.where(present, right, blank), answer, place <= lengths[:, None])
+
+
+def _text(digits: Digits) -> str:
+    return "".join(map(str, digits[::-1]))

@@ -1,1 +1,1 @@
-"""`bots replay`: the method on a table of real pass rates, played through a server by the client."""
+"""`bots replay`: both evidence models on a table of real pass rates, played through a real server."""

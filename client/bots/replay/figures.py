@@ -1,4 +1,4 @@
-"""What came of a replay, in numbers: the rows of the table at its end."""
+"""Figures over seeds: means with their standard errors, and the rows of the replay's table."""
 
 from __future__ import annotations
 
@@ -6,35 +6,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from bots.replay.simulation import Trace
 
 
 @dataclass(frozen=True)
-class Figures:
-    """An arm over its seeds.
+class Estimate:
+    """A mean over seeds and its standard error; NaN: not known."""
 
-    ratio           mean effective task ratio over steps and seeds.
-    ratio_error     standard error of that mean over seeds; NaN for a single seed.
-    absolute_error  mean over looks and seeds; NaN for the oracle.
-    correlation     mean over the looks and seeds that have one; NaN for the oracle.
+    mean: float
+    error: float
+
+    def __str__(self) -> str:
+        if np.isnan(self.mean):
+            return "-"
+        digits = 3 if abs(self.mean) < 10 else 0
+        error = "" if np.isnan(self.error) else f" ± {self.error:.{digits}f}"
+        return f"{self.mean:.{digits}f}{error}"
+
+
+def estimate(values: npt.ArrayLike) -> Estimate:
+    """Returns the mean and the standard error of values, one for each seed, without the NaN among them."""
+    values = np.asarray(values, dtype=np.float64)
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return Estimate(np.nan, np.nan)
+    error = known.std(ddof=1) / np.sqrt(known.size) if known.size > 1 else np.nan
+    return Estimate(float(known.mean()), float(error))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One arm over its seeds.
+
+    ratio        effective task ratio, mean over steps.
+    distinct     distinct tasks evaluated.
+    coverage     their share of the dataset.
+    correlation  of posterior mean and true pass rate over all tasks, mean over the looks that have one.
     """
 
-    ratio: float
-    ratio_error: float
-    absolute_error: float
-    correlation: float
+    ratio: Estimate
+    distinct: Estimate
+    coverage: Estimate
+    correlation: Estimate
 
 
-def figures(traces: Sequence[Trace]) -> Figures:
-    """Returns the figures of one arm's traces, one for each seed."""
-    ratios = np.array([trace.ratio.mean() for trace in traces])
-    correlations = np.concatenate([trace.correlation for trace in traces])
-    known = correlations[~np.isnan(correlations)]
-    errors = np.concatenate([trace.absolute_error for trace in traces])
+def figures(traces: Sequence[Trace], size: int) -> Figures:
+    """Returns the figures of one arm on a dataset of `size` tasks, from its traces, one for each seed."""
+    distinct = np.array([trace.distinct[-1] for trace in traces])
+    known = [trace.correlation[~np.isnan(trace.correlation)] for trace in traces]
     return Figures(
-        ratio=float(ratios.mean()),
-        ratio_error=float(ratios.std(ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else np.nan,
-        absolute_error=float(errors.mean()) if errors.size else np.nan,
-        correlation=float(known.mean()) if known.size else np.nan,
+        ratio=estimate([trace.ratio.mean() for trace in traces]),
+        distinct=estimate(distinct),
+        coverage=estimate(distinct / size),
+        correlation=estimate([values.mean() if values.size else np.nan for values in known]),
     )

@@ -1,95 +1,51 @@
-"""The picture of a replay: effective task ratio, the posterior over time, capability against the truth."""
+"""The picture of a replay: effective task ratio, correlation with the true pass rates, and coverage, over the steps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from bots.replay.simulation import BINS, Arm, Setting, Trace
-from bots.replay.style import label_ends, legend_below, style
-from bots.replay.table import Rates
+from bots.replay.simulation import Arm, Setting, Trace
+from bots.replay.style import COLOURS, FULL, SMOOTHED_STEPS, label_ends, smooth, style
 
-COLOURS: Mapping[Arm, str] = {
-    "oracle": "#8c8c8c",
-    "BOTS": "#0b6e4f",
-    "explicit only": "#d98e04",
-    "uniform": "#7a4ea3",
-}
-SMOOTHED_STEPS = 15
+Traces = Mapping[Arm, Sequence[Trace]]
 
 
-def draw(path: Path, traces: Mapping[Arm, Sequence[Trace]], truth: Rates, capability: Rates, setting: Setting) -> None:
-    """Writes the picture as PNG.
-
-    traces      of each arm, one for each seed.
-    truth       `[K]` mean pass rate over tasks at each look.
-    capability  `[K]` true capability at each look.
-    """
+def draw(path: Path, traces: Traces, size: int, setting: Setting) -> None:
+    """Writes the picture as PNG: the traces of each arm, one for each seed, on `size` tasks."""
+    steps = np.arange(setting.steps)
     with style():
-        figure = Figure(figsize=(11, 8), layout="constrained")
-        axes = figure.subplot_mosaic([["ratio", "ratio"], ["posterior", "capability"]])
-        _ratio(axes["ratio"], traces, setting)
-        _posterior(figure, axes["posterior"], traces["BOTS"], truth, setting)
-        _capability(axes["capability"], traces["BOTS"], capability, setting)
+        figure = Figure(figsize=(11, 11), layout="constrained")
+        ratio, correlation, coverage = figure.subplots(3)
+        _lines(ratio, steps, {arm: [smooth(trace.ratio) for trace in traces[arm]] for arm in traces})
+        ratio.set(title=f"Effective task ratio (mean over {SMOOTHED_STEPS} steps)")
+        _lines(correlation, setting.looks, {arm: [trace.correlation for trace in traces[arm]] for arm in traces})
+        correlation.set(title="Correlation of posterior mean and true pass rate over all tasks")
+        _lines(coverage, steps, {arm: [trace.distinct / size for trace in traces[arm]] for arm in traces})
+        coverage.set(title="Coverage: share of the tasks that were evaluated", xlabel="step")
+        for axes in (ratio, correlation, coverage):
+            axes.set(xlim=(0, setting.steps), ylim=(0, FULL))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
 
 
-def _ratio(axes: Axes, traces: Mapping[Arm, Sequence[Trace]], setting: Setting) -> None:
-    steps = np.arange(setting.steps)
+def _lines(axes: Axes, x: npt.NDArray[Any], values: Mapping[Arm, Sequence[npt.NDArray[Any]]]) -> None:
+    """Draws the mean over seeds of each arm, with its standard error; an arm without values is left out."""
     ends: dict[str, tuple[float, str]] = {}
-    for arm, of_arm in traces.items():
-        smoothed = np.array([smooth(trace.ratio) for trace in of_arm])
-        mean = smoothed.mean(axis=0)
-        axes.plot(steps, mean, color=COLOURS[arm], lw=2)
-        if len(smoothed) > 1:
-            error = smoothed.std(axis=0, ddof=1) / np.sqrt(len(smoothed))
-            axes.fill_between(steps, mean - error, mean + error, color=COLOURS[arm], alpha=0.18, lw=0)
-        overall = np.mean([trace.ratio.mean() for trace in of_arm])
-        ends[f"{arm}, mean {overall:.2f}"] = (float(mean[-1]), COLOURS[arm])
-    label_ends(axes, steps[-1], ends, spacing=0.07)
-    axes.set(
-        title=f"Effective task ratio: share of the batch that teaches (mean over {SMOOTHED_STEPS} steps)",
-        xlabel="step",
-        ylim=(0, 1.03),
-        xlim=(0, steps[-1]),
-    )
-
-
-def _posterior(figure: Figure, axes: Axes, traces: Sequence[Trace], truth: Rates, setting: Setting) -> None:
-    share = np.mean([trace.histogram for trace in traces], axis=0)
-    image = axes.pcolormesh(
-        np.append(setting.looks, setting.steps),
-        np.linspace(0, 1, BINS + 1),
-        np.clip(share.T, 1e-3, None),
-        norm=LogNorm(1e-3, 1),
-        cmap="YlGnBu",
-    )
-    axes.grid(False)
-    axes.plot(setting.looks, np.mean([trace.mean for trace in traces], axis=0), color="#d1495b", lw=2, label="its mean")
-    axes.plot(setting.looks, truth, color="#222222", lw=2, ls="--", label="mean of the true pass rates")
-    legend_below(axes)
-    axes.set(title="What BOTS believes of the tasks", xlabel="step", ylabel="posterior mean", ylim=(0, 1))
-    figure.colorbar(image, ax=axes, label="share of tasks")
-
-
-def _capability(axes: Axes, traces: Sequence[Trace], truth: Rates, setting: Setting) -> None:
-    for place, trace in enumerate(traces):
-        label = "kappa, a line for each seed" if place == 0 else None
-        axes.plot(setting.looks, trace.capability, color=COLOURS["BOTS"], lw=1.2, alpha=0.7, label=label)
-    axes.plot(setting.looks, truth, color="#222222", lw=2, ls="--", label="truth, from all tasks")
-    axes.axhline(0, color="#aaaaaa", lw=0.8)
-    axes.axhline(1, color="#aaaaaa", lw=0.8)
-    legend_below(axes)
-    axes.set(title="Capability: weak = 0, strong = 1", xlabel="step", ylabel="capability", xlim=(0, setting.steps))
-
-
-def smooth(values: Rates) -> Rates:
-    """Returns the mean over a window of SMOOTHED_STEPS around each step, narrower at the ends."""
-    window = np.ones(min(SMOOTHED_STEPS, len(values)))
-    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
+    for arm, of_seeds in values.items():
+        mean = np.mean(of_seeds, axis=0)
+        if np.isnan(mean).all():
+            continue
+        colour = COLOURS[arm.way]
+        axes.plot(x, mean, color=colour, lw=2, ls="-" if arm.references else "--" if arm.tags else ":")
+        if len(of_seeds) > 1:
+            error = np.std(of_seeds, axis=0, ddof=1) / np.sqrt(len(of_seeds))
+            axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.18, lw=0)
+        ends[arm.name] = (float(mean[-1]), colour)
+    label_ends(axes, float(x[-1]), ends, spacing=0.09)

@@ -7,7 +7,18 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
+
+COLOURS: Mapping[str, str] = {
+    "uniform": "#7a4ea3",
+    "interpolation": "#d98e04",
+    "item_response": "#0b6e4f",
+    "oracle": "#8c8c8c",
+}
+FULL = 1.02  # upper limit of an axis of shares, so that a line at 1 is visible
+SMOOTHED_STEPS = 15
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -27,19 +38,20 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(STYLE)
 
 
-def label_ends(axes: Axes, x: float, ends: Mapping[str, tuple[float, str]], *, spacing: float) -> None:
-    """Writes each line's label where the line ends, instead of a legend, pushed apart so that none covers another.
+def smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns the mean over a window of SMOOTHED_STEPS around each step, narrower at the ends."""
+    window = np.ones(min(SMOOTHED_STEPS, len(values)))
+    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
-    x        where the lines end.
-    ends     (y where the line ends, colour) by label.
+
+def label_ends(axes: Axes, x: float, ends: Mapping[str, tuple[float, str]], *, spacing: float) -> None:
+    """Writes each line's label at its end, instead of a legend, moved apart so that none covers another.
+
+    x        of the ends of the lines.
+    ends     label -> (y of the line's end, colour).
     spacing  least distance of two labels, in the unit of the y axis.
     """
     above = float("inf")
     for label, (y, colour) in sorted(ends.items(), key=lambda end: -end[1][0]):
         above = min(y, above - spacing)
         axes.annotate(f"  {label}", (x, above), color=colour, va="center", weight="bold", annotation_clip=False)
-
-
-def legend_below(axes: Axes) -> None:
-    """Puts the legend under the axes, where it covers no data."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)

@@ -130,17 +130,21 @@ def page(page_size: int, page_token: str, high: int = MAX_PAGE) -> tuple[int, st
     return size, page_token
 
 
-def either(first: str, values: Sequence[object], second: str, others: Sequence[object], low: int, high: int) -> int:
-    """Returns the number of entries of the one of two columns that is given."""
-    given = Described(f"{len(others)} entries")
-    require(not (values and others), second, given, f"must be absent if {first} is given")
-    return entries(second if others else first, others or values, low, high)
-
-
 def tasks(
-    dataset: Dataset, indices: Sequence[int], ids: Sequence[str], fields: tuple[str, str] = ("tasks", "ids")
+    dataset: Dataset,
+    indices: Sequence[int],
+    ids: Sequence[str],
+    low: int,
+    high: int,
+    fields: tuple[str, str] = ("tasks", "ids"),
 ) -> NDArray[np.int64]:
-    """Returns the tasks that a column of indices or one of ids names; `fields` are the names of the two columns."""
+    """Returns between `low` and `high` tasks that a column of indices or one of ids names, never both.
+
+    fields: names of the two columns
+    """
+    given = Described(f"{len(ids)} entries")
+    require(not (indices and ids), fields[1], given, f"must be absent if {fields[0]} is given")
+    entries(fields[1] if ids else fields[0], ids or indices, low, high)
     if not ids:
         found = np.array(indices, dtype=np.int64)
         size = len(dataset.tasks)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
-from bots_server.api.upload import DatasetBuilder, check_header, content_difference, header_difference
+from bots_server.api.difference import content_difference, header_difference
+from bots_server.api.upload import DatasetBuilder, check_header
 from bots_server.errors import DatasetExists, DatasetNotFound, Described, InvalidField
 from bots_server.store import Store
 
@@ -15,7 +16,7 @@ class DatasetHandlers:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def create(self, requests: Iterator[pb.CreateDatasetRequest]) -> pb.CreateDatasetResponse:
+    def create_dataset(self, requests: Iterator[pb.CreateDatasetRequest]) -> pb.CreateDatasetResponse:
         first = next(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidField("part", Described("no header"), "must be the header in the first message")
@@ -38,18 +39,18 @@ class DatasetHandlers:
                 raise DatasetExists(header.name, different)
         return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=created)
 
-    def get(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
+    def get_dataset(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
         record = self._store.datasets.get(checks.name("name", request.name))
         return pb.GetDatasetResponse(dataset=messages.dataset(record), runs=self._store.datasets.run_count(record))
 
-    def list(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
+    def list_datasets(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
         size, after = checks.page(request.page_size, request.page_token)
         found = self._store.datasets.list(after, size)
         return pb.ListDatasetsResponse(
             datasets=map(messages.dataset, found), next_page_token=found[-1].name if len(found) == size else ""
         )
 
-    def delete(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:
+    def delete_dataset(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:
         self._store.datasets.delete(checks.name("name", request.name), delete_runs=request.delete_runs)
         return pb.DeleteDatasetResponse()
 

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
-from bots_server.api.identity import digest, new_request_id
+from bots_server.api.identity import digest, identified
 from bots_server.core.posterior import Posterior, Restored
 from bots_server.errors import InvalidField
 from bots_server.runs.registry import Registry
@@ -15,6 +15,7 @@ from bots_server.telemetry.metrics import Metrics
 
 MAX_TTL_SECONDS = 315_360_000.0  # ten years
 MAX_EVENTS = 10_000
+MAX_VERSION = 2**53
 
 
 class HistoryHandlers:
@@ -52,7 +53,7 @@ class HistoryHandlers:
         self._store.checkpoints.delete(run.record, checks.name("name", request.name))
         return pb.DeleteCheckpointResponse()
 
-    def restore(self, request: pb.RestoreRunRequest, run: Replica) -> pb.RestoreRunResponse:
+    def restore_run(self, request: pb.RestoreRunRequest, run: Replica) -> pb.RestoreRunResponse:
         point = request.WhichOneof("point")
         if point is None:
             raise InvalidField("point", None, "must be a checkpoint or a version")
@@ -61,10 +62,8 @@ class HistoryHandlers:
         else:
             checks.at_least_zero("version", request.version)
         expected = request.expected_version if request.HasField("expected_version") else None
-        checks.job(request.job)
         checks.incarnation(request.incarnation)
-        request_id = checks.request_id(request.request_id) or new_request_id()
-        age_ms = checks.request_age_ms(request.request_age_seconds)
+        request_id, age_ms = identified(request)
         content = digest("restore", point, getattr(request, point), expected)
 
         # The point may be gone by the time of a repeat, so the first answer is looked for before it.
@@ -96,8 +95,9 @@ class HistoryHandlers:
     def list_events(self, request: pb.ListEventsRequest, run: Replica) -> pb.ListEventsResponse:
         size, token = checks.page(request.page_size, request.page_token, MAX_EVENTS)
         if token:
-            checks.require(token.isascii() and token.isdigit(), "page_token", token, "must be a next_page_token")
-        after = int(token) if token else checks.within("after_version", request.after_version, 0, 2**53)
+            valid = token.isascii() and token.isdigit() and int(token) <= MAX_VERSION
+            checks.require(valid, "page_token", token, "must be a next_page_token")
+        after = int(token) if token else checks.within("after_version", request.after_version, 0, MAX_VERSION)
         page = self._store.history.events(run.record, after, size)
         last = page.events[-1].version if page.events else page.version
         return pb.ListEventsResponse(

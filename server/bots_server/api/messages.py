@@ -9,9 +9,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.core.hyperparameters import MODELS as CORE_MODELS
 from bots_server.core.hyperparameters import RULES, Hyperparameters
-from bots_server.core.interpolation import InterpolationSummary
-from bots_server.core.item_response import ItemResponseSummary
-from bots_server.core.statistics import Figures
 from bots_server.runs.replica import Replica, View
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import ListedRun, StoredEvent
@@ -113,66 +110,14 @@ def event(stored: StoredEvent) -> pb.Event:
 def run_summary(replica: Replica, view: View) -> pb.RunSummary:
     """Returns how hard the tasks of a run are, and how well its model predicts that."""
     posterior = view.posterior
-    summary = replica.summary(posterior)
+    figures = asdict(replica.summary(posterior))  # the core's names are those of the API
+    learned = figures.pop("learned")
     values = pb.Hyperparameters(**of_model(posterior.model, posterior.hyperparameters))
-    message = pb.RunSummary(
+    return pb.RunSummary(
         run=run_at(replica.record, posterior.version, values),
         updates=posterior.state.updates,
-        pass_rate_bins=summary.pass_rate_bins.tolist(),
-        total=evidence(summary.total),
-        recent=evidence(summary.recent),
-        tags=[pb.TagSummary(**asdict(tag)) for tag in summary.tags],
         live_leases=view.live_leases,
         last_report_time=timestamp(posterior.last_report_time_ms),
-        **{name: getattr(summary, name) for name in SUMMARY_FIELDS},
-    )
-    match summary.learned:
-        case InterpolationSummary(capability=capability):
-            message.interpolation.CopyFrom(pb.InterpolationSummary(capability=capability))
-        case ItemResponseSummary() as learned:
-            message.item_response.CopyFrom(item_response(learned))
-    return message
-
-
-# Those that have the same name in the core.
-SUMMARY_FIELDS = (
-    "pending_rollouts",
-    "mean_pass_rate",
-    "solved",
-    "too_hard",
-    "in_reach",
-    "mean_evidence",
-    "deviating_tasks",
-    "distinct_tasks",
-    "coverage",
-    "epochs",
-    "resting_tasks",
-    "retired_tasks",
-    "uniform_effective_task_ratio",
-)
-
-
-def item_response(learned: ItemResponseSummary) -> pb.ItemResponseSummary:
-    weights = sorted(learned.weights, key=lambda one: -abs(one.weight))
-    return pb.ItemResponseSummary(
-        ability=learned.ability,
-        residual_variance=learned.residual_variance,
-        explained_share=learned.explained,
-        inputs_explain_nothing=learned.inputs_explain_nothing,
-        weights=[pb.InputWeight(input=one.name, mean=one.weight, standard_deviation=one.sd) for one in weights],
-    )
-
-
-def evidence(of: Figures) -> pb.Evidence:
-    return pb.Evidence(
-        updates=of.updates,
-        outcomes=of.outcomes,
-        rollouts=of.rollouts,
-        successes=of.successes,
-        effective_task_ratio=of.effective_task_ratio,
-        prediction=pb.Accuracy(**asdict(of.prediction)),
-        first_prediction=pb.Accuracy(**asdict(of.first_prediction)),
-        implicit_prediction=pb.Accuracy(**asdict(of.implicit_prediction)),
-        calibration=[pb.CalibrationBin(**asdict(one)) for one in of.calibration],
-        mean_policy_lag=of.mean_policy_lag,
+        **{posterior.model: learned},
+        **figures,
     )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
 from bots_server.core.posterior import Posterior, alpha_beta
+from bots_server.core.task_ids import TaskIds
 from bots_server.runs.replica import Replica
 
 MAX_POSTERIORS = 1_000_000
@@ -24,43 +25,23 @@ class ReadingHandlers:
     def __init__(self, stopping: threading.Event) -> None:
         self._stopping = stopping
 
-    def posteriors(self, request: pb.GetPosteriorsRequest, run: Replica) -> Iterator[pb.GetPosteriorsResponse]:
-        checks.either("tasks", request.tasks, "ids", request.ids, 0, MAX_POSTERIORS)
-        posterior = run.view().posterior
-        given = request.tasks or request.ids
-        asked = checks.tasks(run.dataset, request.tasks, request.ids) if given else None
-        return self._chunks(run, posterior, asked, with_ids=request.with_ids and run.dataset.ids is not None)
+    def get_posteriors(self, request: pb.GetPosteriorsRequest, run: Replica) -> Iterator[pb.GetPosteriorsResponse]:
+        asked = checks.tasks(run.dataset, request.tasks, request.ids, 0, MAX_POSTERIORS)
+        which = asked if len(asked) else np.arange(len(run.dataset.tasks))
+        ids = run.dataset.ids if request.with_ids else None
+        tags = run.dataset.tasks.tag if request.with_tags else None
+        return posterior_chunks(run, run.view().posterior, which, ids, tags)
 
-    def summary(self, request: pb.GetRunSummaryRequest, run: Replica) -> pb.GetRunSummaryResponse:
+    def get_run_summary(self, request: pb.GetRunSummaryRequest, run: Replica) -> pb.GetRunSummaryResponse:
         return pb.GetRunSummaryResponse(summary=messages.run_summary(run, run.view()))
 
-    def watch(self, request: pb.WatchRunRequest, run: Replica) -> Iterator[pb.WatchRunResponse | None]:
+    def watch_run(self, request: pb.WatchRunRequest, run: Replica) -> Iterator[pb.WatchRunResponse | None]:
         """Yields the summary if the version changed, and None whenever the call should look for its caller."""
         interval = 1.0
         if request.HasField("interval_seconds"):
             interval = checks.within("interval_seconds", request.interval_seconds, 0.1, 3600.0)
         run.view()  # so that a run that is gone is noticed before the stream begins
         return self._changes(run, interval)
-
-    def _chunks(
-        self, run: Replica, posterior: Posterior, asked: NDArray[np.int64] | None, *, with_ids: bool
-    ) -> Iterator[pb.GetPosteriorsResponse]:
-        dataset = run.dataset
-        size = len(dataset.tasks) if asked is None else len(asked)
-        step = CHUNK_WITH_IDS if with_ids else CHUNK
-        for begin in range(0, size, step):
-            end = min(begin + step, size)
-            which = np.arange(begin, end) if asked is None else asked[begin:end]
-            alpha, beta = alpha_beta(posterior, dataset.tasks, which)
-            yield pb.GetPosteriorsResponse(
-                version=posterior.version,
-                run_uid=run.record.uid,
-                offset=begin,
-                size=size,
-                alpha=alpha.tolist(),
-                beta=beta.tolist(),
-                ids=dataset.ids.names(which) if with_ids and dataset.ids else None,
-            )
 
     def _changes(self, run: Replica, interval: float) -> Iterator[pb.WatchRunResponse | None]:
         shown = -1
@@ -72,3 +53,27 @@ class ReadingHandlers:
             next_look = time.monotonic() + interval
             while (left := next_look - time.monotonic()) > 0 and not self._stopping.wait(min(left, NOTICE_SECONDS)):
                 yield None
+
+
+def posterior_chunks(
+    run: Replica,
+    posterior: Posterior,
+    asked: NDArray[np.int64],
+    ids: TaskIds | None,
+    tags: NDArray[np.unsignedinteger] | None,
+) -> Iterator[pb.GetPosteriorsResponse]:
+    """Yields the posteriors of the asked tasks, with their ids and tags if these are given."""
+    step = CHUNK if ids is None else CHUNK_WITH_IDS
+    for begin in range(0, len(asked), step):
+        which = asked[begin : begin + step]
+        alpha, beta = alpha_beta(posterior, run.dataset.tasks, which)
+        yield pb.GetPosteriorsResponse(
+            version=posterior.version,
+            run_uid=run.record.uid,
+            offset=begin,
+            size=len(asked),
+            alpha=alpha.tolist(),
+            beta=beta.tolist(),
+            ids=None if ids is None else ids.names(which),
+            tag=None if tags is None else tags.take(which).tolist(),
+        )

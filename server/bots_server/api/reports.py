@@ -4,12 +4,12 @@ import numpy as np
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks
-from bots_server.api.identity import digest, new_request_id
+from bots_server.api.identity import append
 from bots_server.core.evidence import gather
 from bots_server.core.posterior import Report, Retired, Unretired
 from bots_server.runs.registry import Registry
 from bots_server.runs.replica import Replica
-from bots_server.store import Store, codec
+from bots_server.store import Store
 from bots_server.telemetry.metrics import Metrics
 
 MAX_OUTCOMES = 100_000
@@ -22,71 +22,45 @@ class ReportHandlers:
     def __init__(self, store: Store, registry: Registry, metrics: Metrics) -> None:
         self._store, self._registry, self._metrics = store, registry, metrics
 
-    def report(self, request: pb.ReportOutcomesRequest, run: Replica) -> pb.ReportOutcomesResponse:
-        checks.job(request.job)
+    def report_outcomes(self, request: pb.ReportOutcomesRequest, run: Replica) -> pb.ReportOutcomesResponse:
         checks.uid("selection_id", request.selection_id)
-        request_id = checks.request_id(request.request_id) or new_request_id()
-        age_ms = checks.request_age_ms(request.request_age_seconds)
-        policy_step, selection_policy_step = self._policy_steps(request)
-        outcomes = checks.either("tasks", request.tasks, "ids", request.ids, 1, MAX_OUTCOMES)
+        step, selection_step = policy_steps(request)
+        tasks = checks.tasks(run.dataset, request.tasks, request.ids, 1, MAX_OUTCOMES)
+        outcomes = len(tasks)
         checks.entries("successes", request.successes, outcomes, outcomes)
         checks.entries("rollouts", request.rollouts, outcomes, outcomes)
         if request.effective:
             checks.entries("effective", request.effective, outcomes, outcomes)
         rollouts = checks.rollouts(request.rollouts)
         successes = checks.successes(request.successes, rollouts)
-        tasks = checks.tasks(run.dataset, request.tasks, request.ids)
         effective = np.array(request.effective, np.bool_) if request.effective else None
 
         evidence = gather(tasks, successes, rollouts, effective)
-        report = Report(evidence, 0, request.selection_id, policy_step, selection_policy_step)
-        appended = self._store.history.append(
-            run.record,
-            codec.stored_event(report, job=request.job, request_id=request_id),
-            request_id=request_id,
-            digest=digest(
-                "report",
-                evidence.tasks,
-                evidence.successes,
-                evidence.rollouts,
-                evidence.spread(),
-                request.selection_id,
-                policy_step,
-                selection_policy_step,
-            ),
-            request_age_ms=age_ms,
-        )
+        columns = evidence.tasks, evidence.successes, evidence.rollouts, evidence.spread()
+        content = "report", *columns, request.selection_id, step, selection_step
+        report = Report(evidence, 0, request.selection_id, step, selection_step)
+        appended = append(self._store, self._registry, run, request, report, *content, prefetch=True)
         self._metrics.leases_ended("released", appended.released)
-        self._registry.appended(run, appended, prefetch=True)
         return pb.ReportOutcomesResponse(
             version=appended.version, run_uid=run.record.uid, repeated_request=appended.repeated
         )
 
-    def retire(self, request: pb.RetireTasksRequest, run: Replica) -> pb.RetireTasksResponse:
-        checks.job(request.job)
+    def retire_tasks(self, request: pb.RetireTasksRequest, run: Replica) -> pb.RetireTasksResponse:
         checks.text("reason", request.reason, MAX_REASON_BYTES)
-        request_id = checks.request_id(request.request_id) or new_request_id()
-        age_ms = checks.request_age_ms(request.request_age_seconds)
-        checks.either("tasks", request.tasks, "ids", request.ids, 1, MAX_OUTCOMES)
-        tasks = np.unique(checks.tasks(run.dataset, request.tasks, request.ids))
+        tasks = np.unique(checks.tasks(run.dataset, request.tasks, request.ids, 1, MAX_OUTCOMES))
 
         event = Unretired(tasks) if request.undo else Retired(tasks, request.reason)
-        appended = self._store.history.append(
-            run.record,
-            codec.stored_event(event, job=request.job, request_id=request_id),
-            request_id=request_id,
-            digest=digest("retire", tasks, request.undo, request.reason),
-            request_age_ms=age_ms,
-        )
-        self._registry.appended(run, appended)
+        content = "retire", tasks, request.undo, request.reason
+        appended = append(self._store, self._registry, run, request, event, *content)
         return pb.RetireTasksResponse(version=appended.version, retired_tasks=len(run.view().posterior.retired))
 
-    def _policy_steps(self, request: pb.ReportOutcomesRequest) -> tuple[int | None, int | None]:
-        """Returns the policy's steps at the report and at the selection."""
-        step = checks.at_least_zero("policy_step", request.policy_step) if request.HasField("policy_step") else None
-        if not request.HasField("selection_policy_step"):
-            return step, None
-        selected = checks.at_least_zero("selection_policy_step", request.selection_policy_step)
-        if step is not None:
-            checks.require(selected <= step, "selection_policy_step", selected, f"must be at most policy_step, {step}")
-        return step, selected
+
+def policy_steps(request: pb.ReportOutcomesRequest) -> tuple[int | None, int | None]:
+    """Returns the policy's steps at the report and at the selection."""
+    step = checks.at_least_zero("policy_step", request.policy_step) if request.HasField("policy_step") else None
+    if not request.HasField("selection_policy_step"):
+        return step, None
+    selected = checks.at_least_zero("selection_policy_step", request.selection_policy_step)
+    if step is not None:
+        checks.require(selected <= step, "selection_policy_step", selected, f"must be at most policy_step, {step}")
+    return step, selected

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
-from bots_server.api.identity import digest, new_request_id
+from bots_server.api.identity import append
 from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check, default_model
 from bots_server.core.posterior import HyperparametersChanged
 from bots_server.core.transfer import transfer
@@ -28,7 +28,7 @@ class RunHandlers:
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store, self._registry = store, registry
 
-    def create(self, request: pb.CreateRunRequest) -> pb.CreateRunResponse:
+    def create_run(self, request: pb.CreateRunRequest) -> pb.CreateRunResponse:
         checks.name("dataset", request.dataset)
         checks.name("name", request.name)
         checks.text("policy", request.policy, MAX_POLICY_BYTES)
@@ -46,10 +46,10 @@ class RunHandlers:
             raise RunExists(request.dataset, request.name, different)
         return pb.CreateRunResponse(run=messages.run(self._store.runs.current(record)), created=created)
 
-    def get(self, request: pb.GetRunRequest, run: Replica) -> pb.GetRunResponse:
+    def get_run(self, request: pb.GetRunRequest, run: Replica) -> pb.GetRunResponse:
         return pb.GetRunResponse(run=messages.run(self._store.runs.current(run.record)))
 
-    def list(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
+    def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
         size, after = checks.page(request.page_size, request.page_token)
         dataset = self._store.datasets.get(checks.name("dataset", request.dataset))
         found = self._store.runs.list(dataset, after, size)
@@ -57,24 +57,15 @@ class RunHandlers:
             runs=map(messages.run, found), next_page_token=found[-1].record.name if len(found) == size else ""
         )
 
-    def update(self, request: pb.UpdateRunRequest, run: Replica) -> pb.UpdateRunResponse:
+    def update_run(self, request: pb.UpdateRunRequest, run: Replica) -> pb.UpdateRunResponse:
         check_hyperparameters(run.record.model, request.hyperparameters)
         changes = messages.present(request.hyperparameters)
         checks.require(bool(changes), "hyperparameters", Described("none"), "must have at least one field")
-        checks.job(request.job)
-        request_id = checks.request_id(request.request_id) or new_request_id()
-        age_ms = checks.request_age_ms(request.request_age_seconds)
-        appended = self._store.history.append(
-            run.record,
-            codec.stored_event(HyperparametersChanged(changes), job=request.job, request_id=request_id),
-            request_id=request_id,
-            digest=digest("update", sorted(changes.items())),
-            request_age_ms=age_ms,
-        )
-        self._registry.appended(run, appended)
+        event, content = HyperparametersChanged(changes), ("update", sorted(changes.items()))
+        append(self._store, self._registry, run, request, event, *content)
         return pb.UpdateRunResponse(run=messages.run(self._store.runs.current(run.record)))
 
-    def delete(self, request: pb.DeleteRunRequest, run: Replica) -> pb.DeleteRunResponse:
+    def delete_run(self, request: pb.DeleteRunRequest, run: Replica) -> pb.DeleteRunResponse:
         try:
             self._store.runs.delete(run.record)
         except RunNotFound as error:

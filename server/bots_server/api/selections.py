@@ -29,7 +29,7 @@ class SelectionHandlers:
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store, self._metrics = store, metrics
 
-    def select(self, request: pb.SelectBatchRequest, run: Replica) -> pb.SelectBatchResponse:
+    def select_batch(self, request: pb.SelectBatchRequest, run: Replica) -> pb.SelectBatchResponse:
         spec = selection_spec(request, run.dataset)
         terms = claim_terms(request, spec)
         seed = checks.at_least_zero("seed", request.seed) if request.HasField("seed") else None
@@ -51,13 +51,11 @@ class SelectionHandlers:
         self._metrics.observe_selection(run.record.dataset, run.record.name, len(selection.tasks), leased)
         return selection_response(selection, run)
 
-    def release(self, request: pb.ReleaseSelectionRequest, run: Replica) -> pb.ReleaseSelectionResponse:
+    def release_selection(self, request: pb.ReleaseSelectionRequest, run: Replica) -> pb.ReleaseSelectionResponse:
         checks.require(bool(request.selection_id), "selection_id", "", "must be the id of a selection")
         checks.uid("selection_id", request.selection_id)
-        checks.either("tasks", request.tasks, "ids", request.ids, 0, MAX_BATCH)
-        given = request.tasks or request.ids
-        tasks = checks.tasks(run.dataset, request.tasks, request.ids).tolist() if given else None
-        released = self._store.leases.release(run.record, request.selection_id, tasks)
+        tasks = checks.tasks(run.dataset, request.tasks, request.ids, 0, MAX_BATCH)
+        released = self._store.leases.release(run.record, request.selection_id, tasks.tolist() or None)
         self._metrics.leases_ended("released", released)
         return pb.ReleaseSelectionResponse(released=released)
 
@@ -65,9 +63,8 @@ class SelectionHandlers:
 def selection_spec(request: pb.SelectBatchRequest, dataset: Dataset) -> SelectionSpec:
     """Returns what a request asks to draw. Raises InvalidField."""
     checks.within("batch_size", request.batch_size, 1, MAX_BATCH)
-    checks.either("excluded_tasks", request.excluded_tasks, "excluded_ids", request.excluded_ids, 0, MAX_EXCLUDED)
     fields = "excluded_tasks", "excluded_ids"
-    excluded = np.unique(checks.tasks(dataset, request.excluded_tasks, request.excluded_ids, fields))
+    excluded = checks.tasks(dataset, request.excluded_tasks, request.excluded_ids, 0, MAX_EXCLUDED, fields)
     any_of, quotas, weights = None, None, None
     match request.WhichOneof("tags"):
         case "any_of":
@@ -95,7 +92,7 @@ def selection_spec(request: pb.SelectBatchRequest, dataset: Dataset) -> Selectio
         checks.within(f"tag_targets[{tag!r}]", target, 0.0, 1.0)
     return SelectionSpec(
         batch_size=request.batch_size,
-        excluded=tuple(excluded.tolist()),
+        excluded=tuple(np.unique(excluded).tolist()),
         any_of=any_of,
         quotas=quotas,
         weights=weights,

@@ -3,6 +3,7 @@
 import hashlib
 import struct
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from bots_server.core.strata import StrataBuilder, TooManyStrata
 from bots_server.core.task_ids import DuplicateTaskId, index_ids
 from bots_server.errors import Described, InvalidField
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import Store, codec
+from bots_server.store import codec
 
 MAX_TASKS = 100_000_000
 MAX_CHUNK = 1_048_576
@@ -23,6 +24,7 @@ MAX_FEATURES = 64
 MAX_NAME_BYTES = 64  # of a tag or feature
 MAX_ID_BYTES = 256
 MIN_PRIOR, MAX_PRIOR = 0.1, 1e6
+MAX_FLOAT = float(np.finfo(np.float32).max)
 CANONICAL_NAN = np.array([0x7FC00000], "<u4").view("<f4")[0]
 COLUMNS = ("references", "features", "prior_alpha", "prior_beta", "tag", "ids")  # in the order of the fingerprint
 
@@ -85,8 +87,10 @@ class DatasetBuilder:
                 Described(f"{given} entries"),
                 f"must have {expected} entries, as the header and chunk.size say",
             )
-        references = self._rates(chunk)
-        features = self._features(chunk)
+        references = self._floats("references", chunk, 0.0, 1.0, "must be between 0 and 1, or NaN")
+        if references is not None:
+            self._with_rate += np.count_nonzero(references == references, axis=0)
+        features = self._floats("features", chunk, -MAX_FLOAT, MAX_FLOAT, "must be finite, or NaN")
         prior_alpha, prior_beta = self._prior("prior_alpha", chunk), self._prior("prior_beta", chunk)
         tag = self._tag(chunk)
         ids = self._id_column(chunk)
@@ -125,38 +129,24 @@ class DatasetBuilder:
         """Returns the strata as they are stored."""
         return codec.strata_message(self._strata.strata())
 
-    def _rates(self, chunk: pb.DatasetChunk) -> Floats | None:
-        if "references" not in self._hashes:
+    def _floats(
+        self, name: Literal["references", "features"], chunk: pb.DatasetChunk, low: float, high: float, rule: str
+    ) -> Floats | None:
+        """Returns a column as `[n, names]`, NaN if missing, with one NaN and without -0."""
+        if name not in self._hashes:
             return None
-        rates = self._floats("references", chunk.references)
-        self._refuse(
-            "references", rates, np.isnan(rates) | (rates >= 0) & (rates <= 1), "must be between 0 and 1, or NaN"
-        )
-        self._with_rate += np.count_nonzero(rates == rates, axis=0)
-        return rates
-
-    def _features(self, chunk: pb.DatasetChunk) -> Floats | None:
-        if "features" not in self._hashes:
-            return None
-        values = self._floats("features", chunk.features)
-        self._refuse("features", values, ~np.isinf(values), "must be finite, or NaN")
-        return values
-
-    def _floats(self, name: str, column: Sequence[float]) -> Floats:
-        """Returns a column as `[n, names]`, with one NaN and without -0, and adds it to the fingerprint."""
-        values = np.array(column, np.float32).reshape(-1, len(getattr(self._header, name)))
+        names = getattr(self._header, name)
+        values = np.array(getattr(chunk, name), np.float32).reshape(-1, len(names))
+        valid = np.isnan(values) | (values >= low) & (values <= high)
+        if not valid.all():
+            row, at = divmod(int(np.argmin(valid)), len(names))
+            of = f"task {self._received + row}, {names[at]!r}"
+            field = f"chunk.{name}[{row * len(names) + at}]"
+            raise InvalidField(field, values[row, at].item(), f"{rule} ({of})")
         values += np.float32(0)  # -0 + 0 is 0
         values[np.isnan(values)] = CANONICAL_NAN
         self._hashes[name].update(values.astype("<f4", copy=False).tobytes())
         return values
-
-    def _refuse(self, name: str, values: Floats, valid: NDArray[np.bool_], rule: str) -> None:
-        """Raises InvalidField for the first value that is not valid, with its task and name."""
-        if not valid.all():
-            row, at = np.unravel_index(int(np.argmin(valid)), valid.shape)
-            of = f"task {self._received + row}, {getattr(self._header, name)[at]!r}"
-            field = f"chunk.{name}[{row * valid.shape[1] + at}]"
-            raise InvalidField(field, values[row, at].item(), f"{rule} ({of})")
 
     def _prior(self, name: str, chunk: pb.DatasetChunk) -> NDArray[np.float64] | None:
         if name not in self._hashes:
@@ -218,80 +208,3 @@ class DatasetBuilder:
 def counted(names: Sequence[str], counts: NDArray[np.int64]) -> list[storage.NamedCount]:
     """Returns names with their numbers of tasks."""
     return [storage.NamedCount(name=name, tasks=tasks) for name, tasks in zip(names, counts.tolist(), strict=True)]
-
-
-def header_difference(there: storage.DatasetRecord, header: pb.DatasetHeader) -> str:
-    """Returns how the dataset that has the name differs by what the header says; empty: it does not."""
-    if there.size != header.size:
-        return f"its size is {there.size}, not {header.size}"
-    if there.reference_grid != header.reference_grid:
-        return f"its reference_grid is {there.reference_grid:.16g}, not {header.reference_grid:.16g}"
-    if there.has_ids != header.has_ids:
-        return "it has ids" if there.has_ids else "it has no ids"
-    theirs = {
-        "reference": [one.name for one in there.references],
-        "tag": [one.name for one in there.tags],
-        "feature": list(there.features),
-    }
-    ours = {"reference": header.references, "tag": header.tags, "feature": header.features}
-    for kind, names in theirs.items():
-        for index in range(max(len(names), len(ours[kind]))):
-            one, other = (f"{column[index]!r}" if index < len(column) else "absent" for column in (names, ours[kind]))
-            if one != other:
-                return f"its {kind} number {index} is {one}, not {other}"
-    return ""
-
-
-def content_difference(store: Store, there: storage.DatasetRecord, ours: storage.DatasetRecord) -> str:
-    """Returns in which column and task two datasets of equal headers differ, as far as the stored columns tell.
-
-    ours: the record of an upload that is still staged
-    """
-    sides = [TaskReader(store, record) for record in (there, ours)]
-    first: dict[str, int] = {}
-    task = 0
-    while task < there.size:
-        size = min(side.left() for side in sides)
-        theirs, own = (side.take(size) for side in sides)
-        for column, values in theirs.items():
-            differs = (values != own[column]) & ((values == values) | (own[column] == own[column]))  # NaN equals NaN
-            if differs.any():
-                first.setdefault(column, task + int(np.argmax(differs.reshape(size, -1).any(axis=1))))
-        task += size
-    for column in theirs:
-        if column in first:
-            return f"its {column} of task {first[column]} differ"
-    return "its reference pass rates differ by less than reference_grid"
-
-
-class TaskReader:
-    """Reads a stored dataset task by task, in pieces of any size."""
-
-    def __init__(self, store: Store, record: storage.DatasetRecord) -> None:
-        self._strata = codec.strata(store.datasets.strata(record))
-        self._chunks = store.datasets.columns(record)
-        self._columns: dict[str, NDArray[np.generic]] = {}
-        self._left = 0
-
-    def left(self) -> int:
-        """Returns how many tasks can be taken now, at least 1."""
-        if not self._left:
-            chunk = codec.columns(next(self._chunks))
-            strata = self._strata
-            self._left = len(chunk.stratum)
-            columns = {
-                "references": strata.references[chunk.stratum],
-                "features": chunk.features,
-                "priors": np.stack([strata.prior_alpha[chunk.stratum], strata.prior_beta[chunk.stratum]], axis=1),
-                "tag": chunk.tag,
-                "ids": chunk.ids,
-            }
-            self._columns = {name: column for name, column in columns.items() if column is not None}
-        return self._left
-
-    def take(self, size: int) -> dict[str, NDArray[np.generic]]:
-        """Returns the columns of the next tasks, by name, in the order of the fingerprint."""
-        taken = {name: column[:size] for name, column in self._columns.items()}
-        self._columns = {name: column[size:] for name, column in self._columns.items()}
-        self._left -= size
-        return taken

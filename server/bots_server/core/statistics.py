@@ -71,7 +71,6 @@ class Figures:
     effective_task_ratio: share of the outcomes whose rewards were not all equal
     prediction:           posterior means before the update
     first_prediction:     the same of tasks that the run had not evaluated before
-    later_prediction:     the same of the other tasks
     implicit_prediction:  predictions that do not use the task's own outcomes
     calibration:          by `prediction`, in steps of 0.1
     mean_policy_lag:      policy steps between selection and report
@@ -84,7 +83,6 @@ class Figures:
     effective_task_ratio: float
     prediction: Accuracy
     first_prediction: Accuracy
-    later_prediction: Accuracy
     implicit_prediction: Accuracy
     calibration: tuple[CalibrationBin, ...]
     mean_policy_lag: float
@@ -139,7 +137,6 @@ def figures(sums: Floats) -> Figures:
         effective_task_ratio=_ratio(sums[EFFECTIVE], every.outcomes),
         prediction=every,
         first_prediction=_accuracy(sums[UNTRIED]),
-        later_prediction=_accuracy(sums[TRIED]),
         implicit_prediction=_accuracy(sums[WITHOUT_OWN]),
         calibration=tuple(
             CalibrationBin(n, _ratio(x, n), _ratio(y, n)) for n, x, y in zip(counts, predicted, observed, strict=True)

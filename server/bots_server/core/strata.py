@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_STRATA = 2**20
-MAX_REFERENCES = 8
+
+_FINEST = 2.0**-150  # a grid as fine as this changes no float32
 
 _MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, as in Fibonacci hashing
 
@@ -99,7 +100,7 @@ class StrataBuilder:
     def _reference_word(self, rates: NDArray[np.float32] | None) -> NDArray[np.uint32]:
         if rates is None:
             return np.array([np.nan], np.float32).view(np.uint32)
-        if self._grid > 0:
+        if self._grid > _FINEST:
             steps = np.rint(rates.astype(np.float64) / self._grid)
             rates = np.minimum(steps * self._grid, 1.0).astype(np.float32)
         canonical = np.where(np.isnan(rates), np.float32(np.nan), rates + np.float32(0))  # one NaN, and no -0

@@ -39,8 +39,7 @@ class Summary:
     too_hard:         share of tasks with a posterior mean below 0.1
     in_reach:         share of the other tasks
     mean_evidence:    mean of alpha + beta beyond the prior
-    evaluations:      tasks evaluated, each once an update
-    epochs:           evaluations / N
+    epochs:           tasks evaluated, each once an update, by the number of tasks
     distinct_tasks:   tasks evaluated at least once
     coverage:         their share
     resting_tasks:    tasks that rest, retired ones too
@@ -61,7 +60,6 @@ class Summary:
     too_hard: float
     in_reach: float
     mean_evidence: float
-    evaluations: int
     epochs: float
     distinct_tasks: int
     coverage: float
@@ -111,7 +109,6 @@ def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
         too_hard=over_tasks(means < TOO_HARD),
         in_reach=over_tasks((means >= TOO_HARD) & (means <= SOLVED)),
         mean_evidence=over_tasks(alpha + beta - prior),
-        evaluations=coverage.evaluations,
         epochs=coverage.evaluations / len(tasks),
         distinct_tasks=len(coverage.ever),
         coverage=len(coverage.ever) / len(tasks),

@@ -11,25 +11,6 @@ from bots_server.core import inputs as columns
 from bots_server.core.inputs import Floats, Inputs, Rows
 from bots_server.core.strata import Strata
 
-MAX_FEATURES = 64
-MAX_TAG_INPUTS = 128
-MAX_INPUTS = 256
-
-
-class TooManyInputs(ValueError):
-    """A model would have more than 256 inputs; `args` is (their number,)."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__(inputs)
-        self.inputs = inputs
-
-
-def check_inputs(references: int, tags: int, features: int) -> None:
-    """Raises TooManyInputs if 1 + references + tags + features > 256; tags beyond the 128 most frequent are one."""
-    inputs = 1 + references + min(tags, MAX_TAG_INPUTS + 1) + features
-    if inputs > MAX_INPUTS:
-        raise TooManyInputs(inputs)
-
 
 @dataclass(frozen=True, eq=False)
 class Tasks:

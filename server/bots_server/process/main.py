@@ -2,15 +2,14 @@
 
 import logging
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from pydantic import SecretStr
 
 from bots_server.errors import Failure
@@ -18,11 +17,11 @@ from bots_server.process import embedded
 from bots_server.process.server import METHODS, Server, make_server
 from bots_server.process.settings import Settings, settings
 from bots_server.process.signals import stop_on
-from bots_server.process.workers import reserve_port, supervise, wait_until_listening
+from bots_server.process.workers import reserve_port, supervise, when_listening
 from bots_server.store import Durability, RedisClient, Store, check_redis, choose_durability, connect
 from bots_server.telemetry.logs import RecordQueue, start_logging
 from bots_server.telemetry.metrics import Metrics
-from bots_server.telemetry.scrape import Workers, answer_scrapes, process_metrics, serve_metrics
+from bots_server.telemetry.scrape import Workers, answer_scrapes, serve_metrics
 
 GRACE_SECONDS = 10.0
 
@@ -108,7 +107,8 @@ def warn_of_risks(chosen: Settings) -> None:
 def serving(chosen: Settings, records: RecordQueue) -> Iterator[tuple[Server, CollectorRegistry]]:
     """Yields a server that is not started yet, and its metrics; stops it afterwards."""
     registry = CollectorRegistry()
-    process_metrics(registry)
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
     metrics = Metrics(registry, METHODS)
     records.on_drop = metrics.log_record_dropped
     with open_store(chosen, metrics) as store:
@@ -135,31 +135,18 @@ def serve_with_workers(chosen: Settings, stopping: threading.Event) -> None:
     registry.register(Workers(connections))
     with reserve_port(chosen.host, chosen.port) as reserved, metrics_page(chosen, registry):
         port = reserved.getsockname()[1]
-        work = Worker(chosen.model_copy(update={"port": port, "metrics_port": None}))
-        threading.Thread(
-            target=announce_when_ready, args=(chosen, reserved, stopping), name="announce", daemon=True
-        ).start()
+        work = partial(serve_as_worker, chosen.model_copy(update={"port": port, "metrics_port": None}))
+        when_listening(reserved, stopping, lambda: announce(chosen, port))
         supervise(chosen.processes, work, connections, stopping)
 
 
-def announce_when_ready(chosen: Settings, reserved: socket.socket, stopping: threading.Event) -> None:
-    """Announces the reserved port once a worker listens on it."""
-    if wait_until_listening(reserved, stopping):
-        announce(chosen, reserved.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Worker:
-    """The work of a worker process."""
-
-    settings: Settings
-
-    def __call__(self, connection: Connection, stopping: threading.Event) -> None:
-        records = start_logging(self.settings.log_format, self.settings.log_level)
-        with serving(self.settings, records) as (server, registry):
-            answer_scrapes(connection, registry)
-            server.start()
-            stopping.wait()
+def serve_as_worker(chosen: Settings, connection: Connection, stopping: threading.Event) -> None:
+    """Serves in a worker process until `stopping` is set."""
+    records = start_logging(chosen.log_format, chosen.log_level)
+    with serving(chosen, records) as (server, registry):
+        answer_scrapes(connection, registry)
+        server.start()
+        stopping.wait()
 
 
 @contextmanager
@@ -168,12 +155,9 @@ def metrics_page(chosen: Settings, registry: CollectorRegistry) -> Iterator[None
     if chosen.metrics_port is None:
         yield
         return
-    page = serve_metrics(chosen.metrics_port, registry, chosen.metrics_host)
-    print(f"metrics on {chosen.metrics_host}:{page.port}", flush=True)  # noqa: T201
-    try:
+    with serve_metrics(chosen.metrics_port, registry, chosen.metrics_host) as port:
+        print(f"metrics on {chosen.metrics_host}:{port}", flush=True)  # noqa: T201
         yield
-    finally:
-        page.close()
 
 
 def announce(chosen: Settings, port: int) -> None:

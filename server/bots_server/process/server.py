@@ -5,15 +5,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
 from bots_server.api.interceptor import CallInterceptor
-from bots_server.api.servicer import TaskSelectionService
+from bots_server.api.servicer import SERVICE, TaskSelectionService
 from bots_server.errors import Failure, RunReplaced
 from bots_server.process.settings import Settings
 from bots_server.runs.registry import Registry
@@ -21,9 +21,7 @@ from bots_server.store import Store, within
 from bots_server.telemetry.collector import ObservedRun
 from bots_server.telemetry.metrics import Metrics
 
-DESCRIPTOR = pb.DESCRIPTOR.services_by_name["TaskSelectionService"]
-SERVICE = DESCRIPTOR.full_name
-METHODS = tuple(DESCRIPTOR.methods_by_name)
+METHODS = tuple(SERVICE.methods_by_name)
 MAX_MESSAGE_BYTES = 96 * 2**20  # of a request: posteriors of a million tasks by id
 CONNECTION_GRACE_SECONDS = 3600.0  # for calls on a connection that is too old: longer than any upload
 QUEUED_PER_THREAD = 32  # calls beyond that are refused with RESOURCE_EXHAUSTED
@@ -82,7 +80,7 @@ class Server:
             log.info("serving again")
         self._serving = serving
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
+        for service in ("", SERVICE.full_name):
             self._health.set(service, status)
 
 
@@ -104,11 +102,13 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ],
     )
-    service = TaskSelectionService(store, registry, metrics, max_long_calls=settings.max_long_calls, stopping=stopping)
+    service: Any = TaskSelectionService(
+        store, registry, metrics, max_long_calls=settings.max_long_calls, stopping=stopping
+    )
     add_TaskSelectionServiceServicer_to_server(service, server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     metrics.rpc_threads(threads)
     metrics.replicas(lambda: len(registry.held()))
     metrics.export_runs(partial(observed_runs, registry))

@@ -34,13 +34,17 @@ def reserve_port(host: str, port: int) -> socket.socket:
     return reserved
 
 
-def wait_until_listening(port: socket.socket, stopping: threading.Event) -> bool:
-    """Returns True when a worker accepts connections on a reserved port; False if `stopping` is set before."""
-    while not stopping.wait(0.05):
-        with socket.socket(port.family, socket.SOCK_STREAM) as probe:
-            if probe.connect_ex(port.getsockname()) == 0:
-                return True
-    return False
+def when_listening(port: socket.socket, stopping: threading.Event, then: Callable[[], None]) -> None:
+    """Calls `then`, in a thread, when a worker accepts connections on a reserved port, unless `stopping` is set."""
+
+    def probe() -> None:
+        while not stopping.wait(0.05):
+            with socket.socket(port.family, socket.SOCK_STREAM) as connection:
+                if connection.connect_ex(port.getsockname()) == 0:
+                    then()
+                    return
+
+    threading.Thread(target=probe, name="announce", daemon=True).start()
 
 
 def supervise(count: int, work: Work, connections: dict[str, Connection], stopping: threading.Event) -> None:

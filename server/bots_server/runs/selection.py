@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bots_server.core.draw import Candidates, Draw, take
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.tasks import Tasks
-from bots_server.errors import TooFewEligible
+from bots_server.errors import SHOWN_TAGS, TooFewEligible
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Claim, Part, Store
 
@@ -210,7 +210,10 @@ def too_few(
         f"asked for: {counts.asked}, of these excluded {counts.excluded}, retired {counts.retired}, "
         f"resting {counts.resting}, eligible {counts.eligible}; leased: {leased}"
     )
-    for part, missing in zip(parts, shortfall, strict=True):
-        if missing and part.tag is not None:
-            message += f"; tag {tasks.tags[part.tag]!r} has {part.need - missing} of {part.need}"
+    short = [pair for pair in zip(parts, shortfall, strict=True) if pair[1] and pair[0].tag is not None]
+    for part, missing in short[:SHOWN_TAGS]:
+        assert part.tag is not None
+        message += f"; tag {tasks.tags[part.tag]!r} has {part.need - missing} of {part.need}"
+    if len(short) > SHOWN_TAGS:
+        message += f"; and {len(short) - SHOWN_TAGS} more"
     return TooFewEligible(drawn.spec.batch_size, message)

@@ -1,6 +1,6 @@
 """The runs that a process holds, as metrics: read from their summaries at each scrape.
 
-`metrics.py` has the names and meanings.
+`figures.py` has the names and meanings.
 """
 
 import math

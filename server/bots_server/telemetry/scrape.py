@@ -7,9 +7,10 @@ the label `process` (the worker's number). A sum over that label is the server's
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 WORKER_SECONDS = 2.0  # below Prometheus' default scrape timeout of 10 s, also with several workers stuck
@@ -17,28 +18,16 @@ WORKER_SECONDS = 2.0  # below Prometheus' default scrape timeout of 10 s, also w
 log = logging.getLogger(__name__)
 
 
-class Page:
-    """A served /metrics at `port`. `close()` ends it."""
-
-    def __init__(self, port: int, registry: CollectorRegistry, host: str) -> None:
-        self._server, self._thread = start_http_server(port, addr=host, registry=registry)
-        self.port = int(self._server.server_port)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def serve_metrics(port: int, registry: CollectorRegistry, host: str = "127.0.0.1") -> Page:
-    """Serves /metrics in a thread; port 0 picks a free one. Raises OSError if the port is taken."""
-    return Page(port, registry, host)
-
-
-def process_metrics(registry: CollectorRegistry) -> None:
-    """Adds process_* (CPU, memory, open files) and python_gc_* of this process."""
-    ProcessCollector(registry=registry)
-    GCCollector(registry=registry)
+@contextmanager
+def serve_metrics(port: int, registry: CollectorRegistry, host: str = "127.0.0.1") -> Iterator[int]:
+    """Serves /metrics in a thread, and yields its port; port 0 picks a free one. Raises OSError if it is taken."""
+    server, thread = start_http_server(port, addr=host, registry=registry)
+    try:
+        yield int(server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def answer_scrapes(connection: Connection, registry: CollectorRegistry) -> threading.Thread:

@@ -145,16 +145,6 @@ class Draw:
         self._fill = fill and bool(given)
         self._ranks = [self._lists(rng, found, first=True)]  # of each rank that was wanted so far
 
-    def short(self) -> list[tuple[int | None, int, int]]:
-        """Returns tag (None: no quotas), tasks asked for and available tasks, of each part that has too few.
-
-        Resting tasks are available. With `fill` a part is short only if the batch is.
-        """
-        if self._fill and self._need.sum() <= self._available.sum():
-            return []
-        rows = zip(self._tags, self._need.tolist(), self._available.tolist(), strict=True)
-        return [(tag, asked, there) for tag, asked, there in rows if there < asked]
-
     def offer(self, spare: int) -> list[Candidates]:
         """Returns the parts of the batch, each with `spare` candidates more than it needs if there are as many."""
         offers = []

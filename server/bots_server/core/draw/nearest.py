@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betainc, betaincinv
 
 from bots_server.core.draw.envelope import Envelope, density, envelope, log_norm_bound, propose
 from bots_server.core.draw.parts import Parts
@@ -21,6 +22,10 @@ _BLOCK = 2**13
 
 # The distance within which draws are counted for the first guess of a radius.
 _NEAR = 0.1
+
+# Rounds of rejection, of which the first few are enough as a rule. In the extreme, where floats have no digits left for
+# a density, no draw might ever be accepted.
+_MOST_REJECTIONS = 1_000
 
 # A ring is good if the expected number of tasks in it is between these multiples of the number wanted. A larger ring
 # is waste, a smaller one needs another ring.
@@ -234,11 +239,28 @@ class Nearest:
         if beyond is not None and beyond.any():
             limit = np.repeat(beyond, count)
             inside = np.flatnonzero(np.abs(offset) <= limit)
-            while len(inside):
+            for _ in range(_MOST_REJECTIONS):
+                if len(inside) == 0:
+                    break
                 again = each.take(inside)
                 offset[inside] = rng.beta(self._alpha.take(again), self._beta.take(again)) - self._target
                 inside = inside[np.abs(offset.take(inside)) <= limit.take(inside)]
+            offset[inside] = self._draw_beyond(rng, each.take(inside), limit.take(inside))
         self._pool.add(each, np.abs(offset), offset)
+
+    def _draw_beyond(self, rng: np.random.Generator, entity: Ints, limit: Floats) -> Floats:
+        """Returns a draw's offset for each entity with a distance above `limit`, from the distribution's inverse.
+
+        If the probability of such a draw is too small for a float, the offset is the limit, on the side of the mean.
+        """
+        alpha, beta = self._alpha.take(entity), self._beta.take(entity)
+        below = betainc(alpha, beta, np.maximum(self._target - limit, 0.0))
+        above = betainc(beta, alpha, np.maximum(self._outermost - limit, 0.0))
+        mass = rng.random(len(entity)) * (below + above)
+        left = np.where(below + above > 0, mass < below, alpha / (alpha + beta) < self._target) & (limit < self._target)
+        p = np.where(left, betaincinv(alpha, beta, mass), 1 - betaincinv(beta, alpha, np.maximum(mass - below, 0.0)))
+        distance = np.fmax(np.where(left, self._target - p, p - self._target), limit)
+        return np.where(left, -distance, distance)
 
 
 def _blocks(size: int) -> list[slice]:

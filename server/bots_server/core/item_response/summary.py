@@ -20,9 +20,9 @@ class InputWeight:
     A unit is a standard deviation of a feature, one of the logit of a reference, or having the tag.
     """
 
-    name: str
-    weight: float
-    sd: float
+    input: str
+    mean: float
+    standard_deviation: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,16 @@ class ItemResponseSummary:
     """The state of an item_response run at a glance.
 
     ability:                logit of the pass rate, mean over the tasks, as the inputs predict it
-    ability_sd:             its posterior standard deviation
-    weights:                of all inputs but the intercept
+    weights:                of all inputs but the intercept, the largest first
     residual_variance:      s2, variance of the logits that the inputs do not explain
-    explained:              share in [0, 1] of the variance of the logits that the inputs explain
-    inputs_explain_nothing: `explained` is below 0.05 or no more than noise, and not for lack of outcomes
+    explained_share:        share in [0, 1] of the variance of the logits that the inputs explain
+    inputs_explain_nothing: `explained_share` is below 0.05 or no more than noise, and not for lack of outcomes
     """
 
     ability: float
-    ability_sd: float
     weights: tuple[InputWeight, ...]
     residual_variance: float
-    explained: float
+    explained_share: float
     inputs_explain_nothing: bool
 
 
@@ -53,16 +51,13 @@ def summarise(state: ItemResponse, tasks: Tasks) -> ItemResponseSummary:
     known, unknown = state.mean @ scatter @ state.mean, (state.covariance * scatter).sum()
     at_first = tasks.inputs.variance @ np.diag(scatter)
     explained = known / (known + spread)
-    sds = np.sqrt(np.diag(state.covariance))
+    columns = tasks.inputs.names, state.mean.tolist(), np.sqrt(np.diag(state.covariance)).tolist()
+    weights = [InputWeight(*row) for row in zip(*columns, strict=True)][1:]
     return ItemResponseSummary(
         ability=float(average @ state.mean),
-        ability_sd=float(np.sqrt(average @ state.covariance @ average)),
-        weights=tuple(
-            InputWeight(name, weight, sd)
-            for name, weight, sd in zip(tasks.inputs.names[1:], state.mean[1:].tolist(), sds[1:].tolist(), strict=True)
-        ),
+        weights=tuple(sorted(weights, key=lambda each: -abs(each.mean))),
         residual_variance=spread,
-        explained=float(explained),
+        explained_share=float(explained),
         inputs_explain_nothing=bool(
             len(state.mean) > 1 and unknown <= KNOWN * at_first and (explained < EXPLAINED or known < unknown)
         ),

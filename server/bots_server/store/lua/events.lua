@@ -14,7 +14,7 @@ if not version then return {} end
 local last, left, bytes, events = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), {}
 -- At most ARGV[2] events, eight at a time, because one event may be a megabyte.
 while left > 0 do
-  local entries = redis.call("XRANGE", KEYS[2], last + 1 .. "-0", "+", "COUNT", math.min(8, left))
+  local entries = redis.call("XRANGE", KEYS[2], string.format("%.0f-0", last + 1), "+", "COUNT", math.min(8, left))
   left = #entries == 8 and left - 8 or 0
   for _, entry in ipairs(entries) do
     local nonce, time, event = entry[2][2], entry[2][4], entry[2][6]

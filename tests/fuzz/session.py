@@ -1,0 +1,279 @@
+"""Calls to two servers over one Redis, and what must hold after each call, whatever was sent."""
+
+import logging
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from bots.v1 import task_selection_pb2 as pb
+from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+from bots_server import errors
+from bots_server.telemetry.logs import TextFormatter
+from tests.api.service import Service, dataset_parts, reason_of, trailing
+from tests.fuzz.requests import IDS, SERVICE, TAGS, World
+
+SECONDS = 10.0  # no call takes so long: it hangs
+MESSAGE_BYTES = 4_096  # of a status message; gRPC's limit for all metadata is 8 KiB by default
+REFUSALS = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.FAILED_PRECONDITION,
+}
+FIELD = re.compile(r"[a-z_]+(\.[a-z_]+)*(\[.*\])?: got .*, must ", re.DOTALL)
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+UNDECODABLE = "Exception deserializing request!"  # gRPC's own answer, INTERNAL
+LEASE_SECONDS = 3_600.0  # a lease of so long does not expire during a test
+ADVANCING = {"ReportOutcomes", "UpdateRun", "RestoreRun", "RetireTasks"}
+
+
+def reasons(branch: type[errors.Failure] = errors.Failure) -> set[str]:
+    """Returns the words of bots-reason."""
+    return {getattr(branch, "reason", "")}.union(*map(reasons, branch.__subclasses__()))
+
+
+@dataclass
+class Known:
+    """What must be true of a run: what was acknowledged."""
+
+    ref: pb.RunRef
+    version: int
+    posteriors: bytes
+    retired: set[int] = field(default_factory=set)
+    leases: dict[int, tuple[str, str, str]] = field(default_factory=dict)  # selection, job, incarnation by task
+    applied: set[str] = field(default_factory=set)  # request ids of events
+    selections: dict[str, pb.SelectBatchResponse] = field(default_factory=dict)
+
+
+class Session:
+    """Calls about three datasets and four runs of an empty Redis."""
+
+    def __init__(self, service: Service, other: Service) -> None:
+        (redis,) = service.redis.primaries()
+        redis.flushall()
+        self.world = World()
+        self._stubs = service.stub, other.stub
+        self.calls = 0
+        half = len(IDS) // 2
+        columns: dict[str, Any] = {"ids": IDS, "tags": TAGS * half, "references": {"weak": 0.25, "strong": 0.75}}
+        service.upload(*dataset_parts("rich", len(IDS), features={"length": range(len(IDS))}, **columns))
+        service.upload(*dataset_parts("bare", len(IDS)))
+        service.upload(*dataset_parts("tiny", 1, references={"weak": 0, "strong": 1}))
+        for dataset, name in ("rich", "model"), ("bare", "model"), ("tiny", "model"):
+            service.create(dataset, name)
+        service.create("rich", "mixed", model="EVIDENCE_MODEL_INTERPOLATION", rest=0)
+        self._runs: dict[str, Known] = {}
+        self._refresh()
+
+    def call(self, method: str, messages: Sequence[Message], server: int = 0) -> None:
+        """Calls a method on one of the servers; fails if an invariant is broken."""
+        self.calls += 1
+        before = self._run_of(messages)
+        try:
+            response = call(self._stubs[server], method, messages)
+        except grpc.RpcError as error:
+            check_refusal(error)
+            if before is not None:  # the other server must see no trace of it either
+                assert self._state(before, 1 - server) == (before.version, before.posteriors)
+            return
+        if method in ("CreateDataset", "DeleteDataset", "CreateRun", "DeleteRun"):
+            self._refresh()
+        elif before is not None:
+            self._accepted(method, before, messages[0], response)
+
+    def check(self) -> None:
+        """Checks what must hold at any time of all runs, on both servers."""
+        for known in self._runs.values():
+            for server in (0, 1):
+                assert self._state(known, server) == (known.version, known.posteriors)
+            for stub in self._stubs:
+                check_summary(stub.GetRunSummary(pb.GetRunSummaryRequest(run=known.ref), timeout=SECONDS).summary)
+
+    def _accepted(self, method: str, known: Known, request: Any, response: Any) -> None:
+        advances = method in ADVANCING and (not request.request_id or request.request_id.lower() not in known.applied)
+        known.version += advances
+        version, known.posteriors = self._state(known, 0)
+        assert version == known.version, f"{method} made version {version} of {known.version}"
+        if advances:
+            known.applied.add(request.request_id.lower())
+        job, incarnation = getattr(request, "job", ""), getattr(request, "incarnation", "")
+        if job and incarnation:
+            ended = [task for task, of in known.leases.items() if of[1] == job and of[2] not in ("", incarnation)]
+            self._free(known, ended)
+        match method:
+            case "SelectBatch":
+                self._selected(known, request, response)
+            case "ReportOutcomes" if request.selection_id:
+                self._free(known, self._tasks(request), request.selection_id)
+            case "ReleaseSelection":
+                self._free(known, self._tasks(request) or list(known.leases), request.selection_id)
+            case "RetireTasks" if advances:
+                change = known.retired.difference_update if request.undo else known.retired.update
+                change(self._tasks(request))
+                assert response.retired_tasks == len(known.retired)
+            case "RestoreRun":  # the retired tasks are that version's
+                known.retired.clear()
+            case "ListEvents":
+                assert all(0 < event.version <= known.version for event in response.events)
+                self.world.words["page_token"].append(response.next_page_token)
+
+    def _selected(self, known: Known, request: pb.SelectBatchRequest, response: pb.SelectBatchResponse) -> None:
+        chosen = list(response.tasks)
+        given = request.request_id.lower()
+        if given in known.selections:
+            assert response == known.selections[given] or repr(response) == repr(known.selections[given])
+            return
+        assert len(set(chosen)) == len(chosen)
+        assert len(chosen) == request.batch_size or (request.allow_fewer and len(chosen) < request.batch_size)
+        assert not known.retired.intersection(chosen)
+        assert not known.leases.keys() & set(chosen), f"{request.job} got what others lease"
+        assert not {*request.excluded_tasks} & set(chosen)
+        assert not {*request.excluded_ids} & set(response.ids)
+        assert all(0 <= mean <= 1 for mean in response.means)
+        assert all(math.isnan(one) or 0 <= one <= 1 for one in response.draws)
+        assert len(response.means) == len(response.draws) == len(chosen)
+        if given:
+            known.selections[given] = response
+        self.world.words["selection_id"].append(response.selection_id)
+        if request.lease_seconds >= LEASE_SECONDS:
+            known.leases.update(dict.fromkeys(chosen, (response.selection_id, request.job, request.incarnation)))
+
+    def _tasks(self, request: Any) -> list[int]:
+        return list(request.tasks) or [IDS.index(one) for one in request.ids]
+
+    def _free(self, known: Known, tasks: Sequence[int], selection: str = "") -> None:
+        for task in tasks:
+            if selection in ("", known.leases.get(task, ("",))[0]):
+                known.leases.pop(task, None)
+
+    def _run_of(self, messages: Sequence[Any]) -> Known | None:
+        if not messages or "run" not in messages[0].DESCRIPTOR.fields_by_name:
+            return None
+        ref = messages[0].run
+        names = (one for one in self._runs.values() if (one.ref.dataset, one.ref.name) == (ref.dataset, ref.name))
+        return next(names, None)
+
+    def _state(self, known: Known, server: int) -> tuple[int, bytes]:
+        """Returns version and posteriors, which are finite and above zero."""
+        stub = self._stubs[server]
+        version = stub.GetRun(pb.GetRunRequest(run=known.ref), timeout=SECONDS).run.version
+        (chunk,) = stub.GetPosteriors(pb.GetPosteriorsRequest(run=known.ref), timeout=SECONDS)
+        assert chunk.version == version
+        assert all(0 < value < math.inf for value in (*chunk.alpha, *chunk.beta)), chunk
+        chunk.version = 0
+        return version, chunk.SerializeToString()
+
+    def _refresh(self) -> None:
+        """Looks at which runs there are, in what state new ones are, and that known ones are as they were."""
+        found: dict[str, Known] = {}
+        stub = self._stubs[0]
+        for dataset in stub.ListDatasets(pb.ListDatasetsRequest(), timeout=SECONDS).datasets:
+            for run in stub.ListRuns(pb.ListRunsRequest(dataset=dataset.name), timeout=SECONDS).runs:
+                known = self._runs.get(run.ref.uid) or self._new(run)
+                assert known.version == run.version
+                found[run.ref.uid] = known
+        self._runs = found
+
+    def _new(self, run: pb.Run) -> Known:
+        known = Known(run.ref, 0, b"")
+        version, known.posteriors = self._state(known, 0)
+        assert version == 0
+        if run.HasField("forked_from"):  # with the other run's retired tasks
+            known.retired = set()
+        self.world.words["uid"].append(run.ref.uid)
+        return known
+
+
+def call(stub: TaskSelectionServiceStub, method: str, messages: Sequence[Message]) -> Any:
+    """Returns the response, or the first of a stream."""
+    of = getattr(stub, method)
+    described = SERVICE.methods_by_name[method]
+    response = of(iter(messages) if described.client_streaming else messages[0], timeout=SECONDS)
+    if not described.server_streaming:
+        return response
+    first = next(response)
+    response.cancel()
+    return first
+
+
+def call_raw(channel: grpc.Channel, method: str, body: bytes) -> None:
+    """Sends bytes as a request; fails if they are answered with anything but a response or a refusal."""
+    described = SERVICE.methods_by_name[method]
+    path = f"/{SERVICE.full_name}/{method}"
+    try:
+        if described.client_streaming:
+            call: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(path)
+            call(iter([body]), timeout=SECONDS)
+        elif described.server_streaming:
+            open_stream: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
+            stream = open_stream(body, timeout=SECONDS)
+            next(stream)
+            stream.cancel()
+        else:
+            ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+            ask(body, timeout=SECONDS)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.INTERNAL and error.details() == UNDECODABLE:
+            try:
+                GetMessageClass(described.input_type)().ParseFromString(body)
+            except DecodeError:
+                return
+        check_refusal(error)
+
+
+def check_refusal(error: grpc.RpcError) -> None:
+    """Fails unless a call was refused with a reason, a message that fits, and for INVALID_FIELD the field."""
+    assert error.code() in REFUSALS, error
+    assert reason_of(error) in reasons(), error
+    message = error.details() or ""
+    assert 0 < len(message.encode()) <= MESSAGE_BYTES
+    assert sum(len(key) + len(value) for key, value in trailing(error).items()) <= MESSAGE_BYTES
+    assert not CONTROL.search(message), message
+    if reason_of(error) == "INVALID_FIELD":
+        assert FIELD.match(message), message
+
+
+def check_summary(summary: pb.RunSummary) -> None:
+    """Fails unless the numbers of a summary are shares and counts of its tasks."""
+    shares = summary.mean_pass_rate, summary.solved, summary.too_hard, summary.in_reach, summary.coverage
+    assert all(0 <= share <= 1 for share in shares), summary
+    assert abs(summary.solved + summary.too_hard + summary.in_reach - 1) < 1e-9, summary
+    counts = summary.updates, summary.deviating_tasks, summary.distinct_tasks, summary.resting_tasks
+    assert all(0 <= count < math.inf for count in (*counts, summary.epochs, summary.pending_rollouts)), summary
+    assert math.isfinite(summary.mean_evidence), summary
+
+
+class Lines(logging.Handler):
+    """Keeps the lines of the log that no server may write: of bugs, of several lines, with control characters."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.setFormatter(TextFormatter())
+        self.bad: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        if record.levelno >= logging.ERROR or CONTROL.search(line) or len(line) > MESSAGE_BYTES:
+            self.bad.append(line)
+
+
+@contextmanager
+def log_lines() -> Iterator[Lines]:
+    """Yields the lines of the log that no server may write."""
+    log, lines = logging.getLogger("bots_server"), Lines()
+    level, log.propagate = log.level, False
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        log.removeHandler(lines)
+        log.setLevel(level)
+        log.propagate = True
