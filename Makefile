@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) deploy/requirements/install.py
 UV := .venv-uv/bin/uv
 
-.PHONY: help demo test check format stubs freeze bench soak fuzz e2e upgrade compat clean
+.PHONY: help demo test check format stubs freeze bench soak fuzz e2e upgrade compat trainers clean
 
 help: ## say what can be made
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -87,5 +87,9 @@ compat: $(UV) ## run the client's and the store's tests on the lowest and on the
 	  $$environment/bin/python -m pytest tests/client tests/store --quiet --numprocesses=$(WORKERS) --dist=worksteal || status=1; \
 	done; exit $$status
 
+TRAINERS ?=
+trainers: ## install each trainer in an environment of its own and run its adapter on it; TRAINERS="trl torch": these alone
+	$(PYTHON) -m tests.trainers $(TRAINERS)
+
 clean: ## remove what can be made again
-	rm -rf .venv .venv-uv .venv-compat .venv-proto .mypy_cache .ruff_cache .pytest_cache .hypothesis out
+	rm -rf .venv .venv-uv .venv-compat .venv-proto .venv-trainers .mypy_cache .ruff_cache .pytest_cache .hypothesis out

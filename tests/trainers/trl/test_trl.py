@@ -118,8 +118,9 @@ def test_several_reward_functions_need_a_choice(run: bots.Run, tmp_path: Path) -
 
 
 def test_stream_of_rows_is_refused(run: bots.Run, tmp_path: Path) -> None:
+    """By us, or by a TRL that takes none itself."""
     rows = IterableDataset.from_generator(lambda: iter(ROWS))
-    with pytest.raises(bots.InvalidArgumentError, match="train_dataset: got IterableDataset, must have a length"):
+    with pytest.raises((bots.InvalidArgumentError, NotImplementedError), match=r"IterableDataset|[Ii]terable dataset"):
         trainer_of(run, str(tmp_path), rows=rows)
 
 
@@ -228,20 +229,21 @@ def test_error_of_rank_0_ends_every_rank(job: Job) -> None:
     assert "RuntimeError: on rank 0: FailedPreconditionError" in output
 
 
-def test_killed_training_resumes_with_the_checkpoints_posterior(job: Job, client: bots.Client) -> None:
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_training_resumes_with_the_checkpoints_posterior(job: Job, client: bots.Client, ranks: int) -> None:
     """Killed at the selection of step 5, with a checkpoint of step 4 and a report lost after it; it selects once before
     its first report.
     """
-    saving = {"save_strategy": "steps", "save_steps": 2, "save_only_model": False}
-    killed = job.start(settings=saving | {"max_steps": 8}, die_at=5)
-    job.end(killed, code=-signal.SIGKILL)
+    saving = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 12 // ranks}
+    killed = job.start(ranks=ranks, settings=saving | {"max_steps": 8}, die_at=5)
+    job.end(killed, code=-signal.SIGKILL if ranks == 1 else None)
     run = client.run("sums", "r")
     checkpoint = {one.name: one for one in run.checkpoints()}
     saved = json.loads((job.folder / "out" / "checkpoint-4" / "bots.json").read_text())
     before = run.info().version
     assert before == saved["version"] + 1
     kept = client.create_run("sums", "kept", fork_from=bots.ForkPoint(run="r", version=saved["version"]))
-    ((resumed,), _) = job.end(job.start(settings=saving | {"max_steps": 6}, resume=True))
+    ((resumed, *_), _) = job.end(job.start(ranks=ranks, settings=saving | {"max_steps": 6}, resume=True))
     at_selection = client.create_run("sums", "again", fork_from=bots.ForkPoint(run="r", version=before + 1))
     np.testing.assert_array_equal(at_selection.posteriors(), kept.posteriors())
     assert [call["call"] for call in resumed["calls"]] == ["load", "select", "select"]

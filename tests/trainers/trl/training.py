@@ -6,6 +6,7 @@ torchrun --nproc_per_node 2 -m tests.trainers.trl.training '{...}'
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
@@ -35,7 +36,12 @@ def tokenizer() -> Any:
     characters = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     characters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     return PreTrainedTokenizerFast(
-        tokenizer_object=characters, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
+        tokenizer_object=characters,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        padding_side="left",
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 
@@ -74,7 +80,9 @@ def config(kind: str, output: str, **settings: Any) -> Any:
         "save_strategy": "no",
         "disable_tqdm": True,
     }
-    return getattr(trl, f"{kind}Config")(**(defaults | settings))
+    made = getattr(trl, f"{kind}Config")
+    fields = {field.name for field in dataclasses.fields(made)}  # num_generations_eval is not in every version
+    return made(**{name: value for name, value in (defaults | settings).items() if name in fields})
 
 
 def trainer_of(
