@@ -20,21 +20,21 @@ from bots.trainers.verifiers import bots_taskset
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-class SumData(vf.TaskData):
+class SumData(vf.TaskData):  # type: ignore[misc] # verifiers is in another environment
     """A sum and its answer."""
 
     answer: int
 
 
-class SumTask(vf.Task[SumData]):
+class SumTask(vf.Task[SumData]):  # type: ignore[misc] # the same
     """Scored 1 if the trace's info has the answer."""
 
-    @vf.reward
+    @vf.reward  # type: ignore[untyped-decorator] # the same
     async def right(self, trace: Any) -> float:
         return float(trace.info["answer"] == self.data.answer)
 
 
-class SumTaskset(vf.Taskset[SumTask]):
+class SumTaskset(vf.Taskset[SumTask]):  # type: ignore[misc] # the same
     """Twenty sums."""
 
     def load(self) -> Any:
@@ -110,8 +110,7 @@ def test_task_reports_where_it_is_scored(run: bots.Run) -> None:
 
 def trace_of(task: Any, answer: int) -> Any:
     """Returns the trace of a rollout that answered so."""
-    trace = Trace.model_construct(rewards={}, metrics={}, info={"answer": answer})
-    return trace
+    return Trace.model_construct(rewards={}, metrics={}, info={"answer": answer})
 
 
 def test_own_taskset_is_left_as_it_is_for_evaluation(run: bots.Run) -> None:

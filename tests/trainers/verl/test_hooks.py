@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torchdata.stateful_dataloader import StatefulDataLoader
+from torchdata.stateful_dataloader.sampler import RandomSampler
 
 import bots
 from bots.trainers import create_dataset
@@ -90,11 +90,11 @@ def loader(dataset: Any, config: Any, batch_size: int = 8) -> Any:
     from verl.utils.dataset.rl_dataset import collate_fn
 
     try:
-        from verl.trainer.ppo.utils import create_rl_sampler  # 0.9
-    except ImportError:
-        from verl.trainer.main_ppo import create_rl_sampler
-
-    sampler = create_rl_sampler(config, dataset)
+        from verl.trainer.ppo.utils import create_rl_sampler
+    except ImportError:  # before 0.9 it is in main_ppo, which imports the engines; this is what it makes
+        sampler = RandomSampler(dataset)
+    else:
+        sampler = create_rl_sampler(config, dataset)
     return StatefulDataLoader(
         dataset, batch_size=batch_size, num_workers=0, drop_last=True, collate_fn=collate_fn, sampler=sampler
     )
@@ -165,18 +165,18 @@ def test_worker_processes_and_equal_files_are_refused(run: bots.Run, config: Any
 
 
 @pytest.fixture(params=["naive", "dapo"])
-def manager(request: pytest.FixtureRequest) -> Iterator[Any]:
+def manager(request: pytest.FixtureRequest) -> Any:
     """Makes verl's reward managers."""
     from verl.experimental.reward_loop.reward_manager import get_reward_manager_cls
 
-    settings = {
+    settings: dict[str, Any] = {
         "reward": {"reward_kwargs": {}},
         "reward_model": {"reward_kwargs": {}},
         "data": {},
         "actor_rollout_ref": {"rollout": {}},
     }
     cls = get_reward_manager_cls(request.param)
-    yield lambda compute_score: cls(OmegaConf.create(settings), Tokenizer(), compute_score)
+    return lambda compute_score: cls(OmegaConf.create(settings), Tokenizer(), compute_score)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
