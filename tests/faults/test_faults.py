@@ -7,6 +7,8 @@ Bugs found, and the tests that reproduce them:
 
  * A lease did not wait for the configured durability, so a failover forgot it, and its tasks were leased again:
    test_a_lease_that_no_replica_has_is_not_granted
+ * A repeat was found on a paused primary that woke up, its durability awaited on the next one, and so a report was
+   acknowledged that was lost: test_a_repeat_that_meets_another_primary_is_not_acknowledged_by_the_first (tests/store)
  * With `appendfsync no` a server took --durability fsync, which such a Redis never confirms, and refused every report:
    test_a_level_that_redis_cannot_give_stops_the_start
 """

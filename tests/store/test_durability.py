@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import pytest
 
 from bots_server.errors import NotDurable, StoreUnavailable
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import MEMORY, Durability, Level, Store, choose_durability, connect
+from bots_server.store import MEMORY, Durability, Level, RedisClient, Store, choose_durability, connect
+from bots_server.store.clients import Command
 from tests.store import records, scenario
 from tests.valkey import Valkey, replicated, valkey, wait_until
 
@@ -96,6 +98,33 @@ def test_a_report_waits_for_the_replicas() -> None:
             assert store.history.sync(run, 0, b"").version == 1
         with first.client() as replica:
             assert replica.hget(f"bots:{{guru-math}}:{run.dataset_uid}:run:{run.uid}", "version") == b"1"
+
+
+class Moving:
+    """A client whose first call reaches one primary, and whose later calls reach the next one."""
+
+    def __init__(self, first: RedisClient, then: RedisClient) -> None:
+        self._clients = [first, then]
+
+    def ask(self, key: str, *commands: Command) -> list[Any]:
+        client = self._clients.pop(0) if len(self._clients) > 1 else self._clients[0]
+        return client.ask(key, *commands)
+
+
+def test_a_repeat_that_meets_another_primary_is_not_acknowledged_by_the_first() -> None:
+    """A primary that is replaced knows a report that the next one lacks; the repeat is then stored on the next one."""
+    with replicated(1) as (old, _), replicated(1) as (new, _):
+        one, replica = records.request_id(), Durability(level=Level.REPLICA, timeout_seconds=5)
+        with opened(old, MEMORY) as first, opened(new, MEMORY) as then:
+            run = records.run(first)
+            before, after = records.redis_of(first), records.redis_of(then)
+            for key in before.scan_iter():
+                after.restore(key, 0, before.dump(key))
+            first.history.append(run, records.report(), request_id=one, digest=b"contents")
+            store = Store(cast("RedisClient", Moving(first.client, then.client)), durability=replica)
+            answer = store.history.append(run, records.report(), request_id=one, digest=b"contents")
+            assert (answer.version, answer.repeated) == (1, False)
+            assert then.history.sync(run, 0, b"").version == 1
 
 
 def _repeats(store: Store, run: storage_pb2.RunRecord, request_id: str) -> bool:

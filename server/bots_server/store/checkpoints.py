@@ -46,12 +46,11 @@ class Checkpoints:
             if there.version != checkpoint.version:
                 raise CheckpointExists(run.name, there.name, there.version)
             if status == b"exists":
-                expires = self._database.run(
+                expires = self._database.run_durably(
                     "extend_checkpoint",
                     [key.checkpoints, key.checkpoint_expiry],
                     [there.name, there.state_uid, ttl_ms],
                 )
-                self._database.wait_until_durable(run.dataset)
             if expires >= 0:
                 there.expire_time_ms = expires
                 return there

@@ -23,6 +23,9 @@ Observe = Callable[[str, float, bool], None]
 
 Argument = bytes | str | int | float
 
+# Status of a script that found its work done by an earlier call.
+_DONE_BEFORE = b"repeated", b"exists"
+
 _INCLUDE = re.compile(rb"^--- @include (\w+)\n", re.MULTILINE)  # as in BullMQ's scripts
 
 
@@ -57,27 +60,34 @@ class Database:
         """Returns the answer of script `name` once its writes are as durable as configured.
 
         Raises NotDurable if that takes too long. The writes stay, and the same call may be repeated: the repeat finds
-        them done, and `wait_until_durable` waits for them.
+        them done, and waits for them.
         """
         wait = self.durability.command()
         if wait is None:
             return self.run(name, keys, args)
-        answer, reached = self._ask(name, keys[0], (self._call(name, keys, args), wait))
+        call = self._call(name, keys, args)
+        answer, reached = self._ask(name, keys[0], (call, wait))
         self._check_durability(wait, reached)
+        if isinstance(answer, list) and answer[0] in _DONE_BEFORE:
+            return self._found_durable(name, keys[0], call)
         return answer
 
-    def wait_until_durable(self, dataset: str) -> None:
-        """Returns once all earlier writes about a dataset are as durable as configured. Raises NotDurable.
+    def command_durably(self, *command: Argument) -> Any:
+        """Returns what a command reads once that is as durable as configured. Raises NotDurable."""
+        return self._found_durable(str(command[0]).lower(), str(command[1]), command)
 
-        For a repeat, which writes nothing itself: WAIT and WAITAOF wait for the writes of their own connection, so a
-        key is written first.
+    def _found_durable(self, name: str, key: str, command: Command) -> Any:
+        """Returns the answer of a command that finds what was written before, once that is durable.
+
+        WAIT and WAITAOF wait for the writes of their own connection, so a key is written between. All goes to one
+        server at once: after a failover another server may lack what the first one found.
         """
         wait = self.durability.command()
         if wait is None:
-            return
-        key = keys.touch(dataset)
-        _, reached = self._ask("wait_until_durable", key, (("SET", key, "", "PX", 1000), wait))
+            return self._ask(name, key, (command,))[0]
+        answer, _, reached = self._ask(name, key, (command, ("SET", keys.touch(key), "", "PX", 1000), wait))
         self._check_durability(wait, reached)
+        return answer
 
     def scan(self, pattern: str, count: int) -> list[bytes]:
         """Returns all keys that match a pattern, of every server; looks at `count` keys at a time."""

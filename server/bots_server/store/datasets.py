@@ -83,8 +83,6 @@ class Upload:
         self._committed = status == b"created"
         if self._committed:
             _remember(self._database, self.name)  # again: the deletion of an earlier dataset may have crossed it
-        else:
-            self._database.wait_until_durable(self.name)
         return reader.dataset(there), self._committed
 
     def _stage(self, key: str, value: bytes) -> None:

@@ -143,8 +143,6 @@ class History:
             raise RequestTooOld(request_id)
         if status == b"mismatch":
             raise VersionMismatch(expected_version or 0, version)
-        if status == b"repeated":
-            self._database.wait_until_durable(run.dataset)
         return Appended(version, status == b"repeated", snapshot_version, released)
 
     def repeated(self, run: storage_pb2.RunRecord, request_id: str, digest: bytes) -> Appended | None:
@@ -154,12 +152,11 @@ class History:
         `append` still decides. Raises RequestIdReused, NotDurable.
         """
         key = keys.of_run(run)
-        seen = self._database.command("HGET", key.requests, uuid.UUID(request_id).bytes)
+        seen = self._database.command_durably("HGET", key.requests, uuid.UUID(request_id).bytes)
         if seen is None:
             return None
         if seen[:_DIGEST_BYTES] != digest[:_DIGEST_BYTES]:
             raise RequestIdReused(request_id)
-        self._database.wait_until_durable(run.dataset)
         snapshot_version = int(self._database.command("HGET", key.run, "snapshot") or 0)
         return Appended(int.from_bytes(seen[8:14], "big"), True, snapshot_version, released=0)
 

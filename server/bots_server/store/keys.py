@@ -58,8 +58,9 @@ def dataset(name: str) -> str:
     return f"bots:{{{name}}}:dataset"
 
 
-def touch(name: str) -> str:
-    return f"bots:{{{name}}}:touch"
+def touch(key: str) -> str:
+    """Returns the key to touch in the slot of another key."""
+    return f"{key[: key.index('}') + 1]}:touch"
 
 
 def strata(name: str, uid: str) -> str:

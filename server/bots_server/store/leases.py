@@ -91,8 +91,6 @@ class Leases:
             raise RunReplaced(run.name, run.uid)
         if status == b"reused":
             raise RequestIdReused(request_id)
-        if status == b"repeated" and lease_seconds is not None:
-            self._database.wait_until_durable(run.dataset)
         _, taken, short, leased, expires, kept, expired, ended = answer
         return Claim(
             taken=[int(position) for position in taken.split()],

@@ -58,8 +58,6 @@ class Runs:
         )
         if status == b"gone":
             raise DatasetNotFound(own.dataset)
-        if status == b"exists":
-            self._database.wait_until_durable(own.dataset)
         existing = reader.run(there)
         return existing, existing.uid == own.uid
 

@@ -20,8 +20,8 @@ class Store:
     timeout, StoreFull if Redis refuses to grow, and DeadlineExceeded if the time of `deadline.within` is over. Every
     acknowledged write may raise NotDurable.
 
-    `observe` is called after each script and command with its name (a file of `lua/`, `wait_until_durable`, or a
-    command of Redis), the seconds it took, and whether it failed.
+    `observe` is called after each script and command with its name (a file of `lua/`, or a command of Redis),
+    the seconds it took, and whether it failed.
     """
 
     def __init__(
