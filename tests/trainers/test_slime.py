@@ -17,7 +17,7 @@ import bots
 from bots.trainers import create_dataset
 from bots.trainers.slime import bots_data_source, bots_report
 
-ROWS = [{"prompt": f"task {row}", "metadata": {"id": f"t{row}"}} for row in range(30)]
+ROWS: list[dict[str, Any]] = [{"prompt": f"task {row}", "metadata": {"id": f"t{row}"}} for row in range(30)]
 GROUP = 4
 
 
