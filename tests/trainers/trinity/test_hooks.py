@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("trinity.buffer", reason="run by make trainers")
 
+import torch
 from trinity.buffer.operators import EXPERIENCE_OPERATORS
 from trinity.buffer.reader.file_reader import FileReader
 from trinity.common.config import DataSelectorConfig, FormatConfig, StorageConfig
@@ -74,8 +75,8 @@ def reader(module: str, tmp_path: Path) -> Any:
 def experience(task: Any, run: int, step: int, reward: float) -> Any:
     """Returns one experience of a task, as the workflow runner makes it."""
     index = {**task.index, "taskset_id": 0}
-    return Experience(eid=EID(batch=1, task=task.index["index"], run=run, step=step), reward=reward,
-                      info={"task_index": index})  # fmt: skip
+    eid = EID(batch=1, task=task.index["index"], run=run, step=step)
+    return Experience(eid=eid, tokens=torch.tensor([1, 2]), reward=reward, info={"task_index": index})
 
 
 def test_selected_tasks_are_reported_with_true_counts(run: bots.Run, reader: Any, module: str) -> None:
