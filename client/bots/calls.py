@@ -21,6 +21,9 @@ from google.protobuf.message import Message
 from bots.errors import AbortedError, UnavailableError
 from bots.v1 import task_selection_pb2 as pb
 
+# A generator of its own: the program's seeds and draws are none of the client's.
+_random = random.Random()  # noqa: S311
+
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -93,7 +96,7 @@ def repeated(call: Call, *, unreachable: bool = True, unavailable: bool = True) 
         except (AbortedError, UnavailableError) as error:
             policy = ABORTED if isinstance(error, AbortedError) else UNAVAILABLE
             pause = min(policy.first_pause_seconds * policy.factor ** (attempt - 1), policy.longest_pause_seconds)
-            pause *= random.uniform(0.5, 1)  # noqa: S311
+            pause *= _random.uniform(0.5, 1)
             left = end - time.monotonic() - pause
             patient = isinstance(error, AbortedError) or (unavailable if error.reason else unreachable)
             if call.method not in REPEATABLE or attempt >= policy.attempts or left <= 0 or not patient:

@@ -19,6 +19,9 @@ from typing import Literal
 
 from bots.errors import BotsError
 
+# A generator of its own: the program's seeds and draws are none of the client's.
+_random = random.Random()  # noqa: S311
+
 logger = logging.getLogger("bots")
 
 MOST_ENTRIES = 10_000
@@ -170,7 +173,7 @@ class Outbox:
                 lane.retries += 1
                 backoff = min(FIRST_BACKOFF_SECONDS * 2 ** min(lane.failures, 10), LONGEST_BACKOFF_SECONDS)
                 lane.failures += 1
-                backoff = max(backoff * random.uniform(0.5, 1), error.retry_seconds or 0.0)  # noqa: S311
+                backoff = max(backoff * _random.uniform(0.5, 1), error.retry_seconds or 0.0)
                 lane.due = time.monotonic() + backoff
 
     def waits(self, lane: LaneKey) -> bool:

@@ -14,6 +14,9 @@ import grpc
 
 from bots.errors import invalid
 
+# A generator of its own: the program's seeds and draws are none of the client's.
+_random = random.Random()  # noqa: S311
+
 # pick_first: a trainer stays with one server, which then has its run in memory, and moves on when that server dies; the
 # shuffled order spreads trainers over the servers. `bots.calls` repeats calls: it knows the service's reasons.
 SERVICE_CONFIG = {"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": True}}]}
@@ -82,7 +85,7 @@ class Target:
         if len(self.addresses) == 1:
             return self.addresses[0]
         hosts = [_host_and_port(address) for address in self.addresses]
-        random.shuffle(hosts)
+        _random.shuffle(hosts)
         if hosts[0][0].version == 4:
             return "ipv4:" + ",".join(f"{host}:{port}" for host, port in hosts)
         return "ipv6:" + ",".join(f"[{host}]:{port}" for host, port in hosts)

@@ -97,9 +97,9 @@ def test_uploads_delay_no_selection(service: Service) -> None:
 def test_watches_are_bounded_and_end_with_their_callers(service: Service) -> None:
     """The place of a watch is free again soon after its caller left."""
     request = pb.WatchRunRequest(run=pb.RunRef(dataset="tasks", name="policy"), interval_seconds=60)
-    watches = [service.stub.WatchRun(request, timeout=60) for _ in range(3)]
-    for watch in watches:
-        next(watch)
+    watches: list[Any] = []
+    # Until the places of the calls of the test before are free again.
+    service.wait_until(lambda: opened(service, request, watches) and len(watches) == 3)
     with pytest.raises(grpc.RpcError) as refused:
         next(service.stub.WatchRun(request, timeout=60))
     assert reason_of(refused.value) == "TOO_MANY_CALLS"
@@ -154,6 +154,17 @@ def status_of_select(run: Run) -> grpc.StatusCode:
     except grpc.RpcError as error:
         return error.code()
     return grpc.StatusCode.OK
+
+
+def opened(service: Service, request: pb.WatchRunRequest, watches: list[Any]) -> bool:
+    """Opens one more watch, and returns whether the server admitted it."""
+    watch = service.stub.WatchRun(request, timeout=60)
+    try:
+        next(watch)
+    except grpc.RpcError:
+        return False
+    watches.append(watch)
+    return True
 
 
 def free(service: Service) -> Any:
