@@ -35,7 +35,7 @@ def score_of(place: int, rollout: int) -> float:
 def reward_worker(address: str, jobs: list[tuple[str, int, int]]) -> None:
     """What one of verl's reward workers does: it loads the user's file and scores some rollouts."""
     run = bots.Client(address, job="trainer", timeout=20).run("d", "r")
-    compute_score = bots_compute_score(run, lambda source, solution, truth, extra_info: score_of(*truth))
+    compute_score = bots_compute_score(run, lambda ground_truth, **others: score_of(*ground_truth))
     for mark, place, rollout in jobs:
         compute_score(
             data_source="", solution_str="", ground_truth=(place, rollout), extra_info={"bots": mark, "index": 0}

@@ -103,8 +103,8 @@ def bots_compute_score(
 ) -> Callable[..., Any]:
     """Returns a reward function that reports the rewards of the rows that the service selected.
 
-    It is asynchronous if `compute_score` is. verl calls it in several processes (`reward.num_workers`); each reports
-    what came to it, see `bots.trainers.marked_rewards`.
+    It is asynchronous if `compute_score` is, and takes its arguments by name, as verl passes them. verl calls it in
+    several processes (`reward.num_workers`); each reports what came to it, see `bots.trainers.marked_rewards`.
 
     compute_score       yours; None: verl's default_compute_score.
     score               entry that is reported if it returns a mapping, such as "acc".
@@ -125,16 +125,14 @@ def bots_compute_score(
     if inspect.iscoroutinefunction(scored):
 
         @functools.wraps(scored)
-        async def waiting(
-            data_source: Any, solution_str: Any, ground_truth: Any, extra_info: Any = None, **kwargs: Any
-        ) -> Any:
-            return reported(await scored(data_source, solution_str, ground_truth, extra_info, **kwargs), extra_info)
+        async def waiting(*, extra_info: Any = None, **arguments: Any) -> Any:
+            return reported(await scored(extra_info=extra_info, **arguments), extra_info)
 
         return waiting
 
     @functools.wraps(scored)
-    def blocking(data_source: Any, solution_str: Any, ground_truth: Any, extra_info: Any = None, **kwargs: Any) -> Any:
-        return reported(scored(data_source, solution_str, ground_truth, extra_info, **kwargs), extra_info)
+    def blocking(*, extra_info: Any = None, **arguments: Any) -> Any:
+        return reported(scored(extra_info=extra_info, **arguments), extra_info)
 
     return blocking
 
