@@ -81,8 +81,10 @@ def scalar(draw: st.DrawFn, of: FieldDescriptor, world: World) -> Any:
 
 
 def change(draw: st.DrawFn, message: Message, world: World) -> None:
-    """Gives one field of a message, at any depth, an arbitrary value."""
+    """Gives one field of a message, at any depth, an arbitrary value; a message without fields stays as it is."""
     fields: list[Any] = list(message.DESCRIPTOR.fields)
+    if not fields:
+        return
     of = draw(st.sampled_from(fields + fields[1:]))  # the first one is the run, without which nothing else is looked at
     value = getattr(message, of.name)
     if of.message_type is not None and of.message_type.GetOptions().map_entry:
