@@ -81,7 +81,7 @@ def scalar(draw: st.DrawFn, of: FieldDescriptor, world: World) -> Any:
 
 
 def change(draw: st.DrawFn, message: Message, world: World) -> None:
-    """Gives one field of a message, at any depth, an arbitrary value."""
+    """Gives one field of a message, at any depth, an arbitrary value; a message without fields stays as it is."""
     fields: list[Any] = list(message.DESCRIPTOR.fields)
     if not fields:
         return
