@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("trl", reason="run by make trainers")
 
 import numpy as np
+import transformers
 from datasets import Dataset, IterableDataset
 
 import bots
@@ -234,6 +235,8 @@ def test_killed_training_resumes_with_the_checkpoints_posterior(job: Job, client
     """Killed at the selection of step 5, with a checkpoint of step 4 and a report lost after it; it selects once before
     its first report.
     """
+    if ranks > 1 and transformers.__version__ < "5":
+        pytest.skip("transformers 4 cannot load an optimizer on several ranks on CPU (its map_location is cpu:0)")
     saving = {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 12 // ranks}
     killed = job.start(ranks=ranks, settings=saving | {"max_steps": 8}, die_at=5)
     job.end(killed, code=-signal.SIGKILL if ranks == 1 else None)
