@@ -40,6 +40,17 @@ ENVIRONMENTS = {
         "trl",
         ("trl", "transformers", "accelerate", "datasets", "torch"),
     ),
+    "verl": Environment((TORCH, ("verl==0.9.1",)), "verl", ("verl", "transformers", "torchdata", "torch")),
+    # Without their dependencies: these pin versions that the index or the other packages do not have.
+    "trinity": Environment(
+        (TORCH, ("verl==0.9.1",), ("--no-deps", "trinity-rft==0.6.0")), "trinity", ("trinity-rft", "verl", "torch")
+    ),
+    "tinker": Environment(
+        (TORCH, ("tinker==0.38.0", "transformers"), ("--no-deps", "tinker-cookbook==0.6.1")),
+        "tinker",
+        ("tinker", "tinker-cookbook", "torch"),
+    ),
+    "verifiers": Environment((("verifiers==0.4.0",),), "verifiers", ("verifiers",)),
 }
 
 
