@@ -147,12 +147,15 @@ class Replica:
         return draw(np.random.default_rng(), posterior, self.dataset.tasks, spec)
 
     def prefetch(self) -> None:
-        """Folds what was just reported, and draws for the spec of the last selection."""
+        """Folds what was just reported, and draws for the spec of the last selection.
+
+        A selection that is asked for meanwhile waits for the draw: its own would take as long.
+        """
         posterior = self.view().posterior
         with self._prefetch_lock:
             spec, self._spec = self._spec, None
-        if spec is not None:
-            self._prefetched = draw(np.random.default_rng(), posterior, self.dataset.tasks, spec)
+            if spec is not None:
+                self._prefetched = draw(np.random.default_rng(), posterior, self.dataset.tasks, spec)
 
     @property
     def bytes(self) -> int:
