@@ -62,7 +62,7 @@ def test_slow_readers_delay_no_selection(service: Service) -> None:
         assert max(selects(service)) < 2
         for call in calls:
             call.cancel()
-    service.wait_until(lambda: free(service))
+    wait_until_free(service)
 
 
 def test_uploads_delay_no_selection(service: Service) -> None:
@@ -97,15 +97,15 @@ def test_uploads_delay_no_selection(service: Service) -> None:
 def test_watches_are_bounded_and_end_with_their_callers(service: Service) -> None:
     """The place of a watch is free again soon after its caller left."""
     request = pb.WatchRunRequest(run=pb.RunRef(dataset="tasks", name="policy"), interval_seconds=60)
-    watches: list[Any] = []
-    # Until the places of the calls of the test before are free again.
-    service.wait_until(lambda: opened(service, request, watches) and len(watches) == 3)
+    watches = [service.stub.WatchRun(request, timeout=60) for _ in range(3)]
+    for watch in watches:
+        next(watch)
     with pytest.raises(grpc.RpcError) as refused:
         next(service.stub.WatchRun(request, timeout=60))
     assert reason_of(refused.value) == "TOO_MANY_CALLS"
     for watch in watches:
         watch.cancel()
-    service.wait_until(lambda: free(service))
+    wait_until_free(service)
 
 
 def test_more_calls_than_can_be_queued_are_refused(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,25 +156,20 @@ def status_of_select(run: Run) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-def opened(service: Service, request: pb.WatchRunRequest, watches: list[Any]) -> bool:
-    """Opens one more watch, and returns whether the server admitted it."""
-    watch = service.stub.WatchRun(request, timeout=60)
-    try:
-        next(watch)
-    except grpc.RpcError:
-        return False
-    watches.append(watch)
-    return True
-
-
-def free(service: Service) -> Any:
-    """Returns whether three long calls are admitted again."""
+def wait_until_free(service: Service) -> None:
+    """Returns when three long calls are admitted again, one by one as their places become free."""
     request = pb.WatchRunRequest(run=pb.RunRef(dataset="tasks", name="policy"))
-    watches = [service.stub.WatchRun(request, timeout=5) for _ in range(3)]
-    try:
-        return all(next(watch) for watch in watches)
-    except grpc.RpcError:
-        return False
-    finally:
-        for watch in watches:
-            watch.cancel()
+    watches: list[Any] = []
+
+    def opened() -> bool:
+        watch = service.stub.WatchRun(request, timeout=60)
+        try:
+            next(watch)
+        except grpc.RpcError:
+            return False
+        watches.append(watch)
+        return len(watches) == 3
+
+    service.wait_until(opened)
+    for watch in watches:
+        watch.cancel()
