@@ -135,11 +135,6 @@ def floats(field: str, column: Column) -> npt.NDArray[np.float64]:
     return np.array([number(f"{field}[{position}]", entry) for position, entry in enumerate(entries)], np.float64)
 
 
-def ints(field: str, column: Column) -> list[int]:
-    """Returns a column of whole numbers."""
-    return [whole(f"{field}[{position}]", entry) for position, entry in enumerate(_ordered(field, column))]
-
-
 def of_length(field: str, column: Column, length: int, convert: Callable[[str, Any], T]) -> list[T]:
     """Returns `length` values: the column's, or one value repeated. InvalidArgumentError: another length."""
     if isinstance(column, set | frozenset):

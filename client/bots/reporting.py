@@ -151,7 +151,7 @@ def report_rewards(
     version = None
     if len(counts.tasks):
         version = yield from _report_counts(batch, counts, part, policy_step)
-    empty = batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
+    empty = _unrewarded(batch, counts)
     if len(empty) and batch.lease_expire_time is not None:
         yield from release_batch(empty)
     return _reported(batch, counts, empty, version)
@@ -173,7 +173,7 @@ def keep_rewards(batch: BatchData, rewards: Column, *, part: object = "", **mapp
             request_id=batch.report_id(part),
         )
         session.outbox.add(lane, "report", request.SerializeToString())
-    empty = batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
+    empty = _unrewarded(batch, counts)
     if len(empty) and batch.lease_expire_time is not None:
         request_ = pb.ReleaseSelectionRequest(
             run=batch.run.ref(), selection_id=batch.selection_id, tasks=empty.tasks.tolist()
@@ -181,6 +181,11 @@ def keep_rewards(batch: BatchData, rewards: Column, *, part: object = "", **mapp
         session.outbox.add(lane, "release", request_.SerializeToString())
     session.wake()
     return _reported(batch, counts, empty, None)
+
+
+def _unrewarded(batch: BatchData, counts: rewards_.Counts) -> BatchData:
+    """Returns the part of a batch whose tasks have no reward."""
+    return batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
 
 
 def _report_counts(
