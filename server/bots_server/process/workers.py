@@ -82,6 +82,7 @@ def supervise(
             # Returns when a worker ends, or in time to see whether to stop.
             alive = [worker.process.sentinel for worker in workers.values() if worker.process.is_alive()]
             wait(alive, timeout=0.2 if served else 0.02) if alive else stopping.wait(0.2)
+        log.info("draining")
     finally:
         for worker in workers.values():
             worker.process.terminate()
