@@ -27,7 +27,7 @@ def pages(
     *,
     host: str = "127.0.0.1",
     healthy: Callable[[], bool] = lambda: True,
-    token: str | None = None,
+    token: str = "",
     context: Callable[[], ssl.SSLContext] | None = None,
 ) -> Iterator[int]:
     """Yields the port of the pages."""
@@ -35,7 +35,11 @@ def pages(
     Counter("answers", "Answers.", registry=registry).inc(42)
     bound = address.bind(host, 0, "--metrics-port")
     port = bound.getsockname()[1]
-    with scrape.serve_metrics(bound, registry, healthy=healthy, token=token, context=context):
+
+    def allowed(authorization: str | None) -> bool:
+        return not token or authorization == f"Bearer {token}"
+
+    with scrape.serve_metrics(bound, registry, healthy=healthy, allowed=allowed, context=context):
         yield port
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
+from bots_server.api.callers import caller
 from bots_server.api.difference import content_difference, header_difference
 from bots_server.api.upload import DatasetBuilder, check_header
-from bots_server.errors import DatasetExists, DatasetNotFound, Described, InvalidField
+from bots_server.errors import DatasetExists, DatasetNotFound, Described, InvalidField, NameNotAllowed
 from bots_server.store import Store
 
 
@@ -21,6 +22,8 @@ class DatasetHandlers:
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidField("part", Described("no header"), "must be the header in the first message")
         header = check_header(first.header)
+        if not (one := caller()).may_see(header.name):
+            raise NameNotAllowed("header.name", header.name, one.identity, one.datasets)
         if header.fingerprint and (known := self._known(header)) is not None:
             return known
         builder = DatasetBuilder(header)
@@ -40,18 +43,18 @@ class DatasetHandlers:
         return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=created)
 
     def get_dataset(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
-        record = self._store.datasets.get(checks.name("name", request.name))
+        record = self._store.datasets.get(checks.dataset("name", request.name))
         return pb.GetDatasetResponse(dataset=messages.dataset(record), runs=self._store.datasets.run_count(record))
 
     def list_datasets(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
         size, after = checks.page(request.page_size, request.page_token)
-        found = self._store.datasets.list(after, size)
+        found = self._store.datasets.list(after, size, caller().may_see)
         return pb.ListDatasetsResponse(
             datasets=map(messages.dataset, found), next_page_token=found[-1].name if len(found) == size else ""
         )
 
     def delete_dataset(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:
-        self._store.datasets.delete(checks.name("name", request.name), delete_runs=request.delete_runs)
+        self._store.datasets.delete(checks.dataset("name", request.name), delete_runs=request.delete_runs)
         return pb.DeleteDatasetResponse()
 
     def _known(self, header: pb.DatasetHeader) -> pb.CreateDatasetResponse | None:

@@ -29,7 +29,7 @@ class RunHandlers:
         self._store, self._registry = store, registry
 
     def create_run(self, request: pb.CreateRunRequest) -> pb.CreateRunResponse:
-        checks.name("dataset", request.dataset)
+        checks.dataset("dataset", request.dataset)
         checks.name("name", request.name)
         checks.text("policy", request.policy, MAX_POLICY_BYTES)
         checks.require(request.model in messages.MODELS, "model", request.model, "must be a value of EvidenceModel")
@@ -51,7 +51,7 @@ class RunHandlers:
 
     def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
         size, after = checks.page(request.page_size, request.page_token)
-        dataset = self._store.datasets.get(checks.name("dataset", request.dataset))
+        dataset = self._store.datasets.get(checks.dataset("dataset", request.dataset))
         found = self._store.runs.list(dataset, after, size)
         return pb.ListRunsResponse(
             runs=map(messages.run, found), next_page_token=found[-1].record.name if len(found) == size else ""
@@ -188,7 +188,7 @@ def check_hyperparameters(model: str, values: pb.Hyperparameters) -> None:
 def check_fork_point(point: pb.ForkPoint) -> None:
     """Raises InvalidField for a fork point that breaks a rule."""
     if point.dataset:
-        checks.name("fork_from.dataset", point.dataset)
+        checks.dataset("fork_from.dataset", point.dataset)
     checks.name("fork_from.run", point.run)
     if point.HasField("version"):
         checks.at_least_zero("fork_from.version", point.version)

@@ -12,9 +12,10 @@ from multiprocessing.connection import Connection
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from pydantic import SecretStr
 
+from bots_server.api.callers import Callers
 from bots_server.errors import Failure, StoreUnavailable
-from bots_server.process import address, embedded
-from bots_server.process.server import METHODS, Server, certificates, make_server, read_token
+from bots_server.process import address, embedded, token
+from bots_server.process.server import METHODS, Server, certificates, make_server
 from bots_server.process.settings import Settings, settings
 from bots_server.process.signals import stop_on
 from bots_server.process.workers import Pulse, Worker, WorkerFailed, supervise
@@ -31,7 +32,13 @@ CHECK_SECONDS = 60.0  # between two looks at what puts data at risk in Redis
 log = logging.getLogger("bots_server")
 
 
+# What the first argument may ask for in place of serving; each gets the arguments after it.
+COMMANDS = {"token": token.main}
+
+
 def main() -> None:
+    if (command := COMMANDS.get(next(iter(sys.argv[1:]), ""))) is not None:
+        return command(sys.argv[2:])
     chosen = settings(sys.argv[1:])
     records = start_logging(chosen.log_format, chosen.log_level)
     stopping = threading.Event()
@@ -42,7 +49,7 @@ def main() -> None:
             chosen = chosen.model_copy(update={"redis": SecretStr(url)})
             durability = wait_for_redis(chosen, stopping)
             if durability is None:
-                return
+                return None
             threading.Thread(target=watch_risks, args=(chosen, stopping), name="risks", daemon=True).start()
             if chosen.processes == 1:
                 serve(chosen, durability, records, stopping)
@@ -54,7 +61,7 @@ def main() -> None:
 
 def check_files(chosen: Settings) -> None:
     """Raises OSError or ValueError if a file that a setting names cannot be used. Warns if strangers may call."""
-    read_token(chosen.token_file)
+    Callers(chosen.token_file)
     if (pair := certificates(chosen)) is not None:
         pair.context()
     if chosen.open_to_others and chosen.lacking:
@@ -222,9 +229,9 @@ def metrics_page(chosen: Settings, registry: CollectorRegistry, healthy: Callabl
     bound = address.bind(address.resolve(chosen.metrics_host)[0], chosen.metrics_port, "--metrics-port")
     port = bound.getsockname()[1]
     pair = certificates(chosen)
-    token = read_token(chosen.token_file)
     context = None if pair is None else pair.context
-    with serve_metrics(bound, registry, healthy=healthy, token=token, context=context):
+    allowed = Callers(chosen.token_file).may_scrape
+    with serve_metrics(bound, registry, healthy=healthy, allowed=allowed, context=context):
         print(f"metrics on {address.shown(chosen.metrics_host, port)}", flush=True)  # noqa: T201
         yield
 

@@ -5,16 +5,19 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
+from bots_server.api.callers import Callers
+from bots_server.api.health import Health
 from bots_server.api.interceptor import CallInterceptor
-from bots_server.api.servicer import SERVICE, TaskSelectionService
+from bots_server.api.methods import MAX_MESSAGE_BYTES, REFLECTION, SERVICE
+from bots_server.api.reflection import Reflection
+from bots_server.api.servicer import TaskSelectionService
 from bots_server.errors import Failure, RunReplaced
 from bots_server.process import address
 from bots_server.process.settings import Settings
@@ -25,7 +28,11 @@ from bots_server.telemetry.collector import ObservedRun
 from bots_server.telemetry.metrics import Metrics
 
 METHODS = tuple(SERVICE.methods_by_name)
-MAX_MESSAGE_BYTES = 96 * 2**20  # of a request: posteriors of a million tasks by id
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+MAX_CONNECTIONS = 4_096
+MAX_STREAMS = 256  # calls at once on one connection
+HANDSHAKE_SECONDS = 10.0  # for a connection's TLS and HTTP/2 handshakes
+IDENTITY_ENCODING = 1  # bit set of the compressions that requests may have: none
 CONNECTION_GRACE_SECONDS = 3600.0  # for calls on a connection that is too old: longer than any upload
 QUEUED_PER_THREAD = 32  # calls beyond that are refused with RESOURCE_EXHAUSTED
 END_SECONDS = 2.0  # for the calls that are cut at the end of the grace
@@ -43,13 +50,14 @@ class Server:
         store: Store,
         registry: Registry,
         server: grpc.Server,
-        health_servicer: health.HealthServicer,
+        health: Health,
+        callers: Callers,
         stopping: threading.Event,
         port: int,
     ) -> None:
         self.port = port
         self._store, self._registry, self._server = store, registry, server
-        self._health, self._stopping = health_servicer, stopping
+        self._health, self._callers, self._stopping = health, callers, stopping
         self.serving: bool | None = None
         self.on_probe: Callable[[bool], object] = lambda serving: None  # called each second
         self._probe = threading.Thread(target=self._probe_store, name="probe", daemon=True)
@@ -65,7 +73,7 @@ class Server:
         """Accepts no more calls, reports NOT_SERVING, and waits at most `grace_seconds` for the calls in progress."""
         self.serving = False
         self._stopping.set()
-        self._health.enter_graceful_shutdown()
+        self._health.serving = False
         self._server.stop(grace_seconds).wait(grace_seconds + END_SECONDS)
         self._registry.close()
 
@@ -73,6 +81,7 @@ class Server:
         while not self._stopping.wait(PROBE_SECONDS):
             self._report_health()
             self.on_probe(bool(self.serving))
+            self._callers.reload()
             self._registry.held()  # drops those that are idle, or more than the memory allows
 
     def _report_health(self) -> None:
@@ -87,23 +96,26 @@ class Server:
         if serving and self.serving is False:
             log.info("serving again")
         self.serving = serving
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE.full_name):
-            self._health.set(service, status)
+        self._health.serving = serving and not self._stopping.is_set()
 
 
 def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     """Returns a server that is not started yet. `store` is closed by its maker, after `stop`."""
     stopping = threading.Event()
     registry = Registry(store, metrics, max_bytes=settings.max_memory_bytes, idle_seconds=settings.replica_idle_seconds)
+    callers, health = Callers(settings.token_file), Health()
     threads = settings.threads + settings.max_long_calls
     server = grpc.server(
         started_pool(threads),
-        interceptors=[CallInterceptor(metrics, read_token(settings.token_file))],
+        interceptors=[CallInterceptor(metrics, callers)],
         maximum_concurrent_rpcs=threads * QUEUED_PER_THREAD,
         options=[
             ("grpc.so_reuseport", int(settings.processes > 1)),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ENCODING),
+            ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1000)),
             ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
             ("grpc.max_connection_age_grace_ms", round(CONNECTION_GRACE_SECONDS * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
@@ -114,13 +126,13 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
         store, registry, metrics, max_long_calls=settings.max_long_calls, stopping=stopping
     )
     add_TaskSelectionServiceServicer_to_server(service, server)
-    health_servicer = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    server.add_generic_rpc_handlers((health,))
+    reflected: Any = Reflection((SERVICE.full_name, HEALTH, REFLECTION.full_name))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)
     metrics.rpc_threads(threads)
     metrics.replicas(lambda: len(registry.held()))
     metrics.export_runs(partial(observed_runs, registry))
-    return Server(store, registry, server, health_servicer, stopping, listen(server, settings))
+    return Server(store, registry, server, health, callers, stopping, listen(server, settings))
 
 
 def observed_runs(registry: Registry) -> list[ObservedRun]:
@@ -178,13 +190,3 @@ def listen(server: grpc.Server, settings: Settings) -> int:
                 address.bind(host, port, "--host, --port", shared=settings.processes > 1).close()
             raise OSError(f"cannot listen on {where} (--host, --port)") from error
     return port
-
-
-def read_token(path: Path | None) -> str | None:
-    """Returns the token in a file; None without a file. Raises ValueError if it is empty."""
-    if path is None:
-        return None
-    token = path.read_text().strip()
-    if not token:
-        raise ValueError(f"BOTS_TOKEN_FILE: {path} is empty")
-    return token

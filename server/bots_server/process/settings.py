@@ -76,7 +76,9 @@ class Settings(BaseSettings):
         "info", description="minimum severity that is logged"
     )
 
-    token_file: Path | None = Field(None, description="file with the token that callers must send; absent: none")
+    token_file: Path | None = Field(
+        None, description="file of the callers and their hashed tokens; absent: everybody may do everything"
+    )
     tls_cert: Path | None = Field(None, description="PEM file of the server's certificate chain")
     tls_key: Path | None = Field(None, description="PEM file of its private key")
     tls_client_ca: Path | None = Field(None, description="PEM file of the authorities of client certificates")

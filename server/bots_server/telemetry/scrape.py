@@ -4,7 +4,6 @@ The parent serves the pages. At each scrape it asks every worker over a pipe for
 the label `process` (the worker's number). A sum over that label is the server's, and Prometheus needs one target.
 """
 
-import hmac
 import logging
 import socket
 import ssl
@@ -33,17 +32,18 @@ def serve_metrics(
     registry: CollectorRegistry,
     *,
     healthy: Callable[[], bool],
-    token: str | None = None,
+    allowed: Callable[[str | None], bool] = lambda authorization: True,
     context: Callable[[], ssl.SSLContext] | None = None,
 ) -> Iterator[None]:
     """Serves the pages in threads. Takes over the socket, which is bound already.
 
-    /metrics needs the token, if there is one, and a client's certificate, if the context asks for it. /healthz needs
-    neither, because probes have none: 200 if `healthy()`, else 503.
+    /metrics needs a client's certificate, if the context asks for it. /healthz needs nothing, because probes have
+    nothing: 200 if `healthy()`, else 503.
 
+    allowed: whether the authorization header of a request allows it to read /metrics
     context: the TLS of each connection; None: no TLS
     """
-    server = _Pages(bound, registry, healthy, token, context)
+    server = _Pages(bound, registry, healthy, allowed, context)
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     try:
@@ -65,15 +65,14 @@ class _Pages(ThreadingHTTPServer):
         bound: socket.socket,
         registry: CollectorRegistry,
         healthy: Callable[[], bool],
-        token: str | None,
+        allowed: Callable[[str | None], bool],
         context: Callable[[], ssl.SSLContext] | None,
     ) -> None:
         super().__init__(bound.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = bound
         self.server_activate()
-        self.registry, self.healthy, self._context = registry, healthy, context
-        self._authorization = None if token is None else f"Bearer {token}"
+        self.registry, self.healthy, self._allowed, self._context = registry, healthy, allowed, context
         self._free = threading.Semaphore(MAX_CONNECTIONS)
 
     def allowed(self, connection: socket.socket, authorization: str | None) -> bool:
@@ -82,9 +81,7 @@ class _Pages(ThreadingHTTPServer):
             asked = connection.context.verify_mode != ssl.CERT_NONE
             if asked and not connection.getpeercert():
                 return False
-        if self._authorization is None:
-            return True
-        return hmac.compare_digest((authorization or "").encode(), self._authorization.encode())
+        return self._allowed(authorization)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._free.acquire(blocking=False):
