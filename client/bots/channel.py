@@ -109,7 +109,7 @@ class Channel:
             check(b"", timeout=0.1, wait_for_ready=False, metadata=self.target.metadata())
         except grpc.RpcError as error:
             if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE:
-                return f" ({error.details()})"
+                return f" ({self.target.cause(error.details() or '')})"
         return ""
 
     def close(self) -> None:

@@ -99,6 +99,16 @@ class Target:
         """Returns the metadata of a call."""
         return self.token.metadata()
 
+    def cause(self, details: str) -> str:
+        """Returns why there is no connection, from gRPC's words."""
+        causes = {
+            "WRONG_VERSION_NUMBER": "the server does not use TLS",
+            "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not of an authority that this client trusts",
+            "Socket closed": "the server may ask for a client certificate" if self.tls else "the server may use TLS",
+        }
+        cause = next((cause for sign, cause in causes.items() if sign in details), None)
+        return f"{cause}: {details}" if cause else details
+
     def tried(self) -> str:
         """Returns how the service is sought, for an error."""
         how = ["TLS" if self.tls else "no TLS"]

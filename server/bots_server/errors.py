@@ -219,7 +219,7 @@ class StoreUnavailable(Unavailable):
     reason = "STORE_UNAVAILABLE"
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"Redis cannot be reached or does not answer in time: {what}")
+        super().__init__(f"Redis {what}")
 
 
 class NotDurable(Unavailable):

@@ -109,7 +109,7 @@ def test_a_signal_is_heard_whatever_the_main_thread_does() -> None:
 import os, signal, sys, threading
 from bots_server.process.signals import stop_on
 stopping = threading.Event()
-stop_on((signal.SIGTERM,), stopping)
+stop_on((signal.SIGTERM,), stopping, seconds=60)
 threading.Thread(target=lambda: (stopping.wait(), os._exit(7))).start()
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of the main thread: the others take it
 print("ready", flush=True)

@@ -250,14 +250,19 @@ def test_wrong_targets(target: Any) -> None:
 
 
 def test_tls(recorder: Recorder) -> None:
-    """With TLS the server's certificate is checked, also for a client that was pickled; without it nothing is said."""
+    """With TLS the server's certificate is checked, also for a client that was pickled; an error names the cause."""
     certificate, key = (TLS / "certificate.pem").read_bytes(), (TLS / "key.pem").read_bytes()
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     with served(recorder, "localhost:0", credentials) as address:
         trusting = bots.Client(address, tls=bots.TLS(ca_file=TLS / "certificate.pem"))
         with pickle.loads(pickle.dumps(trusting)) as client:
             client.get_dataset("d")
-        for tls in (bots.TLS(), None):
-            with bots.Client(address, tls=tls, timeout=0.5) as client, pytest.raises(bots.TemporaryError):
+        for tls, cause in ((bots.TLS(), "not of an authority"), (None, "may use TLS")):
+            with bots.Client(address, tls=tls, timeout=1) as client, pytest.raises(bots.TemporaryError, match=cause):
                 client.get_dataset("d")
+    with served(recorder, "localhost:0") as address:
+        tls = bots.TLS(ca_file=TLS / "certificate.pem")
+        cause = "does not use TLS"
+        with bots.Client(address, tls=tls, timeout=1) as client, pytest.raises(bots.TemporaryError, match=cause):
+            client.get_dataset("d")
     assert len(recorder.calls) == 1

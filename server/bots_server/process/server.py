@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -18,7 +19,9 @@ from bots_server.api.methods import MAX_MESSAGE_BYTES, REFLECTION, SERVICE
 from bots_server.api.reflection import Reflection
 from bots_server.api.servicer import TaskSelectionService
 from bots_server.errors import Failure, RunReplaced
+from bots_server.process import address
 from bots_server.process.settings import Settings
+from bots_server.process.tls import Certificates
 from bots_server.runs.registry import Registry
 from bots_server.store import Store, within
 from bots_server.telemetry.collector import ObservedRun
@@ -32,6 +35,7 @@ HANDSHAKE_SECONDS = 10.0  # for a connection's TLS and HTTP/2 handshakes
 IDENTITY_ENCODING = 1  # bit set of the compressions that requests may have: none
 CONNECTION_GRACE_SECONDS = 3600.0  # for calls on a connection that is too old: longer than any upload
 QUEUED_PER_THREAD = 32  # calls beyond that are refused with RESOURCE_EXHAUSTED
+END_SECONDS = 2.0  # for the calls that are cut at the end of the grace
 PROBE_SECONDS = 1.0
 SCRAPE_SECONDS = 5.0  # for reading the runs from Redis; below Prometheus' timeout of 10 s
 
@@ -54,25 +58,29 @@ class Server:
         self.port = port
         self._store, self._registry, self._server = store, registry, server
         self._health, self._callers, self._stopping = health, callers, stopping
-        self._serving: bool | None = None
+        self.serving: bool | None = None
+        self.on_probe: Callable[[bool], object] = lambda serving: None  # called each second
         self._probe = threading.Thread(target=self._probe_store, name="probe", daemon=True)
 
     def start(self) -> None:
         """Starts to serve."""
         self._report_health()
         self._server.start()
+        self.on_probe(bool(self.serving))
         self._probe.start()
 
     def stop(self, grace_seconds: float) -> None:
         """Accepts no more calls, reports NOT_SERVING, and waits at most `grace_seconds` for the calls in progress."""
+        self.serving = False
         self._stopping.set()
         self._health.serving = False
-        self._server.stop(grace_seconds).wait()
+        self._server.stop(grace_seconds).wait(grace_seconds + END_SECONDS)
         self._registry.close()
 
     def _probe_store(self) -> None:
         while not self._stopping.wait(PROBE_SECONDS):
             self._report_health()
+            self.on_probe(bool(self.serving))
             self._callers.reload()
             self._registry.held()  # drops those that are idle, or more than the memory allows
 
@@ -83,11 +91,11 @@ class Server:
             serving = True
         except Failure as failure:
             serving = False
-            if self._serving is not False:
+            if self.serving is not False:
                 log.warning("not serving: %s", failure)
-        if serving and self._serving is False:
+        if serving and self.serving is False:
             log.info("serving again")
-        self._serving = serving
+        self.serving = serving
         self._health.serving = serving and not self._stopping.is_set()
 
 
@@ -98,7 +106,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     callers, health = Callers(settings.token_file), Health()
     threads = settings.threads + settings.max_long_calls
     server = grpc.server(
-        ThreadPoolExecutor(threads, thread_name_prefix="calls"),
+        started_pool(threads),
         interceptors=[CallInterceptor(metrics, callers)],
         maximum_concurrent_rpcs=threads * QUEUED_PER_THREAD,
         options=[
@@ -111,7 +119,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
             ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
             ("grpc.max_connection_age_grace_ms", round(CONNECTION_GRACE_SECONDS * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
     service: Any = TaskSelectionService(
@@ -149,13 +157,36 @@ def observed_runs(registry: Registry) -> list[ObservedRun]:
     return observed
 
 
+def started_pool(threads: int) -> ThreadPoolExecutor:
+    """Returns a pool whose threads all run. gRPC stops serving for good if it cannot start one when a call arrives."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="calls")
+    meeting = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        pool.submit(meeting.wait)
+    meeting.wait()
+    return pool
+
+
+def certificates(settings: Settings) -> Certificates | None:
+    """Returns the server's certificate; None: it serves without TLS."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
 def listen(server: grpc.Server, settings: Settings) -> int:
-    """Returns the port that the server listens on. Raises OSError if it cannot have it."""
-    address = f"{settings.host}:{settings.port}"
-    try:
-        if settings.tls_cert and settings.tls_key:
-            pair = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
-            return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {address}: is the port taken?") from error
+    """Returns the port that the server listens on, at every address of the host. Raises OSError if it cannot."""
+    pair = certificates(settings)
+    credentials = pair and pair.credentials()
+    port = settings.port
+    for host in address.resolve(settings.host):
+        if address.is_unix(host):
+            address.check_socket(host.removeprefix("unix:"))
+        where = address.shown(host, port)
+        try:
+            port = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
+        except RuntimeError as error:  # which does not say why
+            if not address.is_unix(host):
+                address.bind(host, port, "--host, --port", shared=settings.processes > 1).close()
+            raise OSError(f"cannot listen on {where} (--host, --port)") from error
+    return port

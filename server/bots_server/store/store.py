@@ -21,7 +21,7 @@ class Store:
     acknowledged write may raise NotDurable.
 
     `observe` is called after each script and command with its name (a file of `lua/`, or a command of Redis),
-    the seconds it took, and whether it failed.
+    the seconds it took, and whether it failed. `prefix` stands in front of every key of `keys.py`.
     """
 
     def __init__(
@@ -30,8 +30,9 @@ class Store:
         *,
         durability: Durability = MEMORY,
         observe: Observe = lambda name, seconds, failed: None,
+        prefix: str = "",
     ) -> None:
-        database = Database(client, durability, observe)
+        database = Database(client, durability, observe, prefix)
         self.client = client
         self.durability = durability
         self.datasets = Datasets(database)
