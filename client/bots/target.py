@@ -29,6 +29,8 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A name that leads to a new address is looked up again within a second; gRPC's own default is 30.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # A connection that a host, a NAT or a balancer dropped without a word is noticed within seconds, also between the
     # steps of a trainer (the first also sets TCP_USER_TIMEOUT).
     ("grpc.keepalive_time_ms", 60_000),

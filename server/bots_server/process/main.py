@@ -95,7 +95,10 @@ def redis_url(chosen: Settings, stopping: threading.Event) -> Iterator[str]:
         log.info("private Valkey over %s", chosen.data_dir)
         yield url
     if died.is_set():
-        raise embedded.EmbeddedError(f"the private Valkey ended by itself: see {chosen.data_dir / 'valkey.log'}")
+        output = chosen.data_dir / "valkey.log"
+        raise embedded.EmbeddedError(
+            f"the private Valkey ended by itself; {output} ends with: {embedded.tail(output, 1)}"
+        )
 
 
 def client_of(chosen: Settings, on_retry: Callable[[], None] = lambda: None) -> RedisClient:
