@@ -71,6 +71,8 @@ class Target:
     @classmethod
     def of(cls, target: str | Sequence[str], token: Token, tls: TLS | None, proxy: bool) -> Target:
         """Returns the target. InvalidArgumentError: several addresses, and one of them is a name."""
+        if isinstance(target, str) and target.partition("://")[0] in ("http", "https", "grpc", "grpcs"):
+            raise invalid("target", repr(target), "must be host:port without a scheme; `tls` encrypts")
         addresses = target.split(",") if isinstance(target, str) and "/" not in target else target
         if isinstance(addresses, str):
             return cls((addresses,), token, tls, proxy)
