@@ -34,7 +34,10 @@ log = logging.getLogger("bots_server")
 
 
 # What the first argument may ask for in place of serving; each gets the arguments after it.
-COMMANDS = {"token": token.main, "--version": lambda arguments: print(version("bots-server"))}  # noqa: T201
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "token": token.main,
+    "--version": lambda arguments: print(version("bots-server")),  # noqa: T201
+}
 
 
 def main() -> None:
