@@ -291,6 +291,29 @@ def test_silent_worker_is_killed_and_started_again(
     assert not running["0"].process.is_alive()
 
 
+def test_upload_that_the_stop_cuts_is_not_blamed_on_the_client(redis_url: str) -> None:
+    """An upload under way when the grace is over counts as CANCELLED, and leaves nothing behind."""
+    with serving(redis_url) as service:
+        held, sent = threading.Event(), threading.Event()
+
+        def parts() -> Iterator[pb.CreateDatasetRequest]:
+            header, chunk = dataset_parts("tasks", 100)
+            header.size = 200
+            yield pb.CreateDatasetRequest(header=header)
+            yield pb.CreateDatasetRequest(chunk=chunk)
+            sent.set()
+            held.wait(SECONDS)
+
+        upload = service.stub.CreateDataset.future(parts(), timeout=SECONDS)
+        assert sent.wait(SECONDS)
+        service.wait_until(lambda: any(b"columns" in key for key in service.state()))
+        service.server.stop(0.1)
+        held.set()
+        assert upload.exception(SECONDS) is not None
+        service.wait_until(lambda: service.sample("bots_rpcs_total", method="other", code="CANCELLED") == 1)
+        assert not service.sample("bots_rpcs_total", method="other", code="INVALID_ARGUMENT")
+
+
 def test_stop_is_bounded_after_a_broken_reflection_call(redis_url: str) -> None:
     """A reflection call whose first message cannot be decoded does not hold up the stop."""
     with serving(redis_url) as service, grpc.insecure_channel(service.address) as channel:
