@@ -33,7 +33,17 @@ from bots.errors import (
     UnimplementedError,
 )
 from bots.handle import Stats
-from bots.history import Checkpoint, Event, HyperparametersEvent, ReportEvent, RestoreEvent, RetireEvent
+from bots.history import (
+    Checkpoint,
+    Event,
+    HyperparametersEvent,
+    Lease,
+    Outlier,
+    ReportEvent,
+    RestoreEvent,
+    RetireEvent,
+    UndoEvent,
+)
 from bots.hyperparameters import Hyperparameters, HyperparameterValues
 from bots.reporting import RewardsReported
 from bots.request_ids import new_request_id
@@ -79,7 +89,9 @@ __all__ = [
     "InterpolationSummary",
     "InvalidArgumentError",
     "ItemResponseSummary",
+    "Lease",
     "NotFoundError",
+    "Outlier",
     "RefusedError",
     "ReportEvent",
     "ResourceExhaustedError",
@@ -96,6 +108,7 @@ __all__ = [
     "TemporaryError",
     "UnauthenticatedError",
     "UnavailableError",
+    "UndoEvent",
     "UnimplementedError",
     "new_request_id",
 ]

@@ -16,7 +16,7 @@ from bots_server.store.datasets import Datasets, Upload
 from bots_server.store.deadline import remaining, within
 from bots_server.store.durability import MEMORY, Durability, Level
 from bots_server.store.history import SNAPSHOT_EVENTS, Appended, History, Page, StoredEvent, Sync
-from bots_server.store.leases import Claim, Leases, Part
+from bots_server.store.leases import Claim, Lease, Leases, Part
 from bots_server.store.runs import ListedRun, Runs
 from bots_server.store.store import Store
 
@@ -29,6 +29,7 @@ __all__ = [
     "Datasets",
     "Durability",
     "History",
+    "Lease",
     "Leases",
     "Level",
     "ListedRun",
