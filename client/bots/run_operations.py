@@ -203,8 +203,8 @@ def restore(
     """Goes back to a checkpoint or to a version of the history, for every trainer; returns the new version.
 
     It is an event: the version increases, nothing is rewritten. All leases of the run end. FailedPreconditionError
-    (VERSION_MISMATCH): the run's version is not `expected_version`. NotFoundError (VERSION_NOT_FOUND): the version is no
-    longer kept.
+    (VERSION_MISMATCH): the run's version is not `expected_version`. NotFoundError (VERSION_NOT_FOUND): the version is
+    no longer kept.
     """
     if (checkpoint is None) == (version is None):
         raise invalid("restore", "both or neither", "must have exactly one of checkpoint and version")

@@ -247,7 +247,7 @@ def release(
 ) -> None:
     """Ends leases, so that the tasks can be selected again."""
     if [selection is not None, job is not None, every].count(True) != 1:
-        raise typer.BadParameter("give one of --selection, --job and --all")
+        raise ValueError("release: got none or several, must have exactly one of --selection, --job and --all")
     held = run_of(context, run)
     ended = held.release(selection) if selection is not None else held.end_leases(job=job)
     say(f"{ended:,} leases ended")
