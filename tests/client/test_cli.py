@@ -380,7 +380,7 @@ def test_leases_from_the_shell(call: Bots, real: bots.Client) -> None:
     assert sorted((row["job"], row["tasks"]) for row in held) == [("a", "4"), ("b", "4"), ("c", "4")]
     assert all(590 < float(row["seconds left"]) <= 600 for row in held)
     mine = next(row["selection"] for row in held if row["job"] == "a")
-    for arguments in (["--selection", mine], ["--job", "b"], ["--all"]):
+    for arguments in (["--selection", mine], ["--held-by", "b"], ["--all"]):
         assert call("run", "release", "letters/one", *arguments).out == "4 leases ended\n"
     assert call("run", "leases", "letters/one").rows == []
 
@@ -389,7 +389,7 @@ def test_leases_from_the_shell(call: Bots, real: bots.Client) -> None:
     ("arguments", "status", "message"),
     [
         (["dataset", "show", "nowhere"], 66, "nowhere"),
-        (["run", "release", "letters/one"], 64, "exactly one of --selection, --job and --all"),
+        (["run", "release", "letters/one"], 64, "exactly one of --selection, --held-by and --all"),
         (["run", "undo", "letters/one", "9"], 66, "version: got 9, must be between 1 and 0"),
         (["run", "create", "letters/two", "--target", "7"], 64, "target"),
         (["run", "create", "letters/one", "--target", "0.3"], 73, "asked for differently"),

@@ -242,14 +242,14 @@ def release(
     context: typer.Context,
     run: RunName,
     selection: Annotated[str | None, typer.Option(help="End the leases of this selection.")] = None,
-    job: Annotated[str | None, typer.Option(help="End the leases of this job.")] = None,
+    held_by: Annotated[str | None, typer.Option(metavar="JOB", help="End the leases of this job.")] = None,
     every: Annotated[bool, typer.Option("--all", help="End all leases of the run.")] = False,
 ) -> None:
     """Ends leases, so that the tasks can be selected again."""
-    if [selection is not None, job is not None, every].count(True) != 1:
-        raise ValueError("release: got none or several, must have exactly one of --selection, --job and --all")
+    if [selection is not None, held_by is not None, every].count(True) != 1:
+        raise ValueError("release: got none or several, must have exactly one of --selection, --held-by and --all")
     held = run_of(context, run)
-    ended = held.release(selection) if selection is not None else held.end_leases(job=job)
+    ended = held.release(selection) if selection is not None else held.end_leases(job=held_by)
     say(f"{ended:,} leases ended")
 
 

@@ -42,10 +42,9 @@ def outlier(state: State, tasks: Tasks, model: str, evidence: Evidence) -> Outli
     """Returns how far outcomes are outside what the run has seen; None if they are not. O(outcomes)."""
     if state.total[statistics.UPDATES] < LEAST_UPDATES:
         return None
-    seen = statistics.figures(state.recent)
     found = Outlier(
         deviation=_deviation(state, tasks, model, evidence),
-        rollouts_ratio=float(evidence.rollouts.max() * seen.outcomes / seen.rollouts),
+        rollouts_ratio=float(evidence.rollouts.max() / statistics.mean_rollouts(state.recent)),
     )
     return found if abs(found.deviation) > MOST_DEVIATION or found.rollouts_ratio >= MOST_ROLLOUTS_RATIO else None
 

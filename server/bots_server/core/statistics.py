@@ -146,6 +146,11 @@ def figures(sums: Floats) -> Figures:
     )
 
 
+def mean_rollouts(sums: Floats) -> float:
+    """Returns the mean rollouts of an outcome; NaN if there are none."""
+    return _ratio(sums[ROLLOUTS], sums[UNTRIED.start] + sums[TRIED.start])
+
+
 def errors(block: Floats) -> tuple[float, float, float]:
     """Returns the number of predictions of one block of sums, and mean and variance of observed less predicted."""
     n = float(block[0])
