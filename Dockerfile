@@ -1,6 +1,6 @@
 # The server. The first stage installs it into a virtual environment. The second has Python, that environment and an
-# unprivileged user, but no build tools. It runs on a read-only file system. Without BOTS_REDIS the server starts a
-# private Valkey, which keeps its data in /data: mount a volume there.
+# unprivileged user, but no build tools. It runs on a read-only file system, also as another user of group 0. A private
+# Valkey must be asked for, with a volume: BOTS_DATA_DIR=/data. Without TLS and tokens it asks for BOTS_INSECURE=true.
 ARG BASE=python:3.12.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -23,7 +23,7 @@ RUN /venv/bin/pip install --no-deps --no-build-isolation /src/client /src/server
 FROM ${BASE}
 RUN groupadd --gid 10001 bots \
     && useradd --uid 10001 --gid bots --no-create-home --home-dir /data --shell /usr/sbin/nologin bots \
-    && install --directory --owner=bots --group=bots /data
+    && install --directory --owner=bots --group=root --mode=0770 /data
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -31,7 +31,6 @@ ENV PATH=/venv/bin:$PATH \
     BOTS_HOST=0.0.0.0 \
     BOTS_METRICS_HOST=0.0.0.0 \
     BOTS_METRICS_PORT=9090 \
-    BOTS_DATA_DIR=/data \
     BOTS_LOG_FORMAT=json
 USER 10001:10001
 WORKDIR /data

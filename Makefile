@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) deploy/requirements/install.py
 UV := .venv-uv/bin/uv
 
-.PHONY: help demo test check format stubs freeze bench soak fuzz e2e upgrade compat trainers clean
+.PHONY: help demo image test check format stubs freeze bench soak fuzz e2e upgrade compat trainers clean
 
 help: ## say what can be made
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -20,6 +20,11 @@ help: ## say what can be made
 
 demo: .venv/demo ## train a small policy with uniform and with selected tasks, through a real server
 	$(BIN)/bots demo
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' server/pyproject.toml)
+image: .venv/dev ## build the server's image, after its bill of materials (CycloneDX) in out/, which needs no engine
+	$(BIN)/python deploy/requirements/sbom.py out/bots-server-$(VERSION).cdx.json
+	docker build --tag bots-server:$(VERSION) .
 
 e2e: .venv/dev ## the image and the compose file with a real Docker engine (skipped, and says so, without one)
 	TEST_E2E=1 $(BIN)/python -m pytest tests/e2e -rs -s

@@ -29,6 +29,8 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A name that leads to a new address is looked up again within a second; gRPC's own default is 30.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # A connection that a host, a NAT or a balancer dropped without a word is noticed within seconds, also between the
     # steps of a trainer (the first also sets TCP_USER_TIMEOUT).
     ("grpc.keepalive_time_ms", 60_000),
@@ -69,6 +71,8 @@ class Target:
     @classmethod
     def of(cls, target: str | Sequence[str], token: Token, tls: TLS | None, proxy: bool) -> Target:
         """Returns the target. InvalidArgumentError: several addresses, and one of them is a name."""
+        if isinstance(target, str) and target.partition("://")[0] in ("http", "https", "grpc", "grpcs"):
+            raise invalid("target", repr(target), "must be host:port without a scheme; `tls` encrypts")
         addresses = target.split(",") if isinstance(target, str) and "/" not in target else target
         if isinstance(addresses, str):
             return cls((addresses,), token, tls, proxy)

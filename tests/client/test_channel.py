@@ -242,7 +242,9 @@ def test_targets(target: Any, expected: set[str]) -> None:
     assert Target.of(target, Token(None), None, False).address() in expected
 
 
-@pytest.mark.parametrize("target", ["a:1,b:2", "10.0.0.1,10.0.0.2", ["10.0.0.1:1", "[::1]:1"], []])
+@pytest.mark.parametrize(
+    "target", ["a:1,b:2", "https://host:50051", "grpc://host:50051", "10.0.0.1,10.0.0.2", ["10.0.0.1:1", "[::1]:1"], []]
+)
 def test_wrong_targets(target: Any) -> None:
     """Several names, which no deadline could look up, and mixtures are refused where the client is made."""
     with pytest.raises(ValueError, match="target"):

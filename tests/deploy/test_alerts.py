@@ -37,7 +37,7 @@ def test_alerts_fire_when_they_should() -> None:
 def test_configuration_is_valid() -> None:
     """Prometheus accepts the configuration and the rules."""
     assert f"SUCCESS: {len(RULES)} rules found" in promtool("check", "rules", "alerts.yml")
-    assert "is valid" in promtool("check", "config", "prometheus.yml")
+    assert "is valid" in promtool("check", "config", "--syntax-only", "prometheus.yml")  # the secrets are elsewhere
 
 
 def test_every_alert_is_tested() -> None:

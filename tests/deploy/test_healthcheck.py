@@ -72,6 +72,7 @@ def test_healthz_says_whether_the_server_serves() -> None:
         serving[0] = False
         assert read(f"http://127.0.0.1:{port}/healthz") == (503, "NOT_SERVING\n")
         assert complaint("127.0.0.1", port, tls=False) == f"127.0.0.1:{port}: NOT_SERVING"
+        assert read(f"http://127.0.0.1:{port}/livez") == (200, "alive\n")
         assert read(f"http://127.0.0.1:{port}/other")[0] == 404
     assert "ConnectionRefused" in (complaint("127.0.0.1", port, tls=False) or "")
 

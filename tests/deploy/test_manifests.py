@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from bots_server.api.callers import ROLES, hashed, parse
+from bots_server.process.settings import Settings
+from bots_server.process.tls import Certificates
+from tests.deploy.locks import locked
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
@@ -32,6 +37,36 @@ def compose() -> dict[str, Any]:
 def test_dockerfile_is_clean() -> None:
     """hadolint has no complaints."""
     assert told(str(BIN / "hadolint"), "Dockerfile") == ""
+
+
+def test_bill_of_materials_lists_what_the_image_has(tmp_path: Path) -> None:
+    """The bill has the base image, the two distributions and each locked package with its hashes, once."""
+    told(sys.executable, "deploy/requirements/sbom.py", str(tmp_path / "out" / "bill.json"))
+    bill = json.loads((tmp_path / "out" / "bill.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    packages = {one["name"]: one for one in bill["components"]}
+    older = {"async-timeout"}  # for Python before 3.12
+    lock = {one.name for one in locked(ROOT / "deploy/requirements/image.txt")} - older
+    assert len(packages) == len(bill["components"])
+    assert packages.keys() == lock - {"setuptools"} | {"python", "bots-client", "bots-server"}
+    assert packages["bots-server"]["version"] == version("bots-server")
+    assert all(packages[name]["hashes"] for name in lock - {"setuptools"})
+
+
+def test_servers_have_tls_and_a_token_for_each_role(compose: dict[str, Any]) -> None:
+    """Compose's servers serve with TLS, to holders of a token of each role; the development tokens are these."""
+    secrets = ROOT / "deploy/secrets"
+    Certificates(secrets / "cert.pem", secrets / "key.pem", secrets / "ca.pem").context()
+    callers = parse((secrets / "tokens").read_text())
+    for name, role in (("trainer", "train"), ("dashboard", "read"), ("admin", "admin")):
+        token = (secrets / f"{name}-token").read_text().strip()
+        assert callers[hashed(token)].role == ROLES[role]
+    for name in ("server-1", "server-2"):
+        environment = compose["services"][name]["environment"]
+        given = {secret["source"] for secret in compose["services"][name]["secrets"]}
+        files = {Path(environment[key]).name for key in ("BOTS_TOKEN_FILE", "BOTS_TLS_CERT", "BOTS_TLS_KEY")}
+        assert files == given
+        assert {key.removeprefix("BOTS_").lower() for key in environment} <= Settings.model_fields.keys()
 
 
 def test_image_is_of_the_version_that_is_built(compose: dict[str, Any]) -> None:

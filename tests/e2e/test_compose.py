@@ -5,6 +5,7 @@
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from tests.e2e import image, standin
 from tests.faults.model import Dataset, Entry, alpha_beta, replay
 
 ROOT = Path(__file__).parents[2]
+SECRETS = ROOT / "deploy/secrets"
 IMAGE = "bots-server:e2e"
 PROJECT = "bots-e2e"
 # Of its own, so that a stack that runs on this machine keeps its ports.
@@ -84,7 +86,11 @@ class Stack:
         """Returns the page that Prometheus would get."""
         networks = self.container(service).attrs["NetworkSettings"]["Networks"]
         host = networks[f"{PROJECT}_front"]["IPAddress"]
-        with urllib.request.urlopen(f"http://{host}:9090/metrics", timeout=10) as answer:
+        token = (SECRETS / "dashboard-token").read_text().strip()
+        request = urllib.request.Request(f"https://{host}:9090/metrics", headers={"Authorization": f"Bearer {token}"})
+        trusting = ssl.create_default_context(cafile=SECRETS / "ca.pem")
+        trusting.check_hostname = False  # by its address, as Prometheus reaches it
+        with urllib.request.urlopen(request, timeout=10, context=trusting) as answer:
             return str(answer.read().decode())
 
 
@@ -144,8 +150,8 @@ def test_the_image_gives_nothing_away(stack: Stack) -> None:
     assert inside(server, "id -u") == (0, "10001\n")
     assert inside(server, "touch /venv/x /data/x")[0] != 0
     assert inside(server, "python -m bots_server.process.health") == (0, "")
-    status, output = inside(server, "python -m bots_server.process.health localhost:1")
-    assert (status, "UNAVAILABLE" in output) == (1, True)
+    status, output = inside(server, "BOTS_METRICS_PORT=1 python -m bots_server.process.health")
+    assert (status, "ConnectionRefusedError" in output) == (1, True)
 
 
 def test_nothing_is_lost_when_a_server_and_redis_are_killed(stack: Stack) -> None:
@@ -153,10 +159,10 @@ def test_nothing_is_lost_when_a_server_and_redis_are_killed(stack: Stack) -> Non
     rng = np.random.default_rng(1)
     difficulty = rng.random(SIZE)
     weak, strong = np.round(difficulty * 0.5 * 16) / 16, np.round((0.5 + difficulty * 0.5) * 16) / 16
-    token = (ROOT / "deploy/secrets/token").read_text().strip()
+    token, tls = (SECRETS / "trainer-token").read_text().strip(), bots.TLS(SECRETS / "ca.pem")
     sent: dict[str, int | None] = {}  # request id -> the version that the service answered, None: none
     without = 0
-    with bots.Client([f"{ADDRESS}:50051", f"{ADDRESS}:50052"], token=token, timeout=3.0, job="e2e") as client:
+    with bots.Client([f"{ADDRESS}:50051", f"{ADDRESS}:50052"], token=token, tls=tls, timeout=3.0, job="e2e") as client:
         client.create_dataset("tasks", weak=weak, strong=strong)
         run = client.create_run("tasks", "policy")
         for step in range(STEPS):
@@ -185,7 +191,7 @@ def test_nothing_is_lost_when_a_server_and_redis_are_killed(stack: Stack) -> Non
         truth = alpha_beta(replay(Dataset(weak, strong), events))
         np.testing.assert_allclose(run.posteriors(), truth, rtol=0, atol=1e-4)
         print(f"{len(acknowledged)} of {STEPS} reports acknowledged at once, {without} selections without the service")
-    both_hold_the_run(stack, token, version=STEPS)
+    both_hold_the_run(stack, token, tls, version=STEPS)
 
 
 def flushed(run: bots.Run) -> bool:
@@ -197,11 +203,11 @@ def flushed(run: bots.Run) -> bool:
     return run.stats.reports_pending == 0
 
 
-def both_hold_the_run(stack: Stack, token: str, version: int) -> None:
+def both_hold_the_run(stack: Stack, token: str, tls: bots.TLS, version: int) -> None:
     """Waits until both servers, each asked by a client of its own, export the run at its version."""
     line = f'bots_run_version{{dataset="tasks",run="policy"}} {float(version)}\n'
     for port in (50051, 50052):
-        with bots.Client(f"{ADDRESS}:{port}", token=token, timeout=SECONDS, strict=True) as client:
+        with bots.Client(f"{ADDRESS}:{port}", token=token, tls=tls, timeout=SECONDS, strict=True) as client:
             client.run("tasks", "policy").select(1)
 
     def exported() -> bool:

@@ -143,10 +143,11 @@ def test_all_works_in_a_cluster() -> None:
         ("redis+sentinel://u:secret@host", "must name the service"),
         ("redis+sentinel:///service", "must name a host"),
         ("redis+cluster://host?password=secret", "must have no more in its query than ssl_ca_certs"),
-        ("redis://host?max_connections=5", "must not have max_connections"),
+        ("redis://host?max_connections=5", "must not have decode_responses or max_connections"),
+        ("redis://host?decode_responses=true", "must not have decode_responses or max_connections"),
         ("redis://host?passwort=secret", "its query has an option that redis-py does not know"),
         ("redis://host?socket_timeout=secret", "percent-encode"),
-        ("redis://host/secret", "percent-encode"),
+        ("redis://host/secret", "must end in the number of a database, .* percent-encode"),
         ("redis://", "must name a host"),
     ],
 )

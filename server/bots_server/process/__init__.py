@@ -6,6 +6,9 @@ import os
 # before numpy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Workers send their metrics to the parent. If prometheus_client sees this variable, it keeps them in files instead.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
 # gRPC's own log is a line on stderr for each call and each handshake that it refuses, from the threads that serve.
 # Callers without a token could fill the disk, or stop the server if nobody reads stderr. This must be set before grpc
 # is imported.

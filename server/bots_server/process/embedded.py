@@ -211,13 +211,13 @@ def _wait_until_ready(process: subprocess.Popen[bytes], address: Path, output: P
 
     def ready() -> bool:
         if process.poll() is not None:
-            raise EmbeddedError(f"the private Valkey ended at its start; {output} ends with:\n{_tail(output)}")
+            raise EmbeddedError(f"the private Valkey ended at its start; {output} ends with:\n{tail(output)}")
         if stopping.is_set():
             raise EmbeddedError("stopped while the private Valkey was starting")
         return _answers(address)
 
     while not _wait_for(ready, _TELL_SECONDS):
-        log.warning("the private Valkey is not ready yet; %s ends with: %s", output, _tail(output, lines=1))
+        log.warning("the private Valkey is not ready yet; %s ends with: %s", output, tail(output, lines=1))
 
 
 def _answers(address: Path) -> bool:
@@ -242,7 +242,7 @@ def _wait_for(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _tail(output: Path, lines: int = 10) -> str:
+def tail(output: Path, lines: int = 10) -> str:
     return "\n".join(output.read_text(errors="replace").splitlines()[-lines:])
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -33,7 +34,10 @@ log = logging.getLogger("bots_server")
 
 
 # What the first argument may ask for in place of serving; each gets the arguments after it.
-COMMANDS = {"token": token.main}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "token": token.main,
+    "--version": lambda arguments: print(version("bots-server")),  # noqa: T201
+}
 
 
 def main() -> None:
@@ -79,13 +83,16 @@ def redis_url(chosen: Settings, stopping: threading.Event) -> Iterator[str]:
         return
     if chosen.redis_file is not None:
         try:
-            yield chosen.redis_file.read_text().strip()
-        except UnicodeDecodeError:
-            raise ValueError(f"redis_file = '{chosen.redis_file}': must be text") from None
+            url = chosen.redis_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"redis_file = '{chosen.redis_file}': {error}") from error
+        yield url
         return
     died = threading.Event()
 
     def end() -> None:
+        if stopping.is_set():  # its signal was for all processes, as systemd sends it
+            return
         log.error("the private Valkey ended by itself; ending too")
         died.set()
         stopping.set()
@@ -95,7 +102,8 @@ def redis_url(chosen: Settings, stopping: threading.Event) -> Iterator[str]:
         log.info("private Valkey over %s", chosen.data_dir)
         yield url
     if died.is_set():
-        raise embedded.EmbeddedError(f"the private Valkey ended by itself: see {chosen.data_dir / 'valkey.log'}")
+        last = embedded.tail(chosen.data_dir / "valkey.log", lines=1)
+        raise embedded.EmbeddedError(f"the private Valkey ended by itself; its log in {chosen.data_dir} ends: {last}")
 
 
 def client_of(chosen: Settings, on_retry: Callable[[], None] = lambda: None) -> RedisClient:

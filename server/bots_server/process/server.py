@@ -18,7 +18,7 @@ from bots_server.api.interceptor import CallInterceptor
 from bots_server.api.methods import MAX_MESSAGE_BYTES, REFLECTION, SERVICE
 from bots_server.api.reflection import Reflection
 from bots_server.api.servicer import TaskSelectionService
-from bots_server.errors import Failure, RunReplaced
+from bots_server.errors import DeadlineExceeded, Failure, RunReplaced, StoreUnavailable
 from bots_server.process import address
 from bots_server.process.settings import Settings
 from bots_server.process.tls import Certificates
@@ -152,8 +152,10 @@ def observed_runs(registry: Registry) -> list[ObservedRun]:
                 view = replica.last_view() if away else replica.view()
             except RunReplaced:
                 continue
-            except Failure:  # each further one would wait as long
+            except (DeadlineExceeded, StoreUnavailable):  # each further one would wait as long
                 away, view = True, replica.last_view()
+            except Failure:  # of this run alone
+                view = replica.last_view()
             if view is not None:
                 record, summary = replica.record, replica.summary(view.posterior)
                 observed.append(

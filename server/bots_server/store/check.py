@@ -7,7 +7,7 @@ from typing import Any
 import redis
 from redis.exceptions import ResponseError
 
-from bots_server.store.clients import RedisClient
+from bots_server.store.clients import RedisClient, ServerClient
 from bots_server.store.deadline import remaining
 from bots_server.store.durability import MEMORY, Durability, Level
 from bots_server.store.failures import failures
@@ -41,6 +41,8 @@ def choose_durability(
         servers = client.primaries()
         for server in servers:
             server.ping()  # an error here is about the login or the database, and none about a setting
+            if isinstance(client, ServerClient) and server.info("cluster").get("cluster_enabled"):
+                raise ValueError("redis: must be a redis+cluster:// URL, because this server is a node of a cluster")
         always = all(_setting(server, "appendfsync") == "always" and _has_file(server) for server in servers)
         if level == "replica":
             return Durability(level=Level.REPLICA, replicas=replicas, timeout_seconds=timeout_seconds)

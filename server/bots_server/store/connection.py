@@ -38,6 +38,7 @@ _SCHEMES = (
     "rediss+cluster",
 )
 _ENCODE = "percent-encode / # ? @ : [ ] % in user and password, and @ elsewhere"
+_OURS = {"max_connections", "decode_responses", "protocol"}  # options of redis-py that a URL must not change
 _QUERY = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _SENTINEL_QUERY = {"sentinel_username": "username", "sentinel_password": "password"}
 
@@ -77,9 +78,10 @@ class _Rule(Exception):
 def _of_server(parts: SplitResult, url: str, options: dict[str, Any]) -> Callable[..., redis.Redis]:
     if parts.scheme != "unix":
         _hosts(parts, default_port=6379)
-        int(parts.path.strip("/") or 0)
-    if "max_connections" in dict(parse_qsl(parts.query)):
-        raise _Rule("must not have max_connections: each call that is under way has a connection")
+        if not (parts.path.strip("/") or "0").isdecimal():
+            raise _Rule(f"must end in the number of a database, as in redis://host:6379/0; {_ENCODE}")
+    if _OURS & dict(parse_qsl(parts.query)).keys():
+        raise _Rule(f"must not have {' or '.join(sorted(_OURS))} in its query: the server chooses them")
     make = partial(redis.Redis.from_url, url, **options)
     try:
         make().connection_pool.make_connection()  # does not connect yet

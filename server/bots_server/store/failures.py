@@ -62,6 +62,8 @@ def _refusal(answer: str) -> Failure:
         return ReadOnly("is a replica, and read-only")
     if "DB index is out of range" in answer:
         return Refused("has no database of the URL's number")
+    if answer.startswith("NOPERM"):
+        return Refused(f"does not allow its user what the service needs: {answer}")
     if answer.startswith("BUSY "):
         return StoreUnavailable(f"is busy with a script of another client: {answer}")
     return StoreUnavailable(f"answers with an error: {answer}")

@@ -1,4 +1,4 @@
-"""`/metrics` and `/healthz`: two pages on one port, also with several worker processes.
+"""`/metrics`, `/healthz` and `/livez`: pages on one port, also with several worker processes.
 
 The parent serves the pages. At each scrape it asks every worker over a pipe for the samples of its registry, and adds
 the label `process` (the worker's number). A sum over that label is the server's, and Prometheus needs one target.
@@ -37,8 +37,8 @@ def serve_metrics(
 ) -> Iterator[None]:
     """Serves the pages in threads. Takes over the socket, which is bound already.
 
-    /metrics needs a client's certificate, if the context asks for it. /healthz needs nothing, because probes have
-    nothing: 200 if `healthy()`, else 503.
+    /metrics needs a client's certificate, if the context asks for it. Probes have nothing, so the others need nothing:
+    /healthz is 200 if `healthy()`, else 503; /livez is 200.
 
     allowed: whether the authorization header of a request allows it to read /metrics
     context: the TLS of each connection; None: no TLS
@@ -120,8 +120,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/healthz":
             serving = self.server.healthy()
             self._answer(200 if serving else 503, b"SERVING\n" if serving else b"NOT_SERVING\n")
+        elif path == "/livez":
+            self._answer(200, b"alive\n")
         elif path != "/metrics":
-            self._answer(404, b"/metrics and /healthz are here\n")
+            self._answer(404, b"/metrics, /healthz and /livez are here\n")
         elif not self.server.allowed(self.connection, self.headers["Authorization"]):
             self._answer(401, b"the bearer token or the client certificate is missing or wrong\n")
         else:
