@@ -34,7 +34,17 @@ from bots.errors import (
     UnimplementedError,
 )
 from bots.handle import Stats
-from bots.history import Checkpoint, Event, HyperparametersEvent, ReportEvent, RestoreEvent, RetireEvent
+from bots.history import (
+    Checkpoint,
+    Event,
+    HyperparametersEvent,
+    Lease,
+    Outlier,
+    ReportEvent,
+    RestoreEvent,
+    RetireEvent,
+    UndoEvent,
+)
 from bots.hyperparameters import Hyperparameters, HyperparameterValues
 from bots.reporting import RewardsReported
 from bots.request_ids import new_request_id
@@ -80,7 +90,9 @@ __all__ = [
     "InterpolationSummary",
     "InvalidArgumentError",
     "ItemResponseSummary",
+    "Lease",
     "NotFoundError",
+    "Outlier",
     "PermissionDeniedError",
     "RefusedError",
     "ReportEvent",
@@ -98,6 +110,7 @@ __all__ = [
     "TemporaryError",
     "UnauthenticatedError",
     "UnavailableError",
+    "UndoEvent",
     "UnimplementedError",
     "new_request_id",
 ]

@@ -202,7 +202,10 @@ class Run(RunHandle):
     checkpoints = async_iterated(run_operations.checkpoints)
     delete_checkpoint = awaited(run_operations.delete_checkpoint)
     restore = awaited(run_operations.restore)
+    undo = awaited(run_operations.undo)
     events = async_iterated(run_operations.events)
+    leases = async_iterated(run_operations.leases)
+    end_leases = awaited(run_operations.end_leases)
     state_dict = awaited(run_operations.state_dict)
 
     async def load_state_dict(self, state: Mapping[str, Any], *, fork_as: str | None = None) -> Resumed[Run]:

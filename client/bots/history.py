@@ -1,4 +1,4 @@
-"""The events of a run, and the versions of it that are kept."""
+"""The events of a run, the versions of it that are kept, and its leases."""
 
 from __future__ import annotations
 
@@ -23,6 +23,32 @@ class Checkpoint:
     expire_time: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The tasks that a selection has leased.
+
+    tasks              their number: neither reported nor released.
+    remaining_seconds  until the lease ends.
+    """
+
+    selection_id: str
+    job: str
+    tasks: int
+    remaining_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlier:
+    """How far a report is outside what the run had seen.
+
+    deviation       of the mean prediction error from the recent mean error, in standard deviations; NaN: not known.
+    rollouts_ratio  the largest number of rollouts of a task, divided by the recent mean.
+    """
+
+    deviation: float
+    rollouts_ratio: float
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReportEvent:
     """Outcomes were reported; those of one task are summed, in ascending order of task.
@@ -31,6 +57,7 @@ class ReportEvent:
     successes  `[n]` float64.
     rollouts   `[n]` int64.
     effective  `[n]` bool: the rewards of the task's rollouts differ; empty: not reported.
+    outlier    the report was far outside what the run had seen; None: it was not.
     """
 
     tasks: npt.NDArray[np.int64]
@@ -40,6 +67,7 @@ class ReportEvent:
     selection_id: str
     policy_step: int | None
     selection_policy_step: int | None
+    outlier: Outlier | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +83,13 @@ class RestoreEvent:
 
     version: int
     checkpoint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoEvent:
+    """The report that made `version` was taken out of the state."""
+
+    version: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +114,7 @@ class Event:
     identity: str
     job: str
     request_id: str
-    kind: ReportEvent | HyperparametersEvent | RestoreEvent | RetireEvent
+    kind: ReportEvent | HyperparametersEvent | RestoreEvent | UndoEvent | RetireEvent
 
     @classmethod
     def of(cls, message: pb.Event) -> Event:
@@ -87,12 +122,14 @@ class Event:
         return record(cls, message, kind=_kind(message))
 
 
-def _kind(message: pb.Event) -> ReportEvent | HyperparametersEvent | RestoreEvent | RetireEvent:
+def _kind(message: pb.Event) -> ReportEvent | HyperparametersEvent | RestoreEvent | UndoEvent | RetireEvent:
     match message.WhichOneof("kind"):
         case "report":
             return record(ReportEvent, message.report)
         case "restore":
             return record(RestoreEvent, message.restore)
+        case "undo":
+            return record(UndoEvent, message.undo)
         case "retire":
             return record(RetireEvent, message.retire)
         case _:

@@ -179,7 +179,6 @@ def _restore(
             run=ref,
             expected_version=now,
             job=asking.job,
-            incarnation=asking.incarnation,
             request_id=request_id,
             **point,
         )

@@ -62,7 +62,10 @@ class Run(RunHandle):
     checkpoints = iterated(run_operations.checkpoints)
     delete_checkpoint = blocking(run_operations.delete_checkpoint)
     restore = blocking(run_operations.restore)
+    undo = blocking(run_operations.undo)
     events = iterated(run_operations.events)
+    leases = iterated(run_operations.leases)
+    end_leases = blocking(run_operations.end_leases)
     state_dict = blocking(run_operations.state_dict)
 
     def load_state_dict(self, state: Mapping[str, Any], *, fork_as: str | None = None) -> Resumed[Run]:

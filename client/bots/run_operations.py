@@ -14,7 +14,7 @@ from bots.calls import Steps
 from bots.columns import Tasks
 from bots.errors import TemporaryError, invalid
 from bots.handle import RunHandle
-from bots.history import Checkpoint, Event
+from bots.history import Checkpoint, Event, Lease
 from bots.hyperparameters import Hyperparameters, HyperparameterValues, hyperparameters_message
 from bots.records import record
 from bots.reporting import dataset_has_ids
@@ -202,8 +202,9 @@ def restore(
 ) -> Steps[int]:
     """Goes back to a checkpoint or to a version of the history, for every trainer; returns the new version.
 
-    It is an event: the version increases, nothing is rewritten. FailedPreconditionError (VERSION_MISMATCH): the run's
-    version is not `expected_version`. NotFoundError (VERSION_NOT_FOUND): the version is no longer kept.
+    It is an event: the version increases, nothing is rewritten. All leases of the run end. FailedPreconditionError
+    (VERSION_MISMATCH): the run's version is not `expected_version`. NotFoundError (VERSION_NOT_FOUND): the version is
+    no longer kept.
     """
     if (checkpoint is None) == (version is None):
         raise invalid("restore", "both or neither", "must have exactly one of checkpoint and version")
@@ -211,7 +212,6 @@ def restore(
         run=run.ref(),
         expected_version=expected_version,
         job=run.session.job,
-        incarnation=run.session.incarnation,
         request_id=request_id or new_request_id(),
     )
     if checkpoint is not None:
@@ -222,6 +222,44 @@ def restore(
     run.saw(answer.run_uid, answer.version)
     restored: int = answer.version
     return restored
+
+
+def undo(
+    run: RunHandle, version: int, *, request_id: str | None = None, timeout: float = DOWNLOAD_SECONDS
+) -> Steps[int]:
+    """Takes the report that made `version` out of the run's state, for every trainer; returns the new version.
+
+    The state becomes what the other events give without it; reports that came after it stay. It is an event: the
+    version increases, nothing is rewritten. FailedPreconditionError (REPORT_NOT_COUNTED): the version is not a report,
+    or its report is not in the state any more. NotFoundError (VERSION_NOT_FOUND): the history does not reach back to
+    before the report.
+
+    timeout  seconds; the events since the report are applied again.
+    """
+    request = pb.UndoReportRequest(
+        run=run.ref(), version=version, job=run.session.job, request_id=request_id or new_request_id()
+    )
+    answer = yield from run.session.ask("UndoReport", request, timeout=timeout)
+    run.saw(answer.run_uid, answer.version)
+    undone: int = answer.version
+    return undone
+
+
+def leases(run: RunHandle, page_token: str) -> Steps[tuple[list[Lease], str]]:
+    """Iterates over the live leases of the run, by selection id."""
+    request = pb.ListLeasesRequest(run=run.ref(), page_size=PAGE, page_token=page_token)
+    page = yield from run.session.ask("ListLeases", request)
+    return [record(Lease, one) for one in page.leases], page.next_page_token
+
+
+def end_leases(run: RunHandle, *, job: str | None = None) -> Steps[int]:
+    """Ends the leases of a job (None: of all jobs); returns the number of tasks whose lease ended.
+
+    `release` ends those of one selection.
+    """
+    answer = yield from run.session.ask("EndLeases", pb.EndLeasesRequest(run=run.ref(), job=job))
+    ended: int = answer.ended
+    return ended
 
 
 def events(run: RunHandle, page_token: str, *, after_version: int | None = None) -> Steps[tuple[list[Event], str]]:

@@ -25,7 +25,6 @@ logger = logging.getLogger("bots")
 
 MOST_TASKS = 10_000
 MOST_EXCLUDED = 100_000
-LONGEST_LEASE_SECONDS = 86_400
 
 
 def select(
@@ -53,8 +52,8 @@ def select(
     batch_size     1 to 10000.
     key            all ranks of this start of the job that give one key get one batch, within an hour; after
                    `load_state_dict` a key means a new batch. None: a batch of this caller alone.
-    lease_seconds  above 0 and at most 86400: no other selection of the run gets these tasks until they are reported,
-                   released, or the time is over. None: no lease.
+    lease_seconds  above 0 and at most the server's max_lease_seconds (3600 unless configured): no other selection of
+                   the run gets these tasks until they are reported, released, or the time is over. None: no lease.
     exclude        tasks not to select, at most 100000: ids if the dataset has ids, else row numbers.
     rows           `exclude` is row numbers although the dataset has ids.
     tags           one tag or several: the tasks of these tags alone.
@@ -259,8 +258,8 @@ def _check(spec: SelectionSpec, request: pb.SelectBatchRequest) -> None:
     if len(spec.excluded_rows) + len(spec.excluded_ids) > MOST_EXCLUDED:
         count = len(spec.excluded_rows) + len(spec.excluded_ids)
         raise invalid("exclude", f"{count} entries", f"must be at most {MOST_EXCLUDED} entries")
-    if request.HasField("lease_seconds") and not 0 < request.lease_seconds <= LONGEST_LEASE_SECONDS:
-        raise invalid("lease_seconds", request.lease_seconds, f"must be above 0 and at most {LONGEST_LEASE_SECONDS}")
+    if request.HasField("lease_seconds") and not request.lease_seconds > 0:
+        raise invalid("lease_seconds", request.lease_seconds, "must be above 0")
     for name in ("seed", "policy_step"):
         if request.HasField(name) and getattr(request, name) < 0:
             raise invalid(name, getattr(request, name), "must be at least 0")

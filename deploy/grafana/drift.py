@@ -59,6 +59,14 @@ def drift() -> dashboard.Dashboard:
         )
         .annotation(
             annotation(
+                "Undos",
+                f"max by (dataset, run) (changes(bots_run_undos_total{{{RUN}}}[1m])) > 0",
+                RED,
+                "Report undone",
+            )
+        )
+        .annotation(
+            annotation(
                 "Hyperparameters",
                 f"max by (dataset, run) (changes(bots_run_hyperparameter_changes_total{{{RUN}}}[1m])) > 0",
                 YELLOW,
@@ -273,7 +281,7 @@ def progress() -> Panels:
             "Mean pseudo-counts a task beyond its prior; forgetting bounds it. Pending: rollouts that wait for the "
             "update they belong to.",
             {"evidence": state("mean_evidence_rollouts"), "pending rollouts": state("pending_rollouts")},
-            width=6,
+            width=5,
             low=0,
             colors=(BLUE, YELLOW),
         ),
@@ -285,7 +293,7 @@ def progress() -> Panels:
                 "resting": state("resting_tasks"),
                 "retired": state("retired_tasks"),
             },
-            width=6,
+            width=5,
             low=0,
             colors=(BLUE, YELLOW, RED),
         ),
@@ -293,8 +301,19 @@ def progress() -> Panels:
             "Policy lag",
             "Policy steps between a selection and its report, recently, over the reports that state both.",
             {"policy steps": state("recent_policy_lag_steps")},
-            width=6,
+            width=4,
             low=0,
             colors=(PURPLE,),
+        ),
+        lines(
+            "Outlier reports",
+            "Reports that were far outside what the run had seen, and reports that were undone, by the history.",
+            {
+                "outliers": f"sum by (dataset, run) (increase(bots_run_outlier_reports_total{{{RUN}}}[{INTERVAL}]))",
+                "undone": grown("undos"),
+            },
+            width=4,
+            low=0,
+            colors=(RED, GREY),
         ),
     ]

@@ -201,8 +201,9 @@ def replicas() -> Panels:
         ),
         lines(
             "Leases a second",
-            "Leases granted, released by a report or ReleaseSelection, expired, and superseded by a new incarnation of "
-            "their job. Many that expire: trainers die, or lease_seconds is shorter than a step.",
+            "Leases granted, released by a report or ReleaseSelection, expired, superseded by a new incarnation of "
+            "their job, and ended by a restore or EndLeases. Many that expire: trainers die, or lease_seconds is "
+            "shorter than a step.",
             {"{{event}}": rate("leases_total", by="event")},
             low=0,
         ),

@@ -8,7 +8,7 @@ The branches say what the caller can do:
     │                                                   VersionNotFound
     ├── AlreadyExists        choose another name        DatasetExists · RunExists · CheckpointExists
     ├── FailedPrecondition   read the state again       TooFewEligible · RunReplaced · RequestTooOld · VersionMismatch ·
-    │                                                   DatasetHasRuns
+    │                                                   ReportNotCounted · DatasetHasRuns
     ├── Conflict             repeat
     ├── Exhausted            wait, or make room         TooManyCalls · StoreFull
     ├── Unavailable          wait, then repeat          StoreUnavailable · NotDurable · ServerTooOld
@@ -175,6 +175,13 @@ class VersionMismatch(FailedPrecondition):
 
     def __init__(self, expected_version: int, version: int) -> None:
         super().__init__(f"expected_version: got {expected_version}, must be the run's version, {version}")
+
+
+class ReportNotCounted(FailedPrecondition):
+    reason = "REPORT_NOT_COUNTED"
+
+    def __init__(self, version: int, why: str) -> None:
+        super().__init__(f"version: got {version}, must be of a report that counts in the run's state ({why})")
 
 
 class DatasetHasRuns(FailedPrecondition):

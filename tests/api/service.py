@@ -70,6 +70,15 @@ class Run:
     def restore(self, **fields: Any) -> pb.RestoreRunResponse:
         return self.stub.RestoreRun(pb.RestoreRunRequest(run=self.ref, **fields), timeout=SECONDS)
 
+    def undo(self, version: int, **fields: Any) -> pb.UndoReportResponse:
+        return self.stub.UndoReport(pb.UndoReportRequest(run=self.ref, version=version, **fields), timeout=SECONDS)
+
+    def leases(self, **fields: Any) -> pb.ListLeasesResponse:
+        return self.stub.ListLeases(pb.ListLeasesRequest(run=self.ref, **fields), timeout=SECONDS)
+
+    def end_leases(self, **fields: Any) -> int:
+        return self.stub.EndLeases(pb.EndLeasesRequest(run=self.ref, **fields), timeout=SECONDS).ended
+
     def events(self, **fields: Any) -> pb.ListEventsResponse:
         return self.stub.ListEvents(pb.ListEventsRequest(run=self.ref, **fields), timeout=SECONDS)
 

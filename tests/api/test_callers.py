@@ -30,6 +30,9 @@ WHO = {
 }
 
 
+EVENT_KINDS = [field.name for field in pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields]
+
+
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
     """The server's token file."""
@@ -372,7 +375,13 @@ def test_the_identity_stands_in_the_history_and_in_the_log(
         run.report([1], [2], job="bob")
         run.update(target=0.4)
         run.restore(version=0)
-        assert [event.identity for event in run.events().events] == ["alice"] * 3
+        run.stub.RetireTasks(pb.RetireTasksRequest(run=run.ref, tasks=[1]), timeout=SECONDS)
+        run.report([2], [1])
+        undone = pb.UndoReportRequest(run=run.ref, version=5)
+        admin.stub.UndoReport(undone, timeout=SECONDS)
+        events = run.events().events
+        assert {event.WhichOneof("kind") for event in events} == set(EVENT_KINDS)
+        assert [event.identity for event in events] == ["alice"] * 5 + ["ops"]
         with pytest.raises(grpc.RpcError):
             alice.run("team-b-code", "policy").select(1)
     lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]

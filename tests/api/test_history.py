@@ -59,12 +59,15 @@ def test_restore_of_a_run_that_moved_on_is_refused(policy: Run) -> None:
     assert policy.restore(version=0, expected_version=1).version == 2
 
 
-def test_restore_of_a_new_incarnation_ends_the_leases_of_the_earlier_ones(policy: Run) -> None:
-    """Those of other jobs stay."""
+def test_restore_ends_all_leases(letters: Service) -> None:
+    """Of every job."""
+    policy = letters.run("letters", "policy")
     policy.select(5, lease_seconds=600, job="a", incarnation="1")
-    policy.select(5, lease_seconds=600, job="b", incarnation="1")
-    policy.restore(version=0, job="a", incarnation="2")
-    assert policy.summary().live_leases == 5
+    policy.select(5, lease_seconds=600, job="b")
+    ended = letters.sample("bots_leases_total", event="ended") or 0
+    policy.restore(version=0)
+    assert policy.summary().live_leases == 0
+    assert letters.sample("bots_leases_total", event="ended") == ended + 10
 
 
 def test_checkpoint_name_holds_one_version(policy: Run) -> None:

@@ -349,14 +349,48 @@ def test_the_history_from_the_shell(call: Bots, real: bots.Client) -> None:
         ("cli", "restored version 1 (early)"),
         ("cli", "restored version 0"),
     ]
+    assert call("run", "undo", "letters/one", 2).code == 78
+    call("report", "letters/one", "4=1/4")
+    assert call("run", "undo", "letters/one", 5).out == "letters/one: version 6\n"
+    assert call("run", "events", "letters/one", "--after", 5).rows[0]["event"] == "undid version 5"
     assert call("run", "delete-checkpoint", "letters/one", "early").code == 0
     assert call("run", "checkpoints", "letters/one").rows == []
+
+
+def test_an_outlier_is_shown_in_the_history(call: Bots, real: bots.Client) -> None:
+    """By how much it is outside."""
+    real.create_dataset("letters", size=26)
+    run = real.create_run("letters", "one")
+    for _ in range(16):
+        run.report(range(8), [4] * 8, [8] * 8)
+    run.summary()  # the server has seen them now
+    run.report([9], [4000], [8000])
+    (row,) = call("run", "events", "letters/one", "--after", 16).rows
+    assert row["event"].startswith("report of 1 tasks: 4000 of 8000 rollouts (outlier: pass rates ")
+    assert row["event"].endswith("rollouts 1e+03 times the usual)")
+
+
+def test_leases_from_the_shell(call: Bots, real: bots.Client) -> None:
+    """They are listed, and end by selection, by job, or all."""
+    real.create_dataset("letters", size=26)
+    real.create_run("letters", "one")
+    for job in ("a", "b", "c"):
+        call("--job", job, "select", "letters/one", 4, "--lease-seconds", 600)
+    held = call("run", "leases", "letters/one").rows
+    assert sorted((row["job"], row["tasks"]) for row in held) == [("a", "4"), ("b", "4"), ("c", "4")]
+    assert all(590 < float(row["seconds left"]) <= 600 for row in held)
+    mine = next(row["selection"] for row in held if row["job"] == "a")
+    for arguments in (["--selection", mine], ["--held-by", "b"], ["--all"]):
+        assert call("run", "release", "letters/one", *arguments).out == "4 leases ended\n"
+    assert call("run", "leases", "letters/one").rows == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["dataset", "show", "nowhere"], 66, "nowhere"),
+        (["run", "release", "letters/one"], 64, "exactly one of --selection, --held-by and --all"),
+        (["run", "undo", "letters/one", "9"], 66, "version: got 9, must be between 1 and 0"),
         (["run", "create", "letters/two", "--target", "7"], 64, "target"),
         (["run", "create", "letters/one", "--target", "0.3"], 73, "asked for differently"),
         (["run", "update", "letters/one"], 64, "hyperparameters"),

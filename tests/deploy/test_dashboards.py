@@ -29,7 +29,7 @@ WINDOW_SECONDS = 20
 SIZE, BATCH, ROLLOUTS = 2_000, 32, 8
 STEPS = 300
 REPORTS = 270  # every tenth batch is not reported
-EVENTS = REPORTS + 2  # a restore and a change of hyperparameters; more than 256, so that a snapshot is due
+EVENTS = REPORTS + 3  # an undo, a restore and a change of hyperparameters; more than 256, so that a snapshot is due
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def filled(board: str, text: str) -> str:
 
 
 def train(service: tuple[Run, Run], steps: int) -> None:
-    """Trains a policy that gets better, through two servers, with a restore, a change and a mistake in between."""
+    """Trains a policy that gets better, through two servers, with an undo, a restore, a change and a mistake."""
     rng = np.random.default_rng(0)
     difficulty = rng.random(SIZE)
     run = service[0]
@@ -77,7 +77,7 @@ def train(service: tuple[Run, Run], steps: int) -> None:
         pass_rates = np.clip(difficulty[list(batch.tasks)] - 0.2 + 0.4 * step / steps, 0, 1)
         if step % 10:  # otherwise the batch is not reported, and its leases expire
             successes = rng.binomial(ROLLOUTS, pass_rates).tolist()
-            service[1].report(
+            reported = service[1].report(
                 batch.tasks,
                 successes,
                 ROLLOUTS,
@@ -86,6 +86,7 @@ def train(service: tuple[Run, Run], steps: int) -> None:
                 selection_policy_step=step,
             )
         if step == steps // 2:
+            run.undo(reported.version)
             run.restore(checkpoint="start")
             run.update(target=0.4)
             with pytest.raises(grpc.RpcError):

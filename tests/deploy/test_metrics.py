@@ -99,6 +99,7 @@ def test_run_is_exported_from_its_summary() -> None:
     metrics.export_runs(lambda: [observed(reports=2, tags=2)])
     metrics.observe_selection("d", "r", tasks=32, leased=32)
     metrics.observe_fold("d", "r", ["report", "restored"], 0.001)
+    metrics.outlier_reported("d", "r")
     run = {"dataset": "d", "run": "r"}
     assert value(registry, "bots_run_version", **run) == 2
     assert value(registry, "bots_run_capability", **run) is None
@@ -122,6 +123,8 @@ def test_run_is_exported_from_its_summary() -> None:
     assert value(registry, "bots_run_tag_mean_pass_rate", **run, tag="tag1") == pytest.approx(0.5, abs=0.1)
     assert value(registry, "bots_run_selected_tasks_total", **run) == 32
     assert value(registry, "bots_run_restores_total", **run) == 1
+    assert value(registry, "bots_run_undos_total", **run) == 0
+    assert value(registry, "bots_run_outlier_reports_total", **run) == 1
     assert value(registry, "bots_run_hyperparameter_changes_total", **run) == 0
     assert value(registry, "bots_leases_total", event="granted") == 32
     assert value(registry, "bots_fold_lag_events_sum") == 2
@@ -182,7 +185,7 @@ def test_counters_of_a_run_never_go_down() -> None:
 
 
 def test_cardinality_is_as_documented() -> None:
-    """A run costs at most 96 series and one more a tag, a process some 900."""
+    """A run costs at most 98 series and one more a tag, a process some 900."""
     registry = CollectorRegistry()
     metrics = Metrics(registry, METHODS)
     for method in METHODS:
@@ -197,7 +200,7 @@ def test_cardinality_is_as_documented() -> None:
     idle = series()
     assert idle <= 950
     metrics.export_runs(lambda: [observed(str(i), uid=str(i), reports=2, tags=50) for i in range(10)])
-    assert (series() - idle) / 10 <= 96 + 50
+    assert (series() - idle) / 10 <= 98 + 50
 
 
 def test_workers_are_one_page() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 import bots
-from bots.history import HyperparametersEvent, ReportEvent, RestoreEvent, RetireEvent
+from bots.history import HyperparametersEvent, ReportEvent, RestoreEvent, RetireEvent, UndoEvent
 from tests.core.oracle import Oracle, oracle
 from tests.strategies import given_values
 
@@ -63,7 +63,14 @@ class Retire:
     undo: bool = False
 
 
-Content = Outcomes | Hyperparameters | Restore | Retire
+@dataclass(frozen=True)
+class Undo:
+    """The report of a version is taken out."""
+
+    version: int
+
+
+Content = Outcomes | Hyperparameters | Restore | Retire | Undo
 
 
 @dataclass
@@ -153,6 +160,8 @@ class Entry:
                 content = Retire(tuple(retired.tasks.tolist()), retired.undo)
             case RestoreEvent() as restored:
                 content = Restore(restored.version)
+            case UndoEvent() as undone:
+                content = Undo(undone.version)
         return Entry(event.version, event.request_id, event.job, content)
 
 
@@ -174,17 +183,25 @@ class Dataset:
 
 
 def replay(
-    dataset: Dataset, log: Sequence[Entry], visit: Callable[[int, Oracle], object] = lambda version, state: None
+    dataset: Dataset,
+    log: Sequence[Entry],
+    visit: Callable[[int, Oracle], object] = lambda version, state: None,
+    without: frozenset[int] = frozenset(),
 ) -> Oracle:
-    """Returns the state that a log leads to, from the prior on; calls `visit` with each version and its state."""
+    """Returns the state that a log leads to, from the prior on; calls `visit` with each version and its state.
+
+    without: versions of reports that are left out
+    """
     ones = np.ones(len(dataset.weak))
     each = {"weak": dataset.weak, "strong": dataset.strong, "prior_alpha": ones, "prior_beta": ones}
     state = oracle(each, given_values({}))
     returns = {entry.content.version for entry in log if isinstance(entry.content, Restore)}
     kept = {0: state.copy()}
     visit(0, state)
-    for entry in log:
+    for at, entry in enumerate(log):
         match entry.content:
+            case Outcomes() if entry.version in without:
+                pass
             case Outcomes() as report:
                 state.report(report.tasks, report.successes, report.rollouts, report.selection)
             case Hyperparameters() as changed:
@@ -193,6 +210,8 @@ def replay(
                 state.retired = state.retired - set(tasks) if undo else state.retired | set(tasks)
             case Restore(version):
                 state = kept[version].restored()
+            case Undo(version):
+                state = replay(dataset, log[:at], without=without | {version})
         if entry.version in returns:
             kept[entry.version] = state.copy()
         visit(entry.version, state)

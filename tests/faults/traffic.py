@@ -21,7 +21,7 @@ import numpy as np
 
 import bots
 from bots.request_ids import new_request_id
-from tests.faults.model import Change, Content, History, Hyperparameters, Outcomes, Restore, Retire, Selection
+from tests.faults.model import Change, Content, History, Hyperparameters, Outcomes, Restore, Retire, Selection, Undo
 
 DATASET = "tasks"
 LEASE_SECONDS = 3.0
@@ -222,7 +222,7 @@ class Job:
             self.ask(change, call)
 
     def operate(self) -> None:
-        """Changes a hyperparameter, retires tasks or takes them back, or goes back some versions."""
+        """Changes a hyperparameter, retires tasks or takes them back, undoes a report, or goes back some versions."""
         request_id, chance = new_request_id(), self.rng.random()
         if chance < 0.4:
             changes = self.rng.choice(HYPERPARAMETERS)
@@ -242,13 +242,30 @@ class Job:
             self.ask(self.change(request_id, Retire(tasks, undo)), retire)
         else:
             info = self.try_once(self.run.info)
-            if info is not None and info.version > 5:
+            if info is not None and info.version > 5 and chance < 0.8:
+                self.undo(info.version, request_id)
+            elif info is not None and info.version > 5:
                 version = info.version - self.rng.randrange(5)
 
                 def restore() -> Told:
                     return Told(self.run.restore(version=version, request_id=request_id))
 
                 self.ask(self.change(request_id, Restore(version)), restore)
+
+    def undo(self, newest: int, request_id: str) -> None:
+        """Takes one of the last reports out that count for certain: since the last restore or undo."""
+        reports: list[int] = []
+        for event in self.try_once(lambda: list(self.run.events(after_version=max(0, newest - 16)))) or []:
+            if isinstance(event.kind, bots.ReportEvent):
+                reports.append(event.version)
+            elif isinstance(event.kind, bots.RestoreEvent | bots.UndoEvent):
+                reports = []
+        if reports:
+            version = self.rng.choice(reports)
+            self.ask(
+                self.change(request_id, Undo(version)),
+                lambda: Told(self.run.undo(version, request_id=request_id, timeout=TIMEOUT_SECONDS)),
+            )
 
     def change(self, request_id: str, content: Content) -> Change:
         """Returns a change that is about to be asked for."""

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from tests.core.oracle import Oracle
-from tests.faults.model import Dataset, Entry, Fault, Floats, History, Selection, alpha_beta, replay, resting
+from tests.faults.model import Dataset, Entry, Fault, Floats, History, Restore, Selection, alpha_beta, replay, resting
 
 TOLERANCE = 1e-4  # guarantee 3
 
@@ -137,12 +137,18 @@ def check_leases(history: History) -> list[str]:
     """No two live selections share a task, and none without a lease gets a leased one."""
     found = []
     leased: dict[int, list[tuple[float, float, Selection]]] = defaultdict(list)
+    restores = [
+        (change.asked, min((time for time, _ in change.answers), default=math.inf))
+        for change in history.changes
+        if isinstance(change.content, Restore)
+    ]
     for begin, end in calm(history, lambda fault: fault.takes_back):
         for selection in history.selections:
             # It certainly is live from the answer until its end was first asked for.
             if begin <= selection.asked and selection.answered <= end and selection.lease_until is not None:
+                ended = min((asked for asked, answered in restores if answered > selection.asked), default=end)
                 for task in selection.tasks:
-                    until = min(selection.lease_until, selection.given_back.get(task, math.inf), end)
+                    until = min(selection.lease_until, selection.given_back.get(task, math.inf), ended, end)
                     if until > selection.answered:
                         leased[task].append((selection.answered, until, selection))
     for task, spans in leased.items():

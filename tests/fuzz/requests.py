@@ -25,7 +25,7 @@ INTEGERS = [-(2**63), -1, 0, 1, 2, 23, 24, 64, 1000, 1001, 10_000, 10_001, 100_0
 LENGTHS = [0, 1, 2, 24, 1025, 10_001, 100_001]
 NUMBERS = [
     *(float("nan"), float("inf"), float("-inf"), -0.0, 0.0, -1.0, 5e-324, 1e-300, 1e-9, 0.1, 0.5, 1.0, 1 + 2**-52, 2.0),
-    *(64.0, 86_400.0, 1e6, 1e9, 315_360_000.0, 1e12, 3e38, 1e300, 1.7e308),
+    *(64.0, 3_600.0, 86_400.0, 1e6, 1e9, 315_360_000.0, 1e12, 3e38, 1e300, 1.7e308),
 ]
 TEXTS = ["", "\0", "a\nb", "\x1b[2J", "\u2028", "é" * 63, "😀" * 64, "x" * 65, "x" * 257, "x" * 20_000, "9" * 64, "-1"]
 # By the C++ type of a field: narrower types take what fits.
@@ -201,7 +201,7 @@ def select(draw: st.DrawFn, world: World) -> list[Message]:
         run=ref(draw), batch_size=draw(st.integers(1, 12)), allow_fewer=draw(st.booleans()), **asking(draw, world)
     )
     if draw(st.booleans()):
-        request.lease_seconds = draw(st.sampled_from([5e-324, 0.5, 86_400.0]))
+        request.lease_seconds = draw(st.sampled_from([5e-324, 0.5, 3_600.0]))
     match draw(st.sampled_from(["", "any_of", "quotas", "weights"])):
         case "any_of":
             request.any_of.tags.append(draw(st.sampled_from(TAGS)))
@@ -243,7 +243,8 @@ def report(draw: st.DrawFn, world: World) -> list[Message]:
 
 
 def restore(draw: st.DrawFn, world: World) -> list[Message]:
-    request = pb.RestoreRunRequest(run=ref(draw), **asking(draw, world))
+    names = {name: value for name, value in asking(draw, world).items() if name != "incarnation"}
+    request = pb.RestoreRunRequest(run=ref(draw), **names)
     if draw(st.booleans()):
         request.checkpoint = draw(st.sampled_from(["new", "kept"]))
     else:
@@ -287,9 +288,21 @@ VALID: dict[str, Callable[[st.DrawFn, World], list[Message]]] = {
     "ListCheckpoints": of_run("ListCheckpoints"),
     "DeleteCheckpoint": of_run("DeleteCheckpoint", name=lambda draw: draw(st.sampled_from(["new", "kept"]))),
     "RestoreRun": restore,
+    "UndoReport": of_run("UndoReport", version=lambda draw: draw(st.integers(1, 12))),
+    "ListLeases": of_run("ListLeases"),
+    "EndLeases": of_run("EndLeases", job=lambda draw: draw(st.sampled_from(["", "one", "two"]))),
     "ListEvents": of_run("ListEvents"),
     "GetServer": named("GetServer"),
 }
 # What is called more often, because runs move by it.
-OFTEN = ["SelectBatch", "ReportOutcomes", "SelectBatch", "ReportOutcomes", "RestoreRun", "RetireTasks", "UpdateRun"]
+OFTEN = [
+    "SelectBatch",
+    "ReportOutcomes",
+    "SelectBatch",
+    "ReportOutcomes",
+    "RestoreRun",
+    "UndoReport",
+    "RetireTasks",
+    "UpdateRun",
+]
 METHODS = [*VALID, *OFTEN]

@@ -31,7 +31,7 @@ FIELD = re.compile(r"[a-z_]+(\.[a-z_]+)*(\[.*\])?: got .*, must ", re.DOTALL)
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 UNDECODABLE = "Exception deserializing request!"  # gRPC's own answer, INTERNAL
 LEASE_SECONDS = 3_600.0  # a lease of so long does not expire during a test
-ADVANCING = {"ReportOutcomes", "UpdateRun", "RestoreRun", "RetireTasks"}
+ADVANCING = {"ReportOutcomes", "UpdateRun", "RestoreRun", "UndoReport", "RetireTasks"}
 
 
 def reasons(branch: type[errors.Failure] = errors.Failure) -> set[str]:
@@ -104,7 +104,7 @@ class Session:
         if advances:
             known.applied.add(request.request_id.lower())
         job, incarnation = getattr(request, "job", ""), getattr(request, "incarnation", "")
-        if job and incarnation:
+        if job and incarnation and method == "SelectBatch":
             ended = [task for task, of in known.leases.items() if of[1] == job and of[2] not in ("", incarnation)]
             self._free(known, ended)
         match method:
@@ -118,8 +118,12 @@ class Session:
                 change = known.retired.difference_update if request.undo else known.retired.update
                 change(self._tasks(request))
                 assert response.retired_tasks == len(known.retired)
-            case "RestoreRun":  # the retired tasks are that version's
+            case "RestoreRun" if advances:  # the retired tasks are that version's
                 known.retired.clear()
+                known.leases.clear()
+            case "EndLeases":
+                every = not request.HasField("job")
+                self._free(known, [task for task, of in known.leases.items() if every or of[1] == request.job])
             case "ListEvents":
                 assert all(0 < event.version <= known.version for event in response.events)
                 self.world.words["page_token"].append(response.next_page_token)

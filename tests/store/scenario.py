@@ -45,9 +45,7 @@ def _everything(store: Store, name: str) -> None:
 
     state = storage_pb2.Snapshot(version=1, state=storage_pb2.State(updates=1))
     restored = storage_pb2.Event(job="j", restored=storage_pb2.Restored(version=1, state_uid="a" * 32))
-    store.history.append(
-        run, restored, request_id=records.request_id(), digest=b"contents", state=state, incarnation="k"
-    )
+    store.history.append(run, restored, request_id=records.request_id(), digest=b"contents", state=state)
     assert store.checkpoints.state(run, "a" * 32) == state
     for version in range(3, 13):
         assert records.append(store, run).version == version

@@ -86,6 +86,7 @@ REPORTED = storage_pb2.Event(
         selection_id="5" * 32,
         policy_step=12,
         selection_policy_step=11,
+        outlier=storage_pb2.Outlier(deviation=6.5, rollouts_ratio=2),
     ),
     min_reader=1,
 )
@@ -104,6 +105,11 @@ RESTORED = storage_pb2.Event(
 RETIRED = storage_pb2.Event(
     request_id="018bcfe5-6803-7000-8000-000000000004",
     retired=storage_pb2.Retired(tasks=[1], reason="broken verifier"),
+    min_reader=1,
+)
+UNDONE = storage_pb2.Event(
+    request_id="018bcfe5-6803-7000-8000-000000000005",
+    undone=storage_pb2.Undone(version=1, state_uid="f" * 32),
     min_reader=1,
 )
 OUTCOMES = storage_pb2.Outcomes(tasks=b"\1\0\0\0", successes=ONE, rollouts=TWO, effective=b"\1")
@@ -161,7 +167,7 @@ OFFER = storage_pb2.Offer(
     resting=[False, True, False],
 )
 CHECKPOINT = storage_pb2.Checkpoint(name="best", version=1, state_uid="e" * 32, create_time_ms=1_700_000_000_000)
-EVENTS = (REPORTED, CHANGED, RESTORED, RETIRED)
+EVENTS = (REPORTED, CHANGED, RESTORED, RETIRED, UNDONE)
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.txt")), ids=lambda file: file.stem)
@@ -174,25 +180,27 @@ def test_stored_bytes_are_read(store: Store, file: Path) -> None:
     assert store.datasets.strata(DATASET) == STRATA
     assert list(store.datasets.columns(DATASET)) == [COLUMNS]
     (listed,) = store.runs.list(DATASET)
-    assert (listed.record, listed.version, listed.hyperparameters) == (RUN, 4, HYPERPARAMETERS)
+    assert (listed.record, listed.version, listed.hyperparameters) == (RUN, 5, HYPERPARAMETERS)
     seen = store.history.sync(RUN, 0, b"")
     assert tuple(event.event for event in seen.events) == EVENTS
-    assert [event.time_ms for event in seen.events] == [1_700_000_000_001] * 4
-    assert (seen.version, seen.snapshot_version, seen.diverged) == (4, 2, False)
+    assert [event.time_ms for event in seen.events] == [1_700_000_000_001] * 5
+    assert (seen.version, seen.snapshot_version, seen.diverged) == (5, 2, False)
     assert store.history.snapshot(RUN, 1) == START
     snapshot = store.history.snapshot(RUN)
     assert snapshot is not None
     assert snapshot.nonce == seen.events[1].nonce
     snapshot.nonce = b""
     assert snapshot == ITEM_RESPONSE
-    assert store.checkpoints.state(RUN, "c" * 32) == STATE
+    assert [store.checkpoints.state(RUN, uid * 32) for uid in "cf"] == [STATE, STATE]
     assert store.checkpoints.get(RUN, "best") == (CHECKPOINT, STATE)
+    (lease,) = store.leases.list(RUN)
+    assert (lease.selection_id, lease.job, lease.tasks) == ("selection-1", "node-3", 2)
     assert store.leases.release(RUN, "selection-1") == 2
     claimed = store.leases.claim(RUN, [Part(1, [1])], storage_pb2.Offer(), request_id="request-1", digest=b"digest")
     assert (claimed.repeated, claimed.taken, claimed.offer) == (True, [0, 1], OFFER)
     again = store.history.append(RUN, REPORTED, request_id=REPORTED.request_id, digest=b"contents")
     assert (again.repeated, again.version) == (True, 1)
-    assert store.history.append(RUN, CHANGED, request_id=records.request_id(), digest=b"contents").version == 5
+    assert store.history.append(RUN, CHANGED, request_id=records.request_id(), digest=b"contents").version == 6
 
 
 def _decoded(word: str) -> bytes:
@@ -213,10 +221,8 @@ def _fill(store: Store) -> None:
         upload.commit(DATASET, STRATA)
     store.runs.create(RUN, START)
     for event in EVENTS:
-        state = STATE if event is RESTORED else None
-        store.history.append(
-            RUN, event, request_id=event.request_id, digest=b"contents", state=state, incarnation="first"
-        )
+        state = STATE if event in (RESTORED, UNDONE) else None
+        store.history.append(RUN, event, request_id=event.request_id, digest=b"contents", state=state)
     snapshot = storage_pb2.Snapshot()
     snapshot.CopyFrom(ITEM_RESPONSE)
     snapshot.nonce = store.history.events(RUN, 1, 1).events[0].nonce

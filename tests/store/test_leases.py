@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import uuid
+from functools import partial
 
 import pytest
 
@@ -199,20 +200,49 @@ def test_a_late_call_of_an_earlier_incarnation_ends_nothing(store: Store) -> Non
     assert leases(store, run) == 1
 
 
-def test_a_restore_of_a_new_incarnation_ends_the_leases_of_the_earlier_ones(store: Store) -> None:
-    """A restarted job that restores first frees the tasks that its predecessor held."""
+def test_a_restore_ends_all_leases(store: Store) -> None:
+    """Of every job, with their records; the repeat of its request id ends none that began since."""
     run = records.run(store)
     claim(store, run, (2, [1, 2]), job="a", incarnation="first")
-    claim(store, run, (1, [3]), job="b", incarnation="first")
-    event = storage_pb2.Event(job="a", restored=storage_pb2.Restored(version=0, state_uid="a" * 32))
+    claim(store, run, (1, [3]))
+    event = storage_pb2.Event(restored=storage_pb2.Restored(version=0, state_uid="a" * 32))
     one = records.request_id()
-    for _ in range(2):
-        store.history.append(
-            run, event, request_id=one, digest=b"contents", incarnation="second", state=storage_pb2.Snapshot()
-        )
-        assert leases(store, run) == 1
-    claim(store, run, (1, [1]), job="a", incarnation="second")
-    assert leases(store, run) == 2
+    restore = partial(
+        store.history.append, run, event, request_id=one, digest=b"contents", state=storage_pb2.Snapshot()
+    )
+    assert (restore().released, kept(store, run)) == (3, [0, 0, 0])
+    claim(store, run, (1, [1]), job="a", incarnation="first")
+    assert (restore().repeated, leases(store, run)) == (True, 1)
+
+
+def test_leases_are_listed_by_selection(store: Store) -> None:
+    """With their job, the number of tasks that are left, and the time; those that are over are not among them."""
+    run = records.run(store)
+    assert store.leases.list(run) == []
+    claim(store, run, (3, [1, 2, 3]), selection="b", job="job 7 é", incarnation="first", lease_seconds=60)
+    claim(store, run, (1, [4]), selection="c", lease_seconds=30)
+    claim(store, run, (1, [5]), selection="a", lease_seconds=0.001)
+    records.append(store, run, records.report(2, selection_id="b"))
+    wait_until(lambda: len(store.leases.list(run)) == 2, "the short lease is over")
+    first, second = store.leases.list(run)
+    assert (first.selection_id, first.job, first.tasks) == ("b", "job 7 é", 2)
+    assert (second.selection_id, second.job, second.tasks) == ("c", "", 1)
+    assert 50_000 < first.remaining_ms <= 60_000
+    assert 20_000 < second.remaining_ms <= 30_000
+    assert [one.selection_id for one in store.leases.list(run, after="b")] == ["c"]
+    assert [one.selection_id for one in store.leases.list(run, limit=1)] == ["b"]
+
+
+def test_leases_of_a_job_end(store: Store) -> None:
+    """All of its incarnations and those without one; of no other job, whatever its name begins with."""
+    run = records.run(store)
+    claim(store, run, (2, [1, 2]), job="a", incarnation="first")
+    claim(store, run, (1, [3]), job="a")
+    claim(store, run, (1, [4]), job="ab", incarnation="first")
+    claim(store, run, (1, [5]))
+    assert [store.leases.end(run, "a") for _ in range(2)] == [3, 0]
+    assert (store.leases.end(run, ""), leases(store, run)) == (1, 1)
+    assert (store.leases.end(run, None), kept(store, run)) == (1, [0, 0, 0])
 
 
 def test_a_short_claim_of_a_new_incarnation_ends_the_earlier_leases_once(store: Store) -> None:

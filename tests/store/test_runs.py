@@ -120,7 +120,6 @@ def test_a_deleted_run_leaves_nothing(store: Store) -> None:
         storage_pb2.Event(job="j", restored=storage_pb2.Restored(state_uid="b" * 32)),
         request_id=records.request_id(),
         digest=b"contents",
-        incarnation="i",
         state=storage_pb2.Snapshot(hyperparameters=records.HYPERPARAMETERS),
     )
     records.append(store, run)

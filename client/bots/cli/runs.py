@@ -215,6 +215,45 @@ def restore(
 
 
 @app.command()
+def undo(
+    context: typer.Context,
+    run: RunName,
+    version: Annotated[int, typer.Argument(help="The version that the report made.", show_default=False)],
+) -> None:
+    """Takes one report out, for every trainer of the run. What came after it stays."""
+    say(f"{run}: version {run_of(context, run).undo(version)}")
+
+
+@app.command()
+def leases(context: typer.Context, run: RunName, as_json: options.Json = False) -> None:
+    """Shows the selections that have leased tasks."""
+    held = list(run_of(context, run).leases())
+    if as_json:
+        show_json(held)
+        return
+    show(
+        ("selection", "job", "tasks", "seconds left"),
+        [(one.selection_id, one.job, one.tasks, one.remaining_seconds) for one in held],
+    )
+
+
+@app.command()
+def release(
+    context: typer.Context,
+    run: RunName,
+    selection: Annotated[str | None, typer.Option(help="End the leases of this selection.")] = None,
+    held_by: Annotated[str | None, typer.Option(metavar="JOB", help="End the leases of this job.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="End all leases of the run.")] = False,
+) -> None:
+    """Ends leases, so that the tasks can be selected again."""
+    if [selection is not None, held_by is not None, every].count(True) != 1:
+        raise ValueError("release: got none or several, must have exactly one of --selection, --held-by and --all")
+    held = run_of(context, run)
+    ended = held.release(selection) if selection is not None else held.end_leases(job=held_by)
+    say(f"{ended:,} leases ended")
+
+
+@app.command()
 def events(
     context: typer.Context,
     run: RunName,
@@ -237,17 +276,26 @@ def events(
         err.print(f"there are more than {limit}: --after or --limit 0")
 
 
-def _described(kind: bots.ReportEvent | bots.HyperparametersEvent | bots.RestoreEvent | bots.RetireEvent) -> str:
+def _described(
+    kind: bots.ReportEvent | bots.HyperparametersEvent | bots.RestoreEvent | bots.UndoEvent | bots.RetireEvent,
+) -> str:
     match kind:
         case bots.ReportEvent():
-            return f"report of {len(kind.tasks)} tasks: {kind.successes.sum():g} of {kind.rollouts.sum()} rollouts"
+            said = f"report of {len(kind.tasks)} tasks: {kind.successes.sum():g} of {kind.rollouts.sum()} rollouts"
+            return said if kind.outlier is None else f"{said} (outlier: {_outlier(kind.outlier)})"
         case bots.HyperparametersEvent():
             return "changed " + ", ".join(f"{name}={value}" for name, value in kind.changes.items())
         case bots.RestoreEvent():
             return f"restored version {kind.version}" + (f" ({kind.checkpoint})" if kind.checkpoint else "")
+        case bots.UndoEvent():
+            return f"undid version {kind.version}"
         case bots.RetireEvent():
             done = "took back" if kind.undo else "retired"
             return f"{done} {len(kind.tasks)} tasks" + (f": {kind.reason}" if kind.reason else "")
+
+
+def _outlier(of: bots.Outlier) -> str:
+    return f"pass rates {of.deviation:+.1f} standard deviations, rollouts {of.rollouts_ratio:.3g} times the usual"
 
 
 def _show_run(run: bots.RunInfo, as_json: bool) -> None:

@@ -29,7 +29,7 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   NOT_FOUND            DATASET_NOT_FOUND, RUN_NOT_FOUND, CHECKPOINT_NOT_FOUND, VERSION_NOT_FOUND
   ALREADY_EXISTS       DATASET_EXISTS, RUN_EXISTS, CHECKPOINT_EXISTS (the name is taken by other content)
   FAILED_PRECONDITION  TOO_FEW_ELIGIBLE, RUN_REPLACED (run.uid is of a deleted run), REQUEST_TOO_OLD,
-                       VERSION_MISMATCH, DATASET_HAS_RUNS
+                       VERSION_MISMATCH, REPORT_NOT_COUNTED, DATASET_HAS_RUNS
   ABORTED              CONFLICT (lost a race; repeat)
   RESOURCE_EXHAUSTED   TOO_MANY_CALLS, STORE_FULL
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat
@@ -1088,8 +1088,9 @@ class SelectBatchRequest(google.protobuf.message.Message):
     fill: builtins.bool
     """A tag that has too few eligible tasks for its quota is filled up from the other tags of the quotas or weights."""
     lease_seconds: builtins.float
-    """Above 0 and at most 86400: no other live selection of the run gets these tasks until they are reported, released, or
-    the time is over. Absent: no lease. The leases of others are respected in any case.
+    """Above 0 and at most the server's max_lease_seconds (3600 unless configured): no other live selection of the run gets
+    these tasks until they are reported, released, or the time is over. Absent: no lease. The leases of others are
+    respected in any case.
     """
     allow_fewer: builtins.bool
     """Return fewer tasks than batch_size if fewer are eligible, instead of failing."""
@@ -1356,6 +1357,115 @@ class ReleaseSelectionResponse(google.protobuf.message.Message):
 global___ReleaseSelectionResponse = ReleaseSelectionResponse
 
 @typing.final
+class ListLeasesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    page_token: builtins.str
+    @property
+    def run(self) -> global___RunRef: ...
+    def __init__(
+        self,
+        *,
+        run: global___RunRef | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "run", b"run"]) -> None: ...
+
+global___ListLeasesRequest = ListLeasesRequest
+
+@typing.final
+class ListLeasesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    @property
+    def leases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Lease]: ...
+    def __init__(
+        self,
+        *,
+        leases: collections.abc.Iterable[global___Lease] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["leases", b"leases", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListLeasesResponse = ListLeasesResponse
+
+@typing.final
+class Lease(google.protobuf.message.Message):
+    """The tasks that a selection has leased."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SELECTION_ID_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    TASKS_FIELD_NUMBER: builtins.int
+    REMAINING_SECONDS_FIELD_NUMBER: builtins.int
+    selection_id: builtins.str
+    job: builtins.str
+    """That asked for the selection; empty: not given."""
+    tasks: builtins.int
+    """Number of tasks that are neither reported nor released."""
+    remaining_seconds: builtins.float
+    """Until the lease ends, by Redis' clock."""
+    def __init__(
+        self,
+        *,
+        selection_id: builtins.str = ...,
+        job: builtins.str = ...,
+        tasks: builtins.int = ...,
+        remaining_seconds: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "remaining_seconds", b"remaining_seconds", "selection_id", b"selection_id", "tasks", b"tasks"]) -> None: ...
+
+global___Lease = Lease
+
+@typing.final
+class EndLeasesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    job: builtins.str
+    """The job whose leases end; empty: those of selections without a job. Absent: all leases of the run."""
+    @property
+    def run(self) -> global___RunRef: ...
+    def __init__(
+        self,
+        *,
+        run: global___RunRef | None = ...,
+        job: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_job", b"_job", "job", b"job", "run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_job", b"_job", "job", b"job", "run", b"run"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_job", b"_job"]) -> typing.Literal["job"] | None: ...
+
+global___EndLeasesRequest = EndLeasesRequest
+
+@typing.final
+class EndLeasesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENDED_FIELD_NUMBER: builtins.int
+    ended: builtins.int
+    """Tasks whose lease ended by this call."""
+    def __init__(
+        self,
+        *,
+        ended: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ended", b"ended"]) -> None: ...
+
+global___EndLeasesResponse = EndLeasesResponse
+
+@typing.final
 class RetireTasksRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1555,7 +1665,7 @@ class Evidence(google.protobuf.message.Message):
     effective_task_ratio: builtins.float
     """Share of outcomes whose rollouts did not all get the same reward."""
     mean_policy_lag: builtins.float
-    """Policy steps between selection and report, mean over reports that state both."""
+    """Policy steps between selection and report, mean over reports that state both; more than 10000 count as 10000."""
     @property
     def prediction(self) -> global___Accuracy:
         """Of the posterior mean before the outcome against the observed pass rate: all tasks, and tasks not evaluated before."""
@@ -2049,7 +2159,6 @@ class RestoreRunRequest(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: builtins.int
     JOB_FIELD_NUMBER: builtins.int
-    INCARNATION_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     REQUEST_AGE_SECONDS_FIELD_NUMBER: builtins.int
     checkpoint: builtins.str
@@ -2057,8 +2166,6 @@ class RestoreRunRequest(google.protobuf.message.Message):
     expected_version: builtins.int
     """FAILED_PRECONDITION (VERSION_MISMATCH): the run's version is another one by now."""
     job: builtins.str
-    incarnation: builtins.str
-    """As in SelectBatch: the leases of the job's earlier incarnations end."""
     request_id: builtins.str
     request_age_seconds: builtins.float
     @property
@@ -2071,12 +2178,11 @@ class RestoreRunRequest(google.protobuf.message.Message):
         version: builtins.int = ...,
         expected_version: builtins.int | None = ...,
         job: builtins.str = ...,
-        incarnation: builtins.str = ...,
         request_id: builtins.str = ...,
         request_age_seconds: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_expected_version", b"_expected_version", "checkpoint", b"checkpoint", "expected_version", b"expected_version", "point", b"point", "run", b"run", "version", b"version"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_expected_version", b"_expected_version", "checkpoint", b"checkpoint", "expected_version", b"expected_version", "incarnation", b"incarnation", "job", b"job", "point", b"point", "request_age_seconds", b"request_age_seconds", "request_id", b"request_id", "run", b"run", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_expected_version", b"_expected_version", "checkpoint", b"checkpoint", "expected_version", b"expected_version", "job", b"job", "point", b"point", "request_age_seconds", b"request_age_seconds", "request_id", b"request_id", "run", b"run", "version", b"version"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_expected_version", b"_expected_version"]) -> typing.Literal["expected_version"] | None: ...
     @typing.overload
@@ -2105,6 +2211,58 @@ class RestoreRunResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["repeated_request", b"repeated_request", "run_uid", b"run_uid", "version", b"version"]) -> None: ...
 
 global___RestoreRunResponse = RestoreRunResponse
+
+@typing.final
+class UndoReportRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    REQUEST_AGE_SECONDS_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """That the report made, at least 1."""
+    job: builtins.str
+    request_id: builtins.str
+    request_age_seconds: builtins.float
+    @property
+    def run(self) -> global___RunRef: ...
+    def __init__(
+        self,
+        *,
+        run: global___RunRef | None = ...,
+        version: builtins.int = ...,
+        job: builtins.str = ...,
+        request_id: builtins.str = ...,
+        request_age_seconds: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "request_age_seconds", b"request_age_seconds", "request_id", b"request_id", "run", b"run", "version", b"version"]) -> None: ...
+
+global___UndoReportRequest = UndoReportRequest
+
+@typing.final
+class UndoReportResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    RUN_UID_FIELD_NUMBER: builtins.int
+    REPEATED_REQUEST_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """The version after the undo."""
+    run_uid: builtins.str
+    repeated_request: builtins.bool
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        run_uid: builtins.str = ...,
+        repeated_request: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["repeated_request", b"repeated_request", "run_uid", b"run_uid", "version", b"version"]) -> None: ...
+
+global___UndoReportResponse = UndoReportResponse
 
 @typing.final
 class ListEventsRequest(google.protobuf.message.Message):
@@ -2169,6 +2327,7 @@ class Event(google.protobuf.message.Message):
     HYPERPARAMETERS_FIELD_NUMBER: builtins.int
     RESTORE_FIELD_NUMBER: builtins.int
     RETIRE_FIELD_NUMBER: builtins.int
+    UNDO_FIELD_NUMBER: builtins.int
     IDENTITY_FIELD_NUMBER: builtins.int
     version: builtins.int
     job: builtins.str
@@ -2185,6 +2344,8 @@ class Event(google.protobuf.message.Message):
     def restore(self) -> global___RestoreEvent: ...
     @property
     def retire(self) -> global___RetireEvent: ...
+    @property
+    def undo(self) -> global___UndoEvent: ...
     def __init__(
         self,
         *,
@@ -2196,11 +2357,12 @@ class Event(google.protobuf.message.Message):
         hyperparameters: global___HyperparametersEvent | None = ...,
         restore: global___RestoreEvent | None = ...,
         retire: global___RetireEvent | None = ...,
+        undo: global___UndoEvent | None = ...,
         identity: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "kind", b"kind", "report", b"report", "restore", b"restore", "retire", b"retire", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "identity", b"identity", "job", b"job", "kind", b"kind", "report", b"report", "request_id", b"request_id", "restore", b"restore", "retire", b"retire", "time", b"time", "version", b"version"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["report", "hyperparameters", "restore", "retire"] | None: ...
+    def HasField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "kind", b"kind", "report", b"report", "restore", b"restore", "retire", b"retire", "time", b"time", "undo", b"undo"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "identity", b"identity", "job", b"job", "kind", b"kind", "report", b"report", "request_id", b"request_id", "restore", b"restore", "retire", b"retire", "time", b"time", "undo", b"undo", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["report", "hyperparameters", "restore", "retire", "undo"] | None: ...
 
 global___Event = Event
 
@@ -2217,6 +2379,7 @@ class ReportEvent(google.protobuf.message.Message):
     SELECTION_ID_FIELD_NUMBER: builtins.int
     POLICY_STEP_FIELD_NUMBER: builtins.int
     SELECTION_POLICY_STEP_FIELD_NUMBER: builtins.int
+    OUTLIER_FIELD_NUMBER: builtins.int
     selection_id: builtins.str
     policy_step: builtins.int
     selection_policy_step: builtins.int
@@ -2228,6 +2391,12 @@ class ReportEvent(google.protobuf.message.Message):
     def rollouts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
     def effective(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]: ...
+    @property
+    def outlier(self) -> global___Outlier:
+        """Present if the report was far outside what the run had seen when it arrived, which is judged from 16 updates on. It
+        counts all the same; UndoReport takes it out.
+        """
+
     def __init__(
         self,
         *,
@@ -2238,15 +2407,40 @@ class ReportEvent(google.protobuf.message.Message):
         selection_id: builtins.str = ...,
         policy_step: builtins.int | None = ...,
         selection_policy_step: builtins.int | None = ...,
+        outlier: global___Outlier | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "policy_step", b"policy_step", "selection_policy_step", b"selection_policy_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "policy_step", b"policy_step", "rollouts", b"rollouts", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "outlier", b"outlier", "policy_step", b"policy_step", "selection_policy_step", b"selection_policy_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "outlier", b"outlier", "policy_step", b"policy_step", "rollouts", b"rollouts", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_policy_step", b"_policy_step"]) -> typing.Literal["policy_step"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_selection_policy_step", b"_selection_policy_step"]) -> typing.Literal["selection_policy_step"] | None: ...
 
 global___ReportEvent = ReportEvent
+
+@typing.final
+class Outlier(google.protobuf.message.Message):
+    """How far a report is outside what the run had seen. One of the two is beyond its limit."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVIATION_FIELD_NUMBER: builtins.int
+    ROLLOUTS_RATIO_FIELD_NUMBER: builtins.int
+    deviation: builtins.float
+    """Deviation of the report's mean prediction error from the mean error of recent outcomes, in standard deviations (a
+    Shewhart control chart). Limit: 6 in either direction. NaN: fewer than 64 recent outcomes to compare with.
+    """
+    rollouts_ratio: builtins.float
+    """The largest number of rollouts of a task in the report, divided by the recent mean. Limit: 100."""
+    def __init__(
+        self,
+        *,
+        deviation: builtins.float = ...,
+        rollouts_ratio: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deviation", b"deviation", "rollouts_ratio", b"rollouts_ratio"]) -> None: ...
+
+global___Outlier = Outlier
 
 @typing.final
 class HyperparametersEvent(google.protobuf.message.Message):
@@ -2307,6 +2501,22 @@ class RetireEvent(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["reason", b"reason", "tasks", b"tasks", "undo", b"undo"]) -> None: ...
 
 global___RetireEvent = RetireEvent
+
+@typing.final
+class UndoEvent(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """Of the report that was taken out."""
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+global___UndoEvent = UndoEvent
 
 @typing.final
 class GetServerRequest(google.protobuf.message.Message):

@@ -74,6 +74,16 @@ class TaskSelectionServiceStub(object):
                 request_serializer=bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionRequest.SerializeToString,
                 response_deserializer=bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionResponse.FromString,
                 )
+        self.ListLeases = channel.unary_unary(
+                '/bots.v1.TaskSelectionService/ListLeases',
+                request_serializer=bots_dot_v1_dot_task__selection__pb2.ListLeasesRequest.SerializeToString,
+                response_deserializer=bots_dot_v1_dot_task__selection__pb2.ListLeasesResponse.FromString,
+                )
+        self.EndLeases = channel.unary_unary(
+                '/bots.v1.TaskSelectionService/EndLeases',
+                request_serializer=bots_dot_v1_dot_task__selection__pb2.EndLeasesRequest.SerializeToString,
+                response_deserializer=bots_dot_v1_dot_task__selection__pb2.EndLeasesResponse.FromString,
+                )
         self.RetireTasks = channel.unary_unary(
                 '/bots.v1.TaskSelectionService/RetireTasks',
                 request_serializer=bots_dot_v1_dot_task__selection__pb2.RetireTasksRequest.SerializeToString,
@@ -113,6 +123,11 @@ class TaskSelectionServiceStub(object):
                 '/bots.v1.TaskSelectionService/RestoreRun',
                 request_serializer=bots_dot_v1_dot_task__selection__pb2.RestoreRunRequest.SerializeToString,
                 response_deserializer=bots_dot_v1_dot_task__selection__pb2.RestoreRunResponse.FromString,
+                )
+        self.UndoReport = channel.unary_unary(
+                '/bots.v1.TaskSelectionService/UndoReport',
+                request_serializer=bots_dot_v1_dot_task__selection__pb2.UndoReportRequest.SerializeToString,
+                response_deserializer=bots_dot_v1_dot_task__selection__pb2.UndoReportResponse.FromString,
                 )
         self.ListEvents = channel.unary_unary(
                 '/bots.v1.TaskSelectionService/ListEvents',
@@ -231,6 +246,20 @@ class TaskSelectionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLeases(self, request, context):
+        """Lists the live leases of a run by selection, in order of selection_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndLeases(self, request, context):
+        """Ends the leases of one job, or of all jobs. ReleaseSelection ends those of one selection.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RetireTasks(self, request, context):
         """Retires tasks, because of a broken verifier or a duplicate, or takes retired tasks back. No selection contains a
         retired task. It is an event of the history.
@@ -284,8 +313,31 @@ class TaskSelectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RestoreRun(self, request, context):
-        """Goes back to a checkpoint or to a version of the history. It is an event: the version increases, nothing is
-        rewritten. A repeat of its request_id returns the first answer, whatever was deleted since.
+        """Goes back to a checkpoint or to a version of the history, and ends all leases of the run. It is an event: the
+        version increases, nothing is rewritten. A repeat of its request_id returns the first answer, whatever was deleted
+        since.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoReport(self, request, context):
+        """Takes one report out of the run's state: the state becomes what the other events give without it, in their order.
+        Reports and changes that came after it stay. It is an event: the version increases, nothing is rewritten. A repeat
+        of its request_id returns the first answer.
+
+        Everything that a run learns is as if the report had never been made: posteriors, capability, coverage, rest, and
+        the figures of the summary. If the run went back, after the report, to a version that has it, the report is taken
+        out of that version's state too. Versions, checkpoints and forks from before the undo keep the report, and
+        RestoreRun to one of them brings it back. What servers count (the metrics *_total) does not decrease. Leases that
+        the report ended stay ended.
+
+        Only reports can be undone. UpdateRun sets hyperparameters back, RetireTasks takes tasks back, and RestoreRun
+        reverts a restore or an undo.
+
+        NOT_FOUND (VERSION_NOT_FOUND): the history does not reach back to before the report. FAILED_PRECONDITION
+        (REPORT_NOT_COUNTED): the version is not a report, or its report is not in the state, because it is undone or
+        because the run went back to a version before it. ABORTED (CONFLICT): reports arrive faster than the undo can follow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -368,6 +420,16 @@ def add_TaskSelectionServiceServicer_to_server(servicer, server):
                     request_deserializer=bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionRequest.FromString,
                     response_serializer=bots_dot_v1_dot_task__selection__pb2.ReleaseSelectionResponse.SerializeToString,
             ),
+            'ListLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLeases,
+                    request_deserializer=bots_dot_v1_dot_task__selection__pb2.ListLeasesRequest.FromString,
+                    response_serializer=bots_dot_v1_dot_task__selection__pb2.ListLeasesResponse.SerializeToString,
+            ),
+            'EndLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndLeases,
+                    request_deserializer=bots_dot_v1_dot_task__selection__pb2.EndLeasesRequest.FromString,
+                    response_serializer=bots_dot_v1_dot_task__selection__pb2.EndLeasesResponse.SerializeToString,
+            ),
             'RetireTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.RetireTasks,
                     request_deserializer=bots_dot_v1_dot_task__selection__pb2.RetireTasksRequest.FromString,
@@ -407,6 +469,11 @@ def add_TaskSelectionServiceServicer_to_server(servicer, server):
                     servicer.RestoreRun,
                     request_deserializer=bots_dot_v1_dot_task__selection__pb2.RestoreRunRequest.FromString,
                     response_serializer=bots_dot_v1_dot_task__selection__pb2.RestoreRunResponse.SerializeToString,
+            ),
+            'UndoReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoReport,
+                    request_deserializer=bots_dot_v1_dot_task__selection__pb2.UndoReportRequest.FromString,
+                    response_serializer=bots_dot_v1_dot_task__selection__pb2.UndoReportResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -633,6 +700,40 @@ class TaskSelectionService(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def ListLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bots.v1.TaskSelectionService/ListLeases',
+            bots_dot_v1_dot_task__selection__pb2.ListLeasesRequest.SerializeToString,
+            bots_dot_v1_dot_task__selection__pb2.ListLeasesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def EndLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bots.v1.TaskSelectionService/EndLeases',
+            bots_dot_v1_dot_task__selection__pb2.EndLeasesRequest.SerializeToString,
+            bots_dot_v1_dot_task__selection__pb2.EndLeasesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def RetireTasks(request,
             target,
             options=(),
@@ -765,6 +866,23 @@ class TaskSelectionService(object):
         return grpc.experimental.unary_unary(request, target, '/bots.v1.TaskSelectionService/RestoreRun',
             bots_dot_v1_dot_task__selection__pb2.RestoreRunRequest.SerializeToString,
             bots_dot_v1_dot_task__selection__pb2.RestoreRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UndoReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bots.v1.TaskSelectionService/UndoReport',
+            bots_dot_v1_dot_task__selection__pb2.UndoReportRequest.SerializeToString,
+            bots_dot_v1_dot_task__selection__pb2.UndoReportResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

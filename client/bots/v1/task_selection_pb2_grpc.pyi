@@ -29,7 +29,7 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   NOT_FOUND            DATASET_NOT_FOUND, RUN_NOT_FOUND, CHECKPOINT_NOT_FOUND, VERSION_NOT_FOUND
   ALREADY_EXISTS       DATASET_EXISTS, RUN_EXISTS, CHECKPOINT_EXISTS (the name is taken by other content)
   FAILED_PRECONDITION  TOO_FEW_ELIGIBLE, RUN_REPLACED (run.uid is of a deleted run), REQUEST_TOO_OLD,
-                       VERSION_MISMATCH, DATASET_HAS_RUNS
+                       VERSION_MISMATCH, REPORT_NOT_COUNTED, DATASET_HAS_RUNS
   ABORTED              CONFLICT (lost a race; repeat)
   RESOURCE_EXHAUSTED   TOO_MANY_CALLS, STORE_FULL
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat
@@ -171,6 +171,18 @@ class TaskSelectionServiceStub:
     ]
     """Ends leases of a selection whose outcomes will not be reported. An unknown selection is no error."""
 
+    ListLeases: grpc.UnaryUnaryMultiCallable[
+        bots.v1.task_selection_pb2.ListLeasesRequest,
+        bots.v1.task_selection_pb2.ListLeasesResponse,
+    ]
+    """Lists the live leases of a run by selection, in order of selection_id."""
+
+    EndLeases: grpc.UnaryUnaryMultiCallable[
+        bots.v1.task_selection_pb2.EndLeasesRequest,
+        bots.v1.task_selection_pb2.EndLeasesResponse,
+    ]
+    """Ends the leases of one job, or of all jobs. ReleaseSelection ends those of one selection."""
+
     RetireTasks: grpc.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.RetireTasksRequest,
         bots.v1.task_selection_pb2.RetireTasksResponse,
@@ -223,8 +235,31 @@ class TaskSelectionServiceStub:
         bots.v1.task_selection_pb2.RestoreRunRequest,
         bots.v1.task_selection_pb2.RestoreRunResponse,
     ]
-    """Goes back to a checkpoint or to a version of the history. It is an event: the version increases, nothing is
-    rewritten. A repeat of its request_id returns the first answer, whatever was deleted since.
+    """Goes back to a checkpoint or to a version of the history, and ends all leases of the run. It is an event: the
+    version increases, nothing is rewritten. A repeat of its request_id returns the first answer, whatever was deleted
+    since.
+    """
+
+    UndoReport: grpc.UnaryUnaryMultiCallable[
+        bots.v1.task_selection_pb2.UndoReportRequest,
+        bots.v1.task_selection_pb2.UndoReportResponse,
+    ]
+    """Takes one report out of the run's state: the state becomes what the other events give without it, in their order.
+    Reports and changes that came after it stay. It is an event: the version increases, nothing is rewritten. A repeat
+    of its request_id returns the first answer.
+
+    Everything that a run learns is as if the report had never been made: posteriors, capability, coverage, rest, and
+    the figures of the summary. If the run went back, after the report, to a version that has it, the report is taken
+    out of that version's state too. Versions, checkpoints and forks from before the undo keep the report, and
+    RestoreRun to one of them brings it back. What servers count (the metrics *_total) does not decrease. Leases that
+    the report ended stay ended.
+
+    Only reports can be undone. UpdateRun sets hyperparameters back, RetireTasks takes tasks back, and RestoreRun
+    reverts a restore or an undo.
+
+    NOT_FOUND (VERSION_NOT_FOUND): the history does not reach back to before the report. FAILED_PRECONDITION
+    (REPORT_NOT_COUNTED): the version is not a report, or its report is not in the state, because it is undone or
+    because the run went back to a version before it. ABORTED (CONFLICT): reports arrive faster than the undo can follow.
     """
 
     ListEvents: grpc.UnaryUnaryMultiCallable[
@@ -334,6 +369,18 @@ class TaskSelectionServiceAsyncStub:
     ]
     """Ends leases of a selection whose outcomes will not be reported. An unknown selection is no error."""
 
+    ListLeases: grpc.aio.UnaryUnaryMultiCallable[
+        bots.v1.task_selection_pb2.ListLeasesRequest,
+        bots.v1.task_selection_pb2.ListLeasesResponse,
+    ]
+    """Lists the live leases of a run by selection, in order of selection_id."""
+
+    EndLeases: grpc.aio.UnaryUnaryMultiCallable[
+        bots.v1.task_selection_pb2.EndLeasesRequest,
+        bots.v1.task_selection_pb2.EndLeasesResponse,
+    ]
+    """Ends the leases of one job, or of all jobs. ReleaseSelection ends those of one selection."""
+
     RetireTasks: grpc.aio.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.RetireTasksRequest,
         bots.v1.task_selection_pb2.RetireTasksResponse,
@@ -386,8 +433,31 @@ class TaskSelectionServiceAsyncStub:
         bots.v1.task_selection_pb2.RestoreRunRequest,
         bots.v1.task_selection_pb2.RestoreRunResponse,
     ]
-    """Goes back to a checkpoint or to a version of the history. It is an event: the version increases, nothing is
-    rewritten. A repeat of its request_id returns the first answer, whatever was deleted since.
+    """Goes back to a checkpoint or to a version of the history, and ends all leases of the run. It is an event: the
+    version increases, nothing is rewritten. A repeat of its request_id returns the first answer, whatever was deleted
+    since.
+    """
+
+    UndoReport: grpc.aio.UnaryUnaryMultiCallable[
+        bots.v1.task_selection_pb2.UndoReportRequest,
+        bots.v1.task_selection_pb2.UndoReportResponse,
+    ]
+    """Takes one report out of the run's state: the state becomes what the other events give without it, in their order.
+    Reports and changes that came after it stay. It is an event: the version increases, nothing is rewritten. A repeat
+    of its request_id returns the first answer.
+
+    Everything that a run learns is as if the report had never been made: posteriors, capability, coverage, rest, and
+    the figures of the summary. If the run went back, after the report, to a version that has it, the report is taken
+    out of that version's state too. Versions, checkpoints and forks from before the undo keep the report, and
+    RestoreRun to one of them brings it back. What servers count (the metrics *_total) does not decrease. Leases that
+    the report ended stay ended.
+
+    Only reports can be undone. UpdateRun sets hyperparameters back, RetireTasks takes tasks back, and RestoreRun
+    reverts a restore or an undo.
+
+    NOT_FOUND (VERSION_NOT_FOUND): the history does not reach back to before the report. FAILED_PRECONDITION
+    (REPORT_NOT_COUNTED): the version is not a report, or its report is not in the state, because it is undone or
+    because the run went back to a version before it. ABORTED (CONFLICT): reports arrive faster than the undo can follow.
     """
 
     ListEvents: grpc.aio.UnaryUnaryMultiCallable[
@@ -522,6 +592,22 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         """Ends leases of a selection whose outcomes will not be reported. An unknown selection is no error."""
 
     @abc.abstractmethod
+    def ListLeases(
+        self,
+        request: bots.v1.task_selection_pb2.ListLeasesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bots.v1.task_selection_pb2.ListLeasesResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.ListLeasesResponse]]:
+        """Lists the live leases of a run by selection, in order of selection_id."""
+
+    @abc.abstractmethod
+    def EndLeases(
+        self,
+        request: bots.v1.task_selection_pb2.EndLeasesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bots.v1.task_selection_pb2.EndLeasesResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.EndLeasesResponse]]:
+        """Ends the leases of one job, or of all jobs. ReleaseSelection ends those of one selection."""
+
+    @abc.abstractmethod
     def RetireTasks(
         self,
         request: bots.v1.task_selection_pb2.RetireTasksRequest,
@@ -589,8 +675,33 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         request: bots.v1.task_selection_pb2.RestoreRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[bots.v1.task_selection_pb2.RestoreRunResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.RestoreRunResponse]]:
-        """Goes back to a checkpoint or to a version of the history. It is an event: the version increases, nothing is
-        rewritten. A repeat of its request_id returns the first answer, whatever was deleted since.
+        """Goes back to a checkpoint or to a version of the history, and ends all leases of the run. It is an event: the
+        version increases, nothing is rewritten. A repeat of its request_id returns the first answer, whatever was deleted
+        since.
+        """
+
+    @abc.abstractmethod
+    def UndoReport(
+        self,
+        request: bots.v1.task_selection_pb2.UndoReportRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bots.v1.task_selection_pb2.UndoReportResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.UndoReportResponse]]:
+        """Takes one report out of the run's state: the state becomes what the other events give without it, in their order.
+        Reports and changes that came after it stay. It is an event: the version increases, nothing is rewritten. A repeat
+        of its request_id returns the first answer.
+
+        Everything that a run learns is as if the report had never been made: posteriors, capability, coverage, rest, and
+        the figures of the summary. If the run went back, after the report, to a version that has it, the report is taken
+        out of that version's state too. Versions, checkpoints and forks from before the undo keep the report, and
+        RestoreRun to one of them brings it back. What servers count (the metrics *_total) does not decrease. Leases that
+        the report ended stay ended.
+
+        Only reports can be undone. UpdateRun sets hyperparameters back, RetireTasks takes tasks back, and RestoreRun
+        reverts a restore or an undo.
+
+        NOT_FOUND (VERSION_NOT_FOUND): the history does not reach back to before the report. FAILED_PRECONDITION
+        (REPORT_NOT_COUNTED): the version is not a report, or its report is not in the state, because it is undone or
+        because the run went back to a version before it. ABORTED (CONFLICT): reports arrive faster than the undo can follow.
         """
 
     @abc.abstractmethod

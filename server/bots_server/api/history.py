@@ -1,15 +1,17 @@
-"""CreateCheckpoint, ListCheckpoints, DeleteCheckpoint, RestoreRun, ListEvents: a run's past."""
+"""CreateCheckpoint, ListCheckpoints, DeleteCheckpoint, RestoreRun, UndoReport, ListEvents: a run's past."""
 
+import logging
 from uuid import uuid4
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
 from bots_server.api.callers import caller
 from bots_server.api.identity import digest, identified
-from bots_server.core.posterior import Posterior, Restored
-from bots_server.errors import InvalidField
+from bots_server.core.posterior import Posterior, Restored, Undone
+from bots_server.errors import InvalidField, VersionMismatch
 from bots_server.runs.registry import Registry
 from bots_server.runs.replica import Replica
+from bots_server.runs.undo import without
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Appended, Store, codec
 from bots_server.telemetry.metrics import Metrics
@@ -17,6 +19,8 @@ from bots_server.telemetry.metrics import Metrics
 MAX_TTL_SECONDS = 315_360_000.0  # ten years
 MAX_EVENTS = 10_000
 MAX_VERSION = 2**53
+
+log = logging.getLogger(__name__)
 
 
 class HistoryHandlers:
@@ -63,7 +67,6 @@ class HistoryHandlers:
         else:
             checks.at_least_zero("version", request.version)
         expected = request.expected_version if request.HasField("expected_version") else None
-        checks.incarnation(request.incarnation)
         request_id, age_ms = identified(request)
         content = digest("restore", point, getattr(request, point), expected)
 
@@ -86,13 +89,23 @@ class HistoryHandlers:
             request_id=request_id,
             digest=content,
             request_age_ms=age_ms,
-            incarnation=request.incarnation,
             expected_version=expected,
             state=codec.snapshot_message(posterior),
         )
-        self._metrics.leases_ended("superseded", appended.released)
+        self._metrics.leases_ended("ended", appended.released)
         self._registry.appended(run, appended)
         return restored(appended, run)
+
+    def undo_report(self, request: pb.UndoReportRequest, run: Replica) -> pb.UndoReportResponse:
+        version = checks.within("version", request.version, 1, MAX_VERSION)
+        request_id, age_ms = identified(request)
+        content = digest("undo", version)
+        first = self._store.history.repeated(run.record, request_id, content) if request.request_id else None
+        appended = first or self._undo(run, version, request.job, request_id, content, age_ms)
+        self._registry.appended(run, appended)
+        return pb.UndoReportResponse(
+            version=appended.version, run_uid=run.record.uid, repeated_request=appended.repeated
+        )
 
     def list_events(self, request: pb.ListEventsRequest, run: Replica) -> pb.ListEventsResponse:
         size, token = checks.page(request.page_size, request.page_token, MAX_EVENTS)
@@ -107,6 +120,30 @@ class HistoryHandlers:
             next_page_token=str(last) if last < page.version else "",
             version=page.version,
         )
+
+    def _undo(self, run: Replica, version: int, job: str, request_id: str, content: bytes, age_ms: int) -> Appended:
+        """Appends the event that takes a report out, after the newest event that its state has."""
+        for posterior in without(self._store, run, version):
+            undone = Undone(version, posterior)
+            try:
+                return self._store.history.append(
+                    run.record,
+                    codec.stored_event(
+                        undone,
+                        identity=caller().identity,
+                        job=job,
+                        request_id=request_id,
+                        state_uid=uuid4().hex,
+                    ),
+                    request_id=request_id,
+                    digest=content,
+                    request_age_ms=age_ms,
+                    expected_version=posterior.version,
+                    state=codec.snapshot_message(posterior),
+                )
+            except VersionMismatch:
+                log.debug("run %s: another event came before the undo of version %d", run.record.name, version)
+        raise AssertionError("`without` raises Conflict after its last state")
 
     def _state(self, run: Replica, request: pb.RestoreRunRequest) -> Posterior:
         """Returns the state to go back to."""

@@ -11,7 +11,7 @@ from bots_server.core.hyperparameters import MODELS as CORE_MODELS
 from bots_server.core.hyperparameters import RULES, Hyperparameters
 from bots_server.runs.replica import Replica, View
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import ListedRun, StoredEvent
+from bots_server.store import Lease, ListedRun, StoredEvent
 
 # Name of a model by its number in the API.
 MODELS = {
@@ -91,6 +91,12 @@ def checkpoint(kept: storage.Checkpoint) -> pb.Checkpoint:
     )
 
 
+def lease(held: Lease) -> pb.Lease:
+    return pb.Lease(
+        selection_id=held.selection_id, job=held.job, tasks=held.tasks, remaining_seconds=held.remaining_ms / 1000
+    )
+
+
 def event(stored: StoredEvent) -> pb.Event:
     of = stored.event
     message = pb.Event(
@@ -102,12 +108,17 @@ def event(stored: StoredEvent) -> pb.Event:
     )
     match of.WhichOneof("kind"):
         case "report":
-            message.report.CopyFrom(pb.ReportEvent(**present(of.report)))
+            fields = present(of.report)
+            if outlier := fields.pop("outlier", None):
+                message.report.outlier.CopyFrom(pb.Outlier(**present(outlier)))
+            message.report.MergeFrom(pb.ReportEvent(**fields))
         case "hyperparameters_changed":
             changed = present(of.hyperparameters_changed.hyperparameters)
             message.hyperparameters.hyperparameters.CopyFrom(pb.Hyperparameters(**changed))
         case "restored":
             message.restore.version, message.restore.checkpoint = of.restored.version, of.restored.checkpoint
+        case "undone":
+            message.undo.version = of.undone.version
         case "retired":
             message.retire.CopyFrom(pb.RetireEvent(**present(of.retired)))
     return message

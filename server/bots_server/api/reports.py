@@ -1,11 +1,14 @@
 """ReportOutcomes and RetireTasks: what a job tells of tasks."""
 
+import logging
+
 import numpy as np
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks
 from bots_server.api.identity import append
-from bots_server.core.evidence import gather
+from bots_server.core.evidence import Evidence, gather
+from bots_server.core.outlier import Outlier, outlier
 from bots_server.core.posterior import Report, Retired, Unretired
 from bots_server.runs.registry import Registry
 from bots_server.runs.replica import Replica
@@ -14,6 +17,8 @@ from bots_server.telemetry.metrics import Metrics
 
 MAX_OUTCOMES = 100_000
 MAX_REASON_BYTES = 256
+
+log = logging.getLogger(__name__)
 
 
 class ReportHandlers:
@@ -38,8 +43,11 @@ class ReportHandlers:
         evidence = gather(tasks, successes, rollouts, effective)
         columns = evidence.tasks, evidence.successes, evidence.rollouts, evidence.spread()
         content = "report", *columns, request.selection_id, step, selection_step
-        report = Report(evidence, 0, request.selection_id, step, selection_step)
+        found = outlier_of(run, evidence)
+        report = Report(evidence, 0, request.selection_id, step, selection_step, found)
         appended = append(self._store, self._registry, run, request, report, *content, prefetch=True)
+        if found is not None and not appended.repeated:
+            self._warn(run, request.job, appended.version, found)
         self._metrics.leases_ended("released", appended.released)
         return pb.ReportOutcomesResponse(
             version=appended.version, run_uid=run.record.uid, repeated_request=appended.repeated
@@ -53,6 +61,26 @@ class ReportHandlers:
         content = "retire", tasks, request.undo, request.reason
         appended = append(self._store, self._registry, run, request, event, *content)
         return pb.RetireTasksResponse(version=appended.version, retired_tasks=len(run.view().posterior.retired))
+
+    def _warn(self, run: Replica, job: str, version: int, found: Outlier) -> None:
+        dataset, name = run.record.dataset, run.record.name
+        self._metrics.outlier_reported(dataset, name)
+        log.warning(
+            "run %s/%s: the report of version %d, by job %r, is far outside what the run has seen (deviation %.1f, "
+            "rollouts ratio %.1f); it counts until it is undone",
+            dataset,
+            name,
+            version,
+            job,
+            found.deviation,
+            found.rollouts_ratio,
+        )
+
+
+def outlier_of(run: Replica, evidence: Evidence) -> Outlier | None:
+    """Returns how far outcomes are outside what the run had seen by the last time this server looked at it."""
+    posterior = (run.last_view() or run.view()).posterior
+    return outlier(posterior.state, run.dataset.tasks, posterior.model, evidence)
 
 
 def policy_steps(request: pb.ReportOutcomesRequest) -> tuple[int | None, int | None]:

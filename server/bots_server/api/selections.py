@@ -1,4 +1,4 @@
-"""SelectBatch and ReleaseSelection: which tasks to train on next."""
+"""SelectBatch, ReleaseSelection, ListLeases, EndLeases: which tasks to train on next, and who has them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,19 +19,18 @@ from bots_server.telemetry.metrics import Metrics
 
 MAX_BATCH = 10_000
 MAX_EXCLUDED = 100_000
-MAX_LEASE_SECONDS = 86_400.0
 OVERRIDES = ("target", "uniform_fraction", "temperature", "greedy")
 
 
 class SelectionHandlers:
     """Selections: drawn from the newest posterior, taken around the leases of others."""
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
-        self._store, self._metrics = store, metrics
+    def __init__(self, store: Store, metrics: Metrics, *, max_lease_seconds: float) -> None:
+        self._store, self._metrics, self._max_lease_seconds = store, metrics, max_lease_seconds
 
     def select_batch(self, request: pb.SelectBatchRequest, run: Replica) -> pb.SelectBatchResponse:
         spec = selection_spec(request, run.dataset)
-        terms = claim_terms(request, spec)
+        terms = claim_terms(request, spec, self._max_lease_seconds)
         seed = checks.at_least_zero("seed", request.seed) if request.HasField("seed") else None
         if request.HasField("policy_step"):
             checks.at_least_zero("policy_step", request.policy_step)
@@ -59,6 +58,18 @@ class SelectionHandlers:
         released = self._store.leases.release(run.record, request.selection_id, tasks.tolist() or None)
         self._metrics.leases_ended("released", released)
         return pb.ReleaseSelectionResponse(released=released)
+
+    def list_leases(self, request: pb.ListLeasesRequest, run: Replica) -> pb.ListLeasesResponse:
+        size, after = checks.page(request.page_size, request.page_token)
+        found = self._store.leases.list(run.record, after, size)
+        return pb.ListLeasesResponse(
+            leases=map(messages.lease, found), next_page_token=found[-1].selection_id if len(found) == size else ""
+        )
+
+    def end_leases(self, request: pb.EndLeasesRequest, run: Replica) -> pb.EndLeasesResponse:
+        ended = self._store.leases.end(run.record, checks.job(request.job) if request.HasField("job") else None)
+        self._metrics.leases_ended("ended", ended)
+        return pb.EndLeasesResponse(ended=ended)
 
 
 def selection_spec(request: pb.SelectBatchRequest, dataset: Dataset) -> SelectionSpec:
@@ -126,11 +137,11 @@ def overrides(request: pb.SelectBatchRequest) -> dict[str, Any]:
     return given
 
 
-def claim_terms(request: pb.SelectBatchRequest, spec: SelectionSpec) -> ClaimTerms:
+def claim_terms(request: pb.SelectBatchRequest, spec: SelectionSpec, max_lease_seconds: float) -> ClaimTerms:
     """Returns how the selection is to be claimed. Raises InvalidField."""
     lease = None
     if request.HasField("lease_seconds"):
-        lease = checks.above_zero("lease_seconds", request.lease_seconds, MAX_LEASE_SECONDS)
+        lease = checks.above_zero("lease_seconds", request.lease_seconds, max_lease_seconds)
     content = [getattr(spec, name) for name in SelectionSpec.__dataclass_fields__]
     seed = request.seed if request.HasField("seed") else None
     return ClaimTerms(

@@ -34,18 +34,26 @@ class TaskSelectionService:
     """Answers `bots.v1.TaskSelectionService` from a store and the runs over it, by one attribute for each call.
 
     max_long_calls: streams (WatchRun, GetPosteriors, CreateDataset) served at once; each takes a thread
+    max_lease_seconds: longest lease that a selection may ask for
     stopping:       set when the server drains, so that streams end
     """
 
     def __init__(
-        self, store: Store, registry: Registry, metrics: Metrics, *, max_long_calls: int, stopping: threading.Event
+        self,
+        store: Store,
+        registry: Registry,
+        metrics: Metrics,
+        *,
+        max_long_calls: int,
+        max_lease_seconds: float,
+        stopping: threading.Event,
     ) -> None:
         self._registry = registry
         self._long_calls = LongCalls(max_long_calls)
         subjects = (
             DatasetHandlers(store),
             RunHandlers(store, registry),
-            SelectionHandlers(store, metrics),
+            SelectionHandlers(store, metrics, max_lease_seconds=max_lease_seconds),
             ReportHandlers(store, registry, metrics),
             ReadingHandlers(stopping),
             HistoryHandlers(store, registry, metrics),

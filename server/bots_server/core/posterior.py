@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bots_server.core.evidence import Evidence, merge
 from bots_server.core.hyperparameters import Hyperparameters
+from bots_server.core.outlier import Outlier
 from bots_server.core.state import Factored, State, factored, first_state, observed, settled, some_alpha_beta
 from bots_server.core.tasks import Tasks
 
@@ -82,6 +83,7 @@ class Report:
     selection_id:          the selection that they answer; "": none
     policy_step:           of the report, for the statistics; None: not given
     selection_policy_step: of the selection
+    outlier:               how far it was outside what the run had seen; None: it was not. It changes nothing
     """
 
     evidence: Evidence
@@ -89,6 +91,7 @@ class Report:
     selection_id: str = ""
     policy_step: int | None = None
     selection_policy_step: int | None = None
+    outlier: Outlier | None = None
 
     @property
     def policy_lag(self) -> int | None:
@@ -113,6 +116,14 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Undone:
+    """The report that made `version` is taken out: the run goes on from `state`, which the other events gave."""
+
+    version: int
+    state: Posterior
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Retired:
     """Tasks that are not selected from here on. `reason` is for people."""
 
@@ -127,7 +138,7 @@ class Unretired:
     tasks: Ints
 
 
-Event = Report | HyperparametersChanged | Restored | Retired | Unretired
+Event = Report | HyperparametersChanged | Restored | Undone | Retired | Unretired
 
 
 def start(tasks: Tasks, hyperparameters: Hyperparameters, model: str) -> Posterior:
@@ -195,6 +206,8 @@ def fold(posterior: Posterior, tasks: Tasks, event: Event) -> Posterior:
             return replace(posterior, version=version, hyperparameters=changed, open=(), state=state)
         case Restored():
             return replace(event.state, version=version, open=())
+        case Undone():
+            return replace(event.state, version=version)
         case Retired():
             return replace(posterior, version=version, retired=np.union1d(posterior.retired, event.tasks))
         case Unretired():

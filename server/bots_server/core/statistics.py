@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 RECENT_WEIGHT = 63 / 64
 SCORE_BINS = 64  # of a predicted pass rate, for the area under the ROC curve
 CALIBRATION_BINS = 10
+MOST_POLICY_LAG = 10_000  # a larger lag counts as this, so that one wrong step does not hide all others
 
 UPDATES = 0
 ROLLOUTS = 1
@@ -73,7 +74,7 @@ class Figures:
     first_prediction:     the same of tasks that the run had not evaluated before
     implicit_prediction:  predictions that do not use the task's own outcomes
     calibration:          by `prediction`, in steps of 0.1
-    mean_policy_lag:      policy steps between selection and report
+    mean_policy_lag:      policy steps between selection and report, each at most 10,000
     """
 
     updates: float
@@ -110,7 +111,7 @@ def observe(
     sums[SUCCESSES] = np.add.reduce(evidence.successes)
     sums[EFFECTIVE] = np.count_nonzero(evidence.spread())
     if policy_lag is not None:
-        sums[POLICY_LAG] = policy_lag
+        sums[POLICY_LAG] = min(policy_lag, MOST_POLICY_LAG)
         sums[POLICY_LAG_UPDATES] = 1
     bins = _bins(predicted, CALIBRATION_BINS)
     weights = (None, predicted, observed)
@@ -143,6 +144,20 @@ def figures(sums: Floats) -> Figures:
         ),
         mean_policy_lag=_ratio(sums[POLICY_LAG], sums[POLICY_LAG_UPDATES]),
     )
+
+
+def mean_rollouts(sums: Floats) -> float:
+    """Returns the mean rollouts of an outcome; NaN if there are none."""
+    return _ratio(sums[ROLLOUTS], sums[UNTRIED.start] + sums[TRIED.start])
+
+
+def errors(block: Floats) -> tuple[float, float, float]:
+    """Returns the number of predictions of one block of sums, and mean and variance of observed less predicted."""
+    n = float(block[0])
+    if n == 0:
+        return 0.0, np.nan, np.nan
+    squared, predicted, observed = (block[2:5] / n).tolist()
+    return n, observed - predicted, squared - (observed - predicted) ** 2
 
 
 def _bins(rates: Floats, number: int) -> NDArray[np.int64]:

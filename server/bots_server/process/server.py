@@ -123,7 +123,12 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
         ],
     )
     service: Any = TaskSelectionService(
-        store, registry, metrics, max_long_calls=settings.max_long_calls, stopping=stopping
+        store,
+        registry,
+        metrics,
+        max_long_calls=settings.max_long_calls,
+        max_lease_seconds=settings.max_lease_seconds,
+        stopping=stopping,
     )
     add_TaskSelectionServiceServicer_to_server(service, server)
     server.add_generic_rpc_handlers((health,))

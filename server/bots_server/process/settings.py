@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     max_long_calls: int = Field(
         16, ge=1, le=1000, description="WatchRun, GetPosteriors and CreateDataset calls that a process serves at once"
     )
+    max_lease_seconds: float = Field(3600.0, gt=0, le=86_400, description="longest lease that a selection may ask for")
     connection_age_seconds: float = Field(
         300.0, gt=0, description="age at which a connection is closed, so that running clients find added servers"
     )

@@ -18,7 +18,7 @@ from bots_server.errors import Conflict, DeadlineExceeded, Failure, RunReplaced,
 from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
 from bots_server.runs.selection import Drawn, SelectionSpec, computing, draw
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import SNAPSHOT_EVENTS, Store, Sync, codec, remaining
+from bots_server.store import SNAPSHOT_EVENTS, Store, StoredEvent, Sync, codec, remaining
 from bots_server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,11 @@ class State:
     nonce: bytes
 
 
-class Diverged(Exception):
+class Diverged(Conflict):
     """Redis has another history than was folded, or no longer has the events after it."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run!r}: its history changed while it was read; repeat")
 
 
 class Replica:
@@ -112,13 +115,25 @@ class Replica:
         """Returns the posterior at a version of the kept history. Raises VersionNotFound."""
         for _ in range(REBUILDS):
             try:
-                *_, (state, sync) = self._following(self._stored(version), version)
+                *_, (state, sync) = self._following(self.stored(version), version)
             except Diverged:
                 continue
             if state.posterior.version == version:
                 return state.posterior
             raise VersionNotFound(self.record.name, version, self._store.history.oldest(self.record), sync.version)
-        raise self._unsteady()
+        raise Diverged(self.record.name)
+
+    def stored(self, at_most: int | None = None) -> State:
+        """Returns the newest stored state, at or below a version."""
+        snapshot = self._store.history.snapshot(self.record, at_most)
+        tasks = self.dataset.tasks
+        if snapshot is None:
+            return State(start(tasks, codec.hyperparameters(self.record.hyperparameters), self.record.model), b"")
+        return State(codec.posterior(snapshot, tasks), snapshot.nonce)
+
+    def core_event(self, stored: StoredEvent) -> Event:
+        """Returns a stored event as the fold takes it. Raises Diverged if the state that it names is trimmed."""
+        return codec.core_event(stored, self._kept)
 
     def snapshot_if_due(self) -> bool:
         """Stores the newest state if SNAPSHOT_EVENTS have come since the last snapshot; returns whether Redis took it.
@@ -182,13 +197,13 @@ class Replica:
             raise
         except Failure as failure:
             return failure
-        return self._unsteady()
+        return Diverged(self.record.name)
 
     def _caught_up(self) -> bool:
         """Folds up to the newest event; returns False if Redis has another history, which the next call reads."""
         held, begin, kinds = self._state, time.perf_counter(), list[str]()
         try:
-            for state, sync in self._following(held or self._stored(), None):
+            for state, sync in self._following(held or self.stored(), None):
                 self._state = state
                 kinds += [entry.event.WhichOneof("kind") or "" for entry in sync.events]
         except Diverged:
@@ -210,15 +225,15 @@ class Replica:
             if not sync.exists:
                 raise RunReplaced(self.record.name, self.record.uid)
             if sync.diverged:
-                raise Diverged
+                raise Diverged(self.record.name)
             if until is None and sync.snapshot_version - state.posterior.version > LEAP_EVENTS:
-                newer = self._stored()
+                newer = self.stored()
                 if newer.posterior.version > state.posterior.version:
                     state = newer
                     continue
             entries = [entry for entry in sync.events if until is None or entry.version <= until]
             if entries:
-                folded = self._folded(state.posterior, [codec.core_event(entry, self._restored) for entry in entries])
+                folded = self._folded(state.posterior, [self.core_event(entry) for entry in entries])
                 state = State(folded, entries[-1].nonce)
             yield state, sync
             if state.posterior.version >= (sync.version if until is None else min(until, sync.version)):
@@ -231,20 +246,9 @@ class Replica:
                 posterior = fold_all(posterior, tasks, events[begin : begin + PIECE_EVENTS])
         return posterior
 
-    def _stored(self, at_most: int | None = None) -> State:
-        """Returns the newest stored state, at or below a version."""
-        snapshot = self._store.history.snapshot(self.record, at_most)
-        tasks = self.dataset.tasks
-        if snapshot is None:
-            return State(start(tasks, codec.hyperparameters(self.record.hyperparameters), self.record.model), b"")
-        return State(codec.posterior(snapshot, tasks), snapshot.nonce)
-
-    def _restored(self, state_uid: str) -> Posterior:
-        """Returns the state that a restore names. Raises Diverged if it is trimmed, and so is its event."""
+    def _kept(self, state_uid: str) -> Posterior:
+        """Returns the state that a restore or an undo names. Raises Diverged if it is trimmed, and so is its event."""
         state = self._store.checkpoints.state(self.record, state_uid)
         if state is None:
-            raise Diverged
+            raise Diverged(self.record.name)
         return codec.posterior(state, self.dataset.tasks)
-
-    def _unsteady(self) -> Conflict:
-        return Conflict(f"run {self.record.name!r}: its history changed {REBUILDS} times while it was read; repeat")

@@ -17,7 +17,7 @@ from bots_server.store.deadline import remaining, within
 from bots_server.store.durability import MEMORY, Durability, Level
 from bots_server.store.failures import Refused
 from bots_server.store.history import SNAPSHOT_EVENTS, Appended, History, Page, StoredEvent, Sync
-from bots_server.store.leases import Claim, Leases, Part
+from bots_server.store.leases import Claim, Lease, Leases, Part
 from bots_server.store.runs import ListedRun, Runs
 from bots_server.store.store import Store
 
@@ -30,6 +30,7 @@ __all__ = [
     "Datasets",
     "Durability",
     "History",
+    "Lease",
     "Leases",
     "Level",
     "ListedRun",

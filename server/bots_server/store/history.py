@@ -47,7 +47,7 @@ class Appended:
     version: int  # of the run after the event; of a repeat: after the first time
     repeated: bool  # the request id was seen before; nothing was changed
     snapshot_version: int  # of the newest snapshot
-    released: int  # live leases that ended with the report
+    released: int  # live leases that ended with the event
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +87,16 @@ class History:
         request_id: str,
         digest: bytes,
         request_age_ms: int = 0,
-        incarnation: str = "",
         expected_version: int | None = None,
         state: storage_pb2.Snapshot | None = None,
     ) -> Appended:
         """Adds an event in one transition (guarantee 1).
 
-        A report ends the leases that its selection has on the tasks reported. With an `incarnation` and a job, the
-        leases of the job's earlier incarnations end.
+        A report ends the leases that its selection has on the tasks reported, a restore all leases.
 
         `request_id`: a UUID in text form. `digest`: of the content, at least 8 bytes, so that an id that was used for
         other content is recognised. `request_age_ms`: since the caller first sent the id. `state`: what a `restored`
-        event goes back to, kept under `event.restored.state_uid` as long as the event.
+        or `undone` event goes on from, kept under the `state_uid` of the event as long as the event.
 
         Raises RunReplaced, RequestIdReused, RequestTooOld, VersionMismatch, NotDurable.
         """
@@ -114,7 +112,6 @@ class History:
                 key.leases,
                 key.owners,
                 key.selections,
-                key.jobs,
                 key.states,
                 key.restores,
             ],
@@ -126,10 +123,9 @@ class History:
                 REQUEST_IDS,
                 secrets.token_bytes(8),
                 event.SerializeToString(),
-                "" if state is None else event.restored.state_uid,
+                event.restored.state_uid or event.undone.state_uid,
                 b"" if state is None else state.SerializeToString(),
-                keys.incarnation(event.job, incarnation),
-                report.selection_id,
+                "*" if event.HasField("restored") else report.selection_id,
                 " ".join(map(str, report.tasks)),
                 *_listed(event, state),
             ],

@@ -28,16 +28,17 @@ and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted
     P:arrivals           list    request ids (16 bytes) by arrival, newest first; as the requests
     P:snapshots          hash    version -> Snapshot: the newest, and one in 1,024 versions as far back as events
     P:snapshot_versions  zset    version, scored by itself: the snapshots in order
-    P:states             hash    uid -> Snapshot, of restored events and of checkpoints; as long as the event or
-                                 checkpoint that names it
-    P:restores           zset    uid of a restored event's state, scored by the event's version; as the event
+    P:states             hash    uid -> Snapshot, of restores, undos and checkpoints; as long as the event or checkpoint
+                                 that names it
+    P:restores           zset    uid of the state of a restore or undo, scored by the event's version; as the event
     P:checkpoints        hash    name -> uid of the state (32 characters), then Checkpoint; until deleted or expired
     P:checkpoint_expiry  zset    name, scored by the time it expires; as the checkpoint
     P:leases             zset    task, scored by the time its lease ends; until released, or purged by a later claim
     P:owners             hash    task -> selection id; as the lease
-    P:selections         hash    selection id -> 8 bytes of the job's digest, then its leased tasks as decimals between
-                                 blanks; as the last lease
-    P:jobs               hash    8 bytes of a job's digest -> its newest 16 incarnations, newest first, 8 bytes each
+    P:selections         hash    selection id -> a byte with the length of the job's name, the name, "i" if an
+                                 incarnation was named or else "-", and the leased tasks as decimals between blanks;
+                                 as the last lease
+    P:jobs               hash    name of a job -> its newest 16 incarnations, newest first, 8 bytes of digest each
     P:answer:REQUEST     hash    answer of a selection: digest, taken, expires, offer (Offer); one hour by its request
                                  id; one minute by its selection id, if a lease was asked for without request id
 
@@ -77,11 +78,9 @@ def runs(name: str, uid: str) -> str:
     return f"bots:{{{name}}}:{uid}:runs"
 
 
-def incarnation(job: str, incarnation: str) -> bytes:
-    """Returns 8 bytes of the job's digest and 8 of the incarnation's; empty if either is not given."""
-    if not job or not incarnation:
-        return b""
-    return b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in (job, incarnation))
+def incarnation(text: str) -> bytes:
+    """Returns 8 bytes of the digest of a job's incarnation; empty if it is not given."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest() if text else b""
 
 
 @dataclass(frozen=True, slots=True)

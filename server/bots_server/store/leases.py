@@ -9,6 +9,7 @@ from bots_server.errors import RequestIdReused, RunReplaced
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys
 from bots_server.store.database import Database
+from bots_server.store.pages import page
 
 _ANSWER_MS = 3_600_000  # how long the answer to a request id is kept
 _CALL_MS = 60_000  # the same for a call without one, which only this process repeats: after a broken connection
@@ -32,6 +33,14 @@ class Claim:
     expired: int  # leases of the run that were over and that this claim purged
     ended: int  # live leases of the job's earlier incarnations that this claim ended
     expire_time_ms: int | None  # None: no lease
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    selection_id: str
+    job: str  # that asked for the selection; "": not given
+    tasks: int  # number of tasks under the lease
+    remaining_ms: int
 
 
 class Leases:
@@ -80,7 +89,8 @@ class Leases:
                 offer.SerializeToString() if len(names) > 5 else b"",
                 int(allow_fewer),
                 _ANSWER_MS if request_id else _CALL_MS,
-                keys.incarnation(job, incarnation),
+                job,
+                keys.incarnation(incarnation),
                 len(parts),
                 *shape,
                 *(task for part in parts for task in part.tasks),
@@ -119,3 +129,31 @@ class Leases:
         if released < 0:
             raise RunReplaced(run.name, run.uid)
         return released
+
+    def end(self, run: storage_pb2.RunRecord, job: str | None) -> int:
+        """Ends the leases of a job; None: all leases of the run. Returns how many were live. Raises RunReplaced."""
+        key = keys.of_run(run)
+        ended: int = self._database.run(
+            "end_leases", [key.run, key.leases, key.owners, key.selections], [job or "", int(job is None)]
+        )
+        if ended < 0:
+            raise RunReplaced(run.name, run.uid)
+        return ended
+
+    def list(self, run: storage_pb2.RunRecord, after: str = "", limit: int = 100) -> list[Lease]:
+        """Returns the first `limit` live leases whose selection ids are above `after`, in their order.
+
+        The list is shorter than `limit` only if there are no more. Raises RunReplaced.
+        """
+        key = keys.of_run(run)
+
+        def read(selections: list[str]) -> list[Lease]:
+            status, *answer = self._database.run("leases", [key.run, key.leases, key.selections], selections)
+            if status == b"gone":
+                raise RunReplaced(run.name, run.uid)
+            (flat,) = answer
+            found = zip(selections, flat[::3], flat[1::3], flat[2::3], strict=True)
+            return [Lease(selection, job.decode(), tasks, left) for selection, job, tasks, left in found if tasks]
+
+        read([])  # raises RunReplaced also if there are no leases
+        return page(self._database.command("HKEYS", key.selections), after, limit, read)

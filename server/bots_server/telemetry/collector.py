@@ -61,10 +61,10 @@ class RunCounts:
 
 @dataclass
 class Monotone:
-    """A run's sums as counters: they never decrease, although a restore takes the run's own sums back.
+    """A run's sums as counters: they never decrease, although a restore or an undo takes the run's own sums back.
 
-    Outcomes reported between the scrape before a restore and the one after it may be missing from them. If the server
-    is restarted after a restore, Prometheus sees a counter reset.
+    Outcomes reported between the scrape before a restore or undo and the one after it may be missing from them. If the
+    server is restarted after one, Prometheus sees a counter reset.
     """
 
     seen: dict[str, float] = field(default_factory=dict)

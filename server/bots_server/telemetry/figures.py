@@ -13,6 +13,8 @@ COUNTED = {
     "selections": "Selections that this server answered.",
     "selected_tasks": "Tasks in them.",
     "restores": "Restores that this server folded, and did not read from a snapshot (take the max over servers).",
+    "undos": "Undone reports that this server folded, likewise (take the max).",
+    "outlier_reports": "Reports that this server stored and that were far outside what the run had seen.",
     "hyperparameter_changes": "Changes of hyperparameters that this server folded, likewise (take the max).",
 }
 

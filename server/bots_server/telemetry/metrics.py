@@ -80,7 +80,8 @@ class Metrics:
         self.replicas = held.set_function  # asked at each scrape
         self._leases = Counter(
             "bots_leases",
-            "Leases that began (granted) and ended (released, expired, superseded by a new incarnation of the job).",
+            "Leases that began (granted) and ended (released, expired, superseded by a new incarnation of the job, "
+            "ended by a restore or EndLeases).",
             ("event",),
             registry=registry,
         )
@@ -98,7 +99,7 @@ class Metrics:
         ).inc
         for method in methods:  # so that a rate is 0 and not absent before the first call
             self._rpcs.labels(method, "OK")
-        for event in ("granted", "released", "expired", "superseded"):
+        for event in ("granted", "released", "expired", "superseded", "ended"):
             self._leases.labels(event)
         for outcome in ("stored", "refused", "failed"):
             self._snapshots.labels(outcome)
@@ -129,6 +130,7 @@ class Metrics:
             self._run_counts.add(
                 (dataset, run),
                 restores=kinds.count("restored"),
+                undos=kinds.count("undone"),
                 hyperparameter_changes=kinds.count("hyperparameters_changed"),
             )
 
@@ -138,8 +140,12 @@ class Metrics:
             self._leases.labels("granted").inc(leased)
         self._run_counts.add((dataset, run), selections=1, selected_tasks=tasks)
 
+    def outlier_reported(self, dataset: str, run: str) -> None:
+        """A report was stored that is far outside what the run had seen."""
+        self._run_counts.add((dataset, run), outlier_reports=1)
+
     def leases_ended(self, event: str, leases: int) -> None:
-        """Leases ended. event: released, expired or superseded."""
+        """Leases ended. event: released, expired, superseded or ended."""
         if leases:
             self._leases.labels(event).inc(leases)
 

@@ -368,6 +368,7 @@ class Event(google.protobuf.message.Message):
     HYPERPARAMETERS_CHANGED_FIELD_NUMBER: builtins.int
     RESTORED_FIELD_NUMBER: builtins.int
     RETIRED_FIELD_NUMBER: builtins.int
+    UNDONE_FIELD_NUMBER: builtins.int
     MIN_READER_FIELD_NUMBER: builtins.int
     IDENTITY_FIELD_NUMBER: builtins.int
     job: builtins.str
@@ -383,6 +384,8 @@ class Event(google.protobuf.message.Message):
     def restored(self) -> global___Restored: ...
     @property
     def retired(self) -> global___Retired: ...
+    @property
+    def undone(self) -> global___Undone: ...
     def __init__(
         self,
         *,
@@ -392,12 +395,13 @@ class Event(google.protobuf.message.Message):
         hyperparameters_changed: global___HyperparametersChanged | None = ...,
         restored: global___Restored | None = ...,
         retired: global___Retired | None = ...,
+        undone: global___Undone | None = ...,
         min_reader: builtins.int = ...,
         identity: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["hyperparameters_changed", b"hyperparameters_changed", "kind", b"kind", "report", b"report", "restored", b"restored", "retired", b"retired"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["hyperparameters_changed", b"hyperparameters_changed", "identity", b"identity", "job", b"job", "kind", b"kind", "min_reader", b"min_reader", "report", b"report", "request_id", b"request_id", "restored", b"restored", "retired", b"retired"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["report", "hyperparameters_changed", "restored", "retired"] | None: ...
+    def HasField(self, field_name: typing.Literal["hyperparameters_changed", b"hyperparameters_changed", "kind", b"kind", "report", b"report", "restored", b"restored", "retired", b"retired", "undone", b"undone"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["hyperparameters_changed", b"hyperparameters_changed", "identity", b"identity", "job", b"job", "kind", b"kind", "min_reader", b"min_reader", "report", b"report", "request_id", b"request_id", "restored", b"restored", "retired", b"retired", "undone", b"undone"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["report", "hyperparameters_changed", "restored", "retired", "undone"] | None: ...
 
 global___Event = Event
 
@@ -414,6 +418,7 @@ class Report(google.protobuf.message.Message):
     SELECTION_ID_FIELD_NUMBER: builtins.int
     POLICY_STEP_FIELD_NUMBER: builtins.int
     SELECTION_POLICY_STEP_FIELD_NUMBER: builtins.int
+    OUTLIER_FIELD_NUMBER: builtins.int
     selection_id: builtins.str
     policy_step: builtins.int
     selection_policy_step: builtins.int
@@ -427,6 +432,10 @@ class Report(google.protobuf.message.Message):
     def effective(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]:
         """Empty: derived from successes and rollouts."""
 
+    @property
+    def outlier(self) -> global___Outlier:
+        """As bots.v1.Outlier; absent: it was none. It changes nothing in a fold."""
+
     def __init__(
         self,
         *,
@@ -437,15 +446,34 @@ class Report(google.protobuf.message.Message):
         selection_id: builtins.str = ...,
         policy_step: builtins.int | None = ...,
         selection_policy_step: builtins.int | None = ...,
+        outlier: global___Outlier | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "policy_step", b"policy_step", "selection_policy_step", b"selection_policy_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "policy_step", b"policy_step", "rollouts", b"rollouts", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "outlier", b"outlier", "policy_step", b"policy_step", "selection_policy_step", b"selection_policy_step"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "outlier", b"outlier", "policy_step", b"policy_step", "rollouts", b"rollouts", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_policy_step", b"_policy_step"]) -> typing.Literal["policy_step"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_selection_policy_step", b"_selection_policy_step"]) -> typing.Literal["selection_policy_step"] | None: ...
 
 global___Report = Report
+
+@typing.final
+class Outlier(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVIATION_FIELD_NUMBER: builtins.int
+    ROLLOUTS_RATIO_FIELD_NUMBER: builtins.int
+    deviation: builtins.float
+    rollouts_ratio: builtins.float
+    def __init__(
+        self,
+        *,
+        deviation: builtins.float = ...,
+        rollouts_ratio: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deviation", b"deviation", "rollouts_ratio", b"rollouts_ratio"]) -> None: ...
+
+global___Outlier = Outlier
 
 @typing.final
 class HyperparametersChanged(google.protobuf.message.Message):
@@ -489,6 +517,26 @@ class Restored(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "state_uid", b"state_uid", "version", b"version"]) -> None: ...
 
 global___Restored = Restored
+
+@typing.final
+class Undone(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    STATE_UID_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """Of the report that was taken out."""
+    state_uid: builtins.str
+    """The state without it is kept beside the events, under this uid, as long as the event."""
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        state_uid: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["state_uid", b"state_uid", "version", b"version"]) -> None: ...
+
+global___Undone = Undone
 
 @typing.final
 class Retired(google.protobuf.message.Message):

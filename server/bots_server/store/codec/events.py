@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from bots_server.core.posterior import (
     Report,
     Restored,
     Retired,
+    Undone,
     Unretired,
 )
 from bots_server.errors import ServerTooOld
@@ -32,7 +34,7 @@ def stored_event(
     state_uid: str = "",
     checkpoint: str = "",
 ) -> storage.Event:
-    """Returns the message of an event. `state_uid`, `checkpoint`: of a restore, under which its state is kept."""
+    """Returns the message of an event. `state_uid`: under which the state of a restore or undo is kept."""
     message = storage.Event(identity=identity, job=job, request_id=request_id, min_reader=WRITES)
     match event:
         case Report():
@@ -46,6 +48,7 @@ def stored_event(
                     selection_id=event.selection_id,
                     policy_step=event.policy_step,
                     selection_policy_step=event.selection_policy_step,
+                    outlier=None if event.outlier is None else storage.Outlier(**asdict(event.outlier)),
                 )
             )
         case HyperparametersChanged():
@@ -54,6 +57,8 @@ def stored_event(
             message.restored.CopyFrom(
                 storage.Restored(version=event.state.version, state_uid=state_uid, checkpoint=checkpoint)
             )
+        case Undone():
+            message.undone.CopyFrom(storage.Undone(version=event.version, state_uid=state_uid))
         case Retired():
             message.retired.CopyFrom(storage.Retired(tasks=event.tasks.tolist(), reason=event.reason))
         case Unretired():
@@ -62,7 +67,7 @@ def stored_event(
 
 
 def core_event(stored: StoredEvent, state: Callable[[str], Posterior]) -> Event:
-    """Returns a stored event as the fold takes it; `state` returns the state that a restore names by its uid."""
+    """Returns a stored event as the fold takes it; `state` returns what a restore or undo names by a uid."""
     event, what = stored.event, f"event {stored.version}"
     require(what, event.min_reader)
     match event.WhichOneof("kind"):
@@ -85,6 +90,8 @@ def core_event(stored: StoredEvent, state: Callable[[str], Posterior]) -> Event:
             return HyperparametersChanged(stated(event.hyperparameters_changed.hyperparameters))
         case "restored":
             return Restored(state(event.restored.state_uid))
+        case "undone":
+            return Undone(event.undone.version, state(event.undone.state_uid))
         case "retired":
             tasks = np.array(event.retired.tasks, np.int64)
             return Unretired(tasks) if event.retired.undo else Retired(tasks, event.retired.reason)

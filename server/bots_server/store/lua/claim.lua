@@ -7,8 +7,8 @@
   ARGV[1]  selection id                    ARGV[2]  lease in milliseconds, "0": none
   ARGV[3]  digest of the request           ARGV[4]  offer (Offer), kept with the answer
   ARGV[5]  "1": fewer tasks are accepted   ARGV[6]  milliseconds to keep the answer
-  ARGV[7]  job and incarnation, or ""      ARGV[8]  number of parts; then need and number of candidates of each part;
-                                                    then the candidates, parts in order
+  ARGV[7]  job, at most 128 bytes, or ""   ARGV[8]  8 bytes of the incarnation's digest, or ""
+  ARGV[9]  number of parts; then need and number of candidates of each part; then the candidates, parts in order
 
   Returns {status, taken, shortfall of each part, tasks leased before, end of the lease, offer, leases purged because
   they were over, leases ended of the job's earlier incarnations}: "claimed", "short" (nothing taken), "repeated" (the
@@ -20,6 +20,7 @@
 ]]
 --- @include now
 --- @include end_leases
+--- @include end_leases_of
 --- @include begin_incarnation
 --- @include purge_leases
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
@@ -27,16 +28,16 @@ local kept = KEYS[6] and redis.call("HMGET", KEYS[6], "digest", "taken", "expire
 local status = kept[1] == ARGV[3] and "repeated" or "reused"
 if kept[1] then return {status, kept[2], {}, 0, tonumber(kept[3]), kept[4], 0, 0} end
 local at = now()
-local ended = begin_incarnation(KEYS[5], KEYS[2], KEYS[3], KEYS[4], ARGV[7], at)
+local ended = begin_incarnation(KEYS[5], KEYS[2], KEYS[3], KEYS[4], ARGV[7], ARGV[8], at)
 local purged = purge_leases(KEYS[2], KEYS[3], KEYS[4], at)
 local leases = redis.call("ZCOUNT", KEYS[2], "(" .. at, "+inf")
 local taken, tasks, seen, shortfall, missing = {}, {}, {}, {}, 0
-local first = 9 + 2 * ARGV[8]
+local first = 10 + 2 * ARGV[9]
 local next_part = first
 -- Once for each candidate.
-for part = 1, tonumber(ARGV[8]) do
-  local from, need = next_part, tonumber(ARGV[7 + 2 * part])
-  next_part = from + ARGV[8 + 2 * part]
+for part = 1, tonumber(ARGV[9]) do
+  local from, need = next_part, tonumber(ARGV[8 + 2 * part])
+  next_part = from + ARGV[9 + 2 * part]
   for i = from, next_part - 1 do
     if need > 0 and not seen[ARGV[i]] and tonumber(redis.call("ZSCORE", KEYS[2], ARGV[i]) or 0) <= at then
       seen[ARGV[i]], need = true, need - 1
@@ -53,8 +54,8 @@ if KEYS[6] then
   redis.call("HSET", KEYS[6], "digest", ARGV[3], "taken", taken, "expires", expires, "offer", ARGV[4])
   redis.call("PEXPIRE", KEYS[6], ARGV[6])
 end
-local job = ARGV[7] ~= "" and string.sub(ARGV[7], 1, 8) or string.rep("\0", 8)
-if #tasks > 0 then redis.call("HSET", KEYS[4], ARGV[1], job .. table.concat(tasks, " ")) end
+local record = string.char(#ARGV[7]) .. ARGV[7] .. (ARGV[8] ~= "" and "i" or "-") .. table.concat(tasks, " ")
+if #tasks > 0 then redis.call("HSET", KEYS[4], ARGV[1], record) end
 for _, task in ipairs(tasks) do
   redis.call("HDEL", KEYS[4], redis.call("HGET", KEYS[3], task) or "")
   redis.call("ZADD", KEYS[2], expires, task)
