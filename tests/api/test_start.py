@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
-from bots_server.process import address, main, workers
+from bots_server.process import address, main, server, workers
 from bots_server.process.settings import Settings
 from bots_server.process.tls import Certificates
 from bots_server.process.workers import WorkerFailed, supervise
@@ -235,6 +235,20 @@ def test_client_certificate_is_asked_for(redis_url: str) -> None:
     with serving(redis_url, host="localhost", **files) as service:
         assert trusted(service.server.port, certificate, client=True)
         assert not trusted(service.server.port, certificate)
+
+
+def test_threads_that_the_system_refuses_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of threads that a server would meet under load ends its start; no thread is left waiting."""
+    threads, start = iter(range(3)), threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if next(threads, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(OSError, match=r"cannot start 5 threads \(--threads, --max-long-calls\): can't start"):
+        server.started_pool(5)
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
