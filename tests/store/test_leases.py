@@ -233,6 +233,18 @@ def test_leases_are_listed_by_selection(store: Store) -> None:
     assert [one.selection_id for one in store.leases.list(run, limit=1)] == ["b"]
 
 
+def test_incarnations_are_of_a_job(store: Store) -> None:
+    """An identity without a job has none, so that its processes end nothing of one another."""
+    run = records.run(store)
+    holders = [Holder("alice"), Holder("alice"), Holder("alice", "a"), Holder("bob", "a"), Holder("", "a")]
+    for task, holder in enumerate(holders):
+        offer = storage_pb2.Offer(selection_id=f"s{task}", tasks=[task])
+        part = [Part(1, [task])]
+        claimed = store.leases.claim(run, part, offer, holder=holder, incarnation=f"i{task}", lease_seconds=60)
+        assert claimed.ended == 0
+    assert [one.holder for one in store.leases.list(run)] == holders
+
+
 def test_leases_of_a_job_end(store: Store) -> None:
     """All of its incarnations and those without one; of no other job, whatever its name begins with."""
     run = records.run(store)

@@ -111,7 +111,7 @@ class Leases:
                 int(allow_fewer),
                 _ANSWER_MS if request_id else _CALL_MS,
                 str(holder),
-                keys.incarnation(incarnation),
+                keys.incarnation(incarnation if holder.job else ""),
                 len(parts),
                 *shape,
                 *(task for part in parts for task in part.tasks),
