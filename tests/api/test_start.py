@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
-from bots_server.process import address, main, workers
+from bots_server.process import address, main, server, workers
 from bots_server.process.settings import Settings
 from bots_server.process.tls import Certificates
 from bots_server.process.workers import WorkerFailed, supervise
@@ -237,6 +237,20 @@ def test_client_certificate_is_asked_for(redis_url: str) -> None:
         assert not trusted(service.server.port, certificate)
 
 
+def test_threads_that_the_system_refuses_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of threads that a server would meet under load ends its start; no thread is left waiting."""
+    threads, start = iter(range(3)), threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if next(threads, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(OSError, match=r"cannot start 5 threads \(--threads, --max-long-calls\): can't start"):
+        server.started_pool(5)
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_second_interrupt_ends_the_server_at_once(processes: str, tmp_path: Path) -> None:
     """A call in progress holds the first Ctrl-C for the time of the drain; the second ends all processes."""
@@ -289,6 +303,29 @@ def test_silent_worker_is_killed_and_started_again(
     assert not supervising.is_alive()
     assert "worker 0 was silent" in caplog.text
     assert not running["0"].process.is_alive()
+
+
+def test_upload_that_the_stop_cuts_is_not_blamed_on_the_client(redis_url: str) -> None:
+    """An upload under way when the grace is over counts as CANCELLED, and leaves nothing behind."""
+    with serving(redis_url) as service:
+        held, sent = threading.Event(), threading.Event()
+
+        def parts() -> Iterator[pb.CreateDatasetRequest]:
+            header, chunk = dataset_parts("tasks", 100)
+            header.size = 200
+            yield pb.CreateDatasetRequest(header=header)
+            yield pb.CreateDatasetRequest(chunk=chunk)
+            sent.set()
+            held.wait(SECONDS)
+
+        upload = service.stub.CreateDataset.future(parts(), timeout=SECONDS)
+        assert sent.wait(SECONDS)
+        service.wait_until(lambda: any(b"columns" in key for key in service.state()))
+        service.server.stop(0.1)
+        held.set()
+        assert upload.exception(SECONDS) is not None
+        service.wait_until(lambda: service.sample("bots_rpcs_total", method="other", code="CANCELLED") == 1)
+        assert not service.sample("bots_rpcs_total", method="other", code="INVALID_ARGUMENT")
 
 
 def test_stop_is_bounded_after_a_broken_reflection_call(redis_url: str) -> None:

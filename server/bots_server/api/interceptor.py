@@ -19,7 +19,7 @@ from bots_server.api.callers import Caller, Callers, calling
 from bots_server.api.health import CHECK
 from bots_server.api.methods import METHODS, Method
 from bots_server.api.status import Bug, code_of, trailing_metadata
-from bots_server.errors import AccessDenied, BadToken, Failure
+from bots_server.errors import AccessDenied, BadToken, Failure, InvalidRequest
 from bots_server.store import within
 from bots_server.telemetry.access import Sampled, log_call
 from bots_server.telemetry.metrics import Metrics
@@ -147,10 +147,12 @@ class Call:
 
     def fail(self, error: Exception) -> NoReturn:
         """Ends the call with the status of its error."""
+        # The caller is gone, or the server stops, which may be what broke: an upload that is cut looks incomplete.
+        cut = not self._context.is_active()
+        if cut and (isinstance(error, InvalidRequest) or not isinstance(error, Failure)):
+            self.end(grpc.StatusCode.CANCELLED, message=repr(error))
+            self._context.abort(grpc.StatusCode.CANCELLED, "cancelled")
         if not isinstance(error, Failure):
-            if not self._context.is_active():  # the caller is gone, which may be what broke
-                self.end(grpc.StatusCode.CANCELLED, message=repr(error))
-                raise error
             log.error("%s failed", self._method, exc_info=error)
             error = Bug()
         code = code_of(error)

@@ -165,11 +165,18 @@ def observed_runs(registry: Registry) -> list[ObservedRun]:
 
 
 def started_pool(threads: int) -> ThreadPoolExecutor:
-    """Returns a pool whose threads all run. gRPC stops serving for good if it cannot start one when a call arrives."""
+    """Returns a pool whose threads all run. gRPC stops serving for good if it cannot start one when a call arrives.
+
+    Raises OSError if the system does not allow them.
+    """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="calls")
     meeting = threading.Barrier(threads + 1)
-    for _ in range(threads):
-        pool.submit(meeting.wait)
+    try:
+        for _ in range(threads):
+            pool.submit(meeting.wait)
+    except RuntimeError as error:
+        meeting.abort()
+        raise OSError(f"cannot start {threads} threads (--threads, --max-long-calls): {error}") from error
     meeting.wait()
     return pool
 

@@ -18,7 +18,7 @@ from multiprocessing.context import SpawnProcess
 from bots_server.process.signals import stop_on
 
 RESTART_SECONDS = 2.0  # between two starts of one worker
-SILENT_SECONDS = 90.0  # of a worker that hangs: longer than the longest wait for Redis
+SILENT_SECONDS = 180.0  # of a worker that hangs: longer than the longest wait for Redis
 END_SECONDS = 20.0  # for a worker to end, before it is killed: longer than it drains
 
 log = logging.getLogger(__name__)
