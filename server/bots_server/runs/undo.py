@@ -10,14 +10,14 @@ from bots_server.runs.replica import Diverged, Replica, State
 from bots_server.runs.selection import computing
 from bots_server.store import Store, StoredEvent
 
-ATTEMPTS = 64  # to append an undo before the next event arrives
+ATTEMPTS = 1_000  # to append an undo before the next event arrives; the caller's deadline ends them sooner
 
 GOES_BACK = {"restored": "restore", "undone": "undo"}
 
 
 def without(store: Store, run: Replica, version: int) -> Iterator[Posterior]:
     """Yields the state that the run's events give without the report of `version`, as of the newest event; then again
-    with the events that came since, at most 64 times.
+    with the events that came since, at most 1,000 times.
 
     Raises VersionNotFound, ReportNotCounted, and Conflict if the run went back meanwhile or after the last state.
     """
