@@ -27,11 +27,14 @@ class Checkpoint:
 class Lease:
     """The tasks that a selection has leased.
 
+    identity           of the caller that asked for it, as the service knows it; empty: it asks for no token.
+    job                as that caller names itself.
     tasks              their number: neither reported nor released.
     remaining_seconds  until the lease ends.
     """
 
     selection_id: str
+    identity: str
     job: str
     tasks: int
     remaining_seconds: float

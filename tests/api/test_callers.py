@@ -274,7 +274,7 @@ LINE = f"alice train team-a-* {hashed('x')}"
         (f"alice writer * {hashed('x')}", "line 1: role: got 'writer', must be read, train, admin"),
         (f"alice train A* {hashed('x')}", "line 1: datasets: got 'A*', must be patterns of names"),
         (f"alice train a,,b {hashed('x')}", "line 1: datasets: got 'a,,b', must be patterns of names"),
-        (f"älice train * {hashed('x')}", "line 1: identity: must be at most 128 printable ASCII"),
+        (f"älice train * {hashed('x')}", "line 1: identity: must be at most 64 printable ASCII"),
         ("alice train * s3cret", "line 1: credential: must be sha256:<64 hexadecimal digits> or cert:<name>"),
         (f"{LINE}\n{LINE}", "line 2: credential: must differ from that of an earlier line"),
     ],
@@ -389,6 +389,19 @@ def test_the_identity_stands_in_the_history_and_in_the_log(
     assert (reported["identity"], reported["job"]) == ("alice", "bob")
     assert reported["peer"].startswith("ipv4:127.0.0.1:")
     assert not any(token in caplog.text for token in ("Bearer", hashed("alice")))
+
+
+def test_leases_belong_to_a_job_of_an_identity(admin: Service, guarded: Service) -> None:
+    """Another identity's job of the same name ends none of them; an admin sees and ends those of both."""
+    with caller(guarded, "alice") as alice, caller(guarded, "root") as ops:
+        for service, start in ((alice, "first"), (ops, "first"), (ops, "second")):
+            service.run("shared", "policy").select(3, job="train", incarnation=start, lease_seconds=600)
+    ref = admin.run("shared", "policy").ref
+    leases = admin.stub.ListLeases(pb.ListLeasesRequest(run=ref), timeout=SECONDS).leases
+    held = sorted((lease.identity, lease.job, lease.tasks) for lease in leases)
+    assert held == [("alice", "train", 3), ("ops", "train", 3)]
+    assert admin.stub.EndLeases(pb.EndLeasesRequest(run=ref, job="other"), timeout=SECONDS).ended == 0
+    assert admin.stub.EndLeases(pb.EndLeasesRequest(run=ref, job="train"), timeout=SECONDS).ended == 6
 
 
 def test_without_a_token_file_there_is_no_identity(service: Service) -> None:

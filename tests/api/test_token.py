@@ -44,7 +44,7 @@ def test_without_a_file_the_line_is_shown() -> None:
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (("--identity", "a b", "--role", "read"), "identity: must be at most 128 printable ASCII characters"),
+        (("--identity", "a b", "--role", "read"), "identity: must be at most 64 printable ASCII characters"),
         (("--identity", "a", "--role", "root"), "invalid choice: 'root'"),
         (("--identity", "a", "--role", "read", "--datasets", "A"), "datasets: got 'A', must be patterns of names"),
         (("--identity", "a", "--role", "read", "--file", "/no/such"), "/no/such"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Part, Store, history, keys
+from bots_server.store import Holder, Part, Store, history, keys
 from tests.store import records
 
 
@@ -30,7 +30,14 @@ def _everything(store: Store, name: str) -> None:
     offer = storage_pb2.Offer(selection_id="one", tasks=[1, 2, 3])
     for repeated in (False, True):
         claimed = store.leases.claim(
-            run, [Part(2, [1, 2, 3])], offer, request_id="r", digest=b"d", job="j", incarnation="i", lease_seconds=60
+            run,
+            [Part(2, [1, 2, 3])],
+            offer,
+            request_id="r",
+            digest=b"d",
+            holder=Holder(job="j"),
+            incarnation="i",
+            lease_seconds=60,
         )
         assert (claimed.taken, claimed.repeated) == ([0, 1], repeated)
     one = records.request_id()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Part, Store, connect
+from bots_server.store import Holder, Part, Store, connect
 from tests.store import records
 from tests.valkey import valkey
 
@@ -194,7 +194,7 @@ def test_stored_bytes_are_read(store: Store, file: Path) -> None:
     assert [store.checkpoints.state(RUN, uid * 32) for uid in "cf"] == [STATE, STATE]
     assert store.checkpoints.get(RUN, "best") == (CHECKPOINT, STATE)
     (lease,) = store.leases.list(RUN)
-    assert (lease.selection_id, lease.job, lease.tasks) == ("selection-1", "node-3", 2)
+    assert (lease.selection_id, lease.holder.job, lease.tasks) == ("selection-1", "node-3", 2)
     assert store.leases.release(RUN, "selection-1") == 2
     claimed = store.leases.claim(RUN, [Part(1, [1])], storage_pb2.Offer(), request_id="request-1", digest=b"digest")
     assert (claimed.repeated, claimed.taken, claimed.offer) == (True, [0, 1], OFFER)
@@ -235,7 +235,7 @@ def _fill(store: Store) -> None:
         OFFER,
         request_id="request-1",
         digest=b"digest",
-        job="node-3",
+        holder=Holder(job="node-3"),
         incarnation="first",
         lease_seconds=60,
     )

@@ -11,7 +11,7 @@ import pytest
 
 from bots_server.errors import RequestIdReused, RunReplaced
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Claim, Part, Store, keys
+from bots_server.store import Claim, Holder, Part, Store, keys
 from tests.store import records
 from tests.valkey import wait_until
 
@@ -37,7 +37,7 @@ def claim(
         offer,
         request_id=request_id,
         digest=digest,
-        job=job,
+        holder=Holder(job=job),
         incarnation=incarnation,
         lease_seconds=lease_seconds,
         allow_fewer=allow_fewer,
@@ -225,12 +225,24 @@ def test_leases_are_listed_by_selection(store: Store) -> None:
     records.append(store, run, records.report(2, selection_id="b"))
     wait_until(lambda: len(store.leases.list(run)) == 2, "the short lease is over")
     first, second = store.leases.list(run)
-    assert (first.selection_id, first.job, first.tasks) == ("b", "job 7 é", 2)
-    assert (second.selection_id, second.job, second.tasks) == ("c", "", 1)
+    assert (first.selection_id, first.holder.job, first.tasks) == ("b", "job 7 é", 2)
+    assert (second.selection_id, second.holder.job, second.tasks) == ("c", "", 1)
     assert 50_000 < first.remaining_ms <= 60_000
     assert 20_000 < second.remaining_ms <= 30_000
     assert [one.selection_id for one in store.leases.list(run, after="b")] == ["c"]
     assert [one.selection_id for one in store.leases.list(run, limit=1)] == ["b"]
+
+
+def test_incarnations_are_of_a_job(store: Store) -> None:
+    """An identity without a job has none, so that its processes end nothing of one another."""
+    run = records.run(store)
+    holders = [Holder("alice"), Holder("alice"), Holder("alice", "a"), Holder("bob", "a"), Holder("", "a")]
+    for task, holder in enumerate(holders):
+        offer = storage_pb2.Offer(selection_id=f"s{task}", tasks=[task])
+        part = [Part(1, [task])]
+        claimed = store.leases.claim(run, part, offer, holder=holder, incarnation=f"i{task}", lease_seconds=60)
+        assert claimed.ended == 0
+    assert [one.holder for one in store.leases.list(run)] == holders
 
 
 def test_leases_of_a_job_end(store: Store) -> None:
@@ -240,8 +252,8 @@ def test_leases_of_a_job_end(store: Store) -> None:
     claim(store, run, (1, [3]), job="a")
     claim(store, run, (1, [4]), job="ab", incarnation="first")
     claim(store, run, (1, [5]))
-    assert [store.leases.end(run, "a") for _ in range(2)] == [3, 0]
-    assert (store.leases.end(run, ""), leases(store, run)) == (1, 1)
+    assert [store.leases.end(run, Holder(job="a")) for _ in range(2)] == [3, 0]
+    assert (store.leases.end(run, Holder()), leases(store, run)) == (1, 1)
     assert (store.leases.end(run, None), kept(store, run)) == (1, [0, 0, 0])
 
 

@@ -232,8 +232,8 @@ def leases(context: typer.Context, run: RunName, as_json: options.Json = False) 
         show_json(held)
         return
     show(
-        ("selection", "job", "tasks", "seconds left"),
-        [(one.selection_id, one.job, one.tasks, one.remaining_seconds) for one in held],
+        ("selection", "identity", "job", "tasks", "seconds left"),
+        [(one.selection_id, one.identity, one.job, one.tasks, one.remaining_seconds) for one in held],
     )
 
 

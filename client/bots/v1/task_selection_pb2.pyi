@@ -1079,7 +1079,7 @@ class SelectBatchRequest(google.protobuf.message.Message):
     batch_size: builtins.int
     """Between 1 and 10000."""
     job: builtins.str
-    """The asking job, for the log and for leases; at most 128 bytes."""
+    """The asking job, for the log and for leases; at most 128 bytes. Equal jobs of two identities are two jobs."""
     incarnation: builtins.str
     """One start of the job, at most 64 bytes. A selection of a new incarnation ends the leases of the job's earlier ones.
     Empty: not given.
@@ -1406,11 +1406,14 @@ class Lease(google.protobuf.message.Message):
 
     SELECTION_ID_FIELD_NUMBER: builtins.int
     JOB_FIELD_NUMBER: builtins.int
+    IDENTITY_FIELD_NUMBER: builtins.int
     TASKS_FIELD_NUMBER: builtins.int
     REMAINING_SECONDS_FIELD_NUMBER: builtins.int
     selection_id: builtins.str
     job: builtins.str
     """That asked for the selection; empty: not given."""
+    identity: builtins.str
+    """Of the caller that asked for the selection; empty: the server has no token file."""
     tasks: builtins.int
     """Number of tasks that are neither reported nor released."""
     remaining_seconds: builtins.float
@@ -1420,10 +1423,11 @@ class Lease(google.protobuf.message.Message):
         *,
         selection_id: builtins.str = ...,
         job: builtins.str = ...,
+        identity: builtins.str = ...,
         tasks: builtins.int = ...,
         remaining_seconds: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "remaining_seconds", b"remaining_seconds", "selection_id", b"selection_id", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["identity", b"identity", "job", b"job", "remaining_seconds", b"remaining_seconds", "selection_id", b"selection_id", "tasks", b"tasks"]) -> None: ...
 
 global___Lease = Lease
 

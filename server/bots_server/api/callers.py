@@ -30,7 +30,7 @@ from bots_server.errors import BadToken, RoleTooLow
 ROLES = {"read": pb.ROLE_READ, "train": pb.ROLE_TRAIN, "admin": pb.ROLE_ADMIN}
 CERTIFICATE_NAMES = ("x509_common_name", "x509_subject_alternative_name")  # properties of gRPC's authentication context
 
-_IDENTITY = re.compile(r'[!"$-~]{1,128}')  # printable ASCII without #
+_IDENTITY = re.compile(r'[!"$-~]{1,64}')  # printable ASCII without #
 _PATTERNS = re.compile(r"[a-z0-9._*?\[\]!,-]+")
 _CREDENTIAL = re.compile(r'sha256:[0-9a-f]{64}|cert:[!"$-~]+')
 
@@ -95,7 +95,7 @@ def parse_line(words: Sequence[str]) -> tuple[str, Caller]:
         raise ValueError(f"line: got {len(words)} words, must be `identity role datasets credential`")
     identity, role, datasets, credential = words
     if not _IDENTITY.fullmatch(identity):
-        raise ValueError("identity: must be at most 128 printable ASCII characters without blanks and #")
+        raise ValueError("identity: must be at most 64 printable ASCII characters without blanks and #")
     if role not in ROLES:
         raise ValueError(f"role: got {role!r}, must be {', '.join(ROLES)}")
     if not _PATTERNS.fullmatch(datasets) or "" in (patterns := datasets.split(",")):

@@ -93,7 +93,11 @@ def checkpoint(kept: storage.Checkpoint) -> pb.Checkpoint:
 
 def lease(held: Lease) -> pb.Lease:
     return pb.Lease(
-        selection_id=held.selection_id, job=held.job, tasks=held.tasks, remaining_seconds=held.remaining_ms / 1000
+        selection_id=held.selection_id,
+        identity=held.holder.identity,
+        job=held.holder.job,
+        tasks=held.tasks,
+        remaining_seconds=held.remaining_ms / 1000,
     )
 
 

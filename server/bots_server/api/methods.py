@@ -40,10 +40,10 @@ class Method:
 
 
 def method(descriptor: MethodDescriptor, role: pb.Role.ValueType) -> Method:
-    """Returns what a method asks of a call."""
+    """Returns what a method asks of a call. A method whose role is not stated is for admins."""
     options = descriptor.GetOptions()
     limit = options.Extensions[pb.max_request_bytes] or MAX_REQUEST_BYTES
-    return Method(descriptor.name, role, limit, descriptor.input_type.full_name)
+    return Method(descriptor.name, role or pb.ROLE_ADMIN, limit, descriptor.input_type.full_name)
 
 
 # By path. A service that is not here cannot be called.

@@ -7,6 +7,7 @@ import numpy as np
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
+from bots_server.api.callers import caller
 from bots_server.api.checks import Number
 from bots_server.api.identity import digest
 from bots_server.core.hyperparameters import RULES
@@ -14,11 +15,12 @@ from bots_server.errors import Described, InvalidField
 from bots_server.runs.dataset import Dataset
 from bots_server.runs.replica import Replica
 from bots_server.runs.selection import ClaimTerms, Selection, SelectionSpec, claimed, draw, unclaimed
-from bots_server.store import Store
+from bots_server.store import Holder, Store
 from bots_server.telemetry.metrics import Metrics
 
 MAX_BATCH = 10_000
 MAX_EXCLUDED = 100_000
+MAX_LISTED = 1_000_000  # leases
 OVERRIDES = ("target", "uniform_fraction", "temperature", "greedy")
 
 
@@ -67,7 +69,12 @@ class SelectionHandlers:
         )
 
     def end_leases(self, request: pb.EndLeasesRequest, run: Replica) -> pb.EndLeasesResponse:
-        ended = self._store.leases.end(run.record, checks.job(request.job) if request.HasField("job") else None)
+        if request.HasField("job"):
+            job, live = checks.job(request.job), self._store.leases.list(run.record, limit=MAX_LISTED)
+            holders = {lease.holder for lease in live if lease.holder.job == job}
+            ended = sum(self._store.leases.end(run.record, holder) for holder in holders)
+        else:
+            ended = self._store.leases.end(run.record, None)
         self._metrics.leases_ended("ended", ended)
         return pb.EndLeasesResponse(ended=ended)
 
@@ -147,7 +154,7 @@ def claim_terms(request: pb.SelectBatchRequest, spec: SelectionSpec, max_lease_s
     return ClaimTerms(
         request_id=checks.request_id(request.request_id),
         digest=digest("select", content, lease, request.allow_fewer, seed),
-        job=checks.job(request.job),
+        holder=Holder(caller().identity, checks.job(request.job)),
         incarnation=checks.incarnation(request.incarnation),
         lease_seconds=lease,
     )

@@ -14,7 +14,7 @@ from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.tasks import Tasks
 from bots_server.errors import SHOWN_TAGS, TooFewEligible
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import Claim, Part, Store
+from bots_server.store import NOBODY, Claim, Holder, Part, Store
 
 MANY_STRATA = 65_536  # from here on a fold or a draw takes milliseconds
 SPARE = 8  # candidates beyond what is needed in the first claim
@@ -139,7 +139,7 @@ class ClaimTerms:
 
     request_id: str = ""
     digest: bytes = b""
-    job: str = ""
+    holder: Holder = NOBODY
     incarnation: str = ""
     lease_seconds: float | None = None
 
@@ -171,7 +171,7 @@ def claimed(
             offer,
             request_id=terms.request_id,
             digest=terms.digest,
-            job=terms.job,
+            holder=terms.holder,
             incarnation=terms.incarnation,
             lease_seconds=terms.lease_seconds,
             allow_fewer=fewer,

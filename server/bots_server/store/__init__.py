@@ -17,12 +17,13 @@ from bots_server.store.deadline import remaining, within
 from bots_server.store.durability import MEMORY, Durability, Level
 from bots_server.store.failures import Refused
 from bots_server.store.history import SNAPSHOT_EVENTS, Appended, History, Page, StoredEvent, Sync
-from bots_server.store.leases import Claim, Lease, Leases, Part
+from bots_server.store.leases import NOBODY, Claim, Holder, Lease, Leases, Part
 from bots_server.store.runs import ListedRun, Runs
 from bots_server.store.store import Store
 
 __all__ = [
     "MEMORY",
+    "NOBODY",
     "SNAPSHOT_EVENTS",
     "Appended",
     "Checkpoints",
@@ -30,6 +31,7 @@ __all__ = [
     "Datasets",
     "Durability",
     "History",
+    "Holder",
     "Lease",
     "Leases",
     "Level",

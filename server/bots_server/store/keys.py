@@ -35,10 +35,10 @@ and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted
     P:checkpoint_expiry  zset    name, scored by the time it expires; as the checkpoint
     P:leases             zset    task, scored by the time its lease ends; until released, or purged by a later claim
     P:owners             hash    task -> selection id; as the lease
-    P:selections         hash    selection id -> a byte with the length of the job's name, the name, "i" if an
+    P:selections         hash    selection id -> a byte with the length of the holder, the holder, "i" if an
                                  incarnation was named or else "-", and the leased tasks as decimals between blanks;
                                  as the last lease
-    P:jobs               hash    name of a job -> its newest 16 incarnations, newest first, 8 bytes of digest each
+    P:jobs               hash    holder -> its newest 16 incarnations, newest first, 8 bytes of digest each
     P:answer:REQUEST     hash    answer of a selection: digest, taken, expires, offer (Offer); one hour by its request
                                  id; one minute by its selection id, if a lease was asked for without request id
 

@@ -36,9 +36,30 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """A job of an identity. Equal jobs of two identities have nothing in common."""
+
+    identity: str = ""  # "": not known
+    job: str = ""  # "": not given
+
+    def __str__(self) -> str:
+        """Returns it as it is stored: neither part has control characters."""
+        return f"{self.identity}\n{self.job}" if self.identity else self.job
+
+    @classmethod
+    def parse(cls, stored: str) -> Holder:
+        """Returns what was stored."""
+        identity, _, job = stored.rpartition("\n")
+        return cls(identity, job)
+
+
+NOBODY = Holder()
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     selection_id: str
-    job: str  # that asked for the selection; "": not given
+    holder: Holder  # that asked for the selection
     tasks: int  # number of tasks under the lease
     remaining_ms: int
 
@@ -55,7 +76,7 @@ class Leases:
         *,
         request_id: str = "",
         digest: bytes = b"",
-        job: str = "",
+        holder: Holder = NOBODY,
         incarnation: str = "",
         lease_seconds: float | None = None,
         allow_fewer: bool = False,
@@ -66,7 +87,7 @@ class Leases:
         lease. If a part is short, nothing is taken and nothing is kept (offer more candidates and claim again), unless
         `allow_fewer`, for when there are no more candidates. With `lease_seconds` None nothing is leased, but the
         leases of others are respected. With a `request_id` the answer is kept for an hour, and a repeat gets it. With a
-        `job` and an `incarnation`, the leases of the job's earlier incarnations end first.
+        `holder` that has a job, and an `incarnation`, the leases of its earlier incarnations end first.
 
         Raises RunReplaced, RequestIdReused, and with a lease NotDurable: the tasks are taken, and a repeat gets them.
         """
@@ -89,8 +110,8 @@ class Leases:
                 offer.SerializeToString() if len(names) > 5 else b"",
                 int(allow_fewer),
                 _ANSWER_MS if request_id else _CALL_MS,
-                job,
-                keys.incarnation(incarnation),
+                str(holder),
+                keys.incarnation(incarnation if holder.job else ""),
                 len(parts),
                 *shape,
                 *(task for part in parts for task in part.tasks),
@@ -130,11 +151,11 @@ class Leases:
             raise RunReplaced(run.name, run.uid)
         return released
 
-    def end(self, run: storage_pb2.RunRecord, job: str | None) -> int:
-        """Ends the leases of a job; None: all leases of the run. Returns how many were live. Raises RunReplaced."""
+    def end(self, run: storage_pb2.RunRecord, holder: Holder | None) -> int:
+        """Ends the leases of a holder; None: all leases of the run. Returns how many were live. Raises RunReplaced."""
         key = keys.of_run(run)
         ended: int = self._database.run(
-            "end_leases", [key.run, key.leases, key.owners, key.selections], [job or "", int(job is None)]
+            "end_leases", [key.run, key.leases, key.owners, key.selections], [str(holder or ""), int(holder is None)]
         )
         if ended < 0:
             raise RunReplaced(run.name, run.uid)
@@ -153,7 +174,11 @@ class Leases:
                 raise RunReplaced(run.name, run.uid)
             (flat,) = answer
             found = zip(selections, flat[::3], flat[1::3], flat[2::3], strict=True)
-            return [Lease(selection, job.decode(), tasks, left) for selection, job, tasks, left in found if tasks]
+            return [
+                Lease(selection, Holder.parse(holder.decode()), tasks, left)
+                for selection, holder, tasks, left in found
+                if tasks
+            ]
 
         read([])  # raises RunReplaced also if there are no leases
         return page(self._database.command("HKEYS", key.selections), after, limit, read)

@@ -7,7 +7,7 @@
   ARGV[1]  selection id                    ARGV[2]  lease in milliseconds, "0": none
   ARGV[3]  digest of the request           ARGV[4]  offer (Offer), kept with the answer
   ARGV[5]  "1": fewer tasks are accepted   ARGV[6]  milliseconds to keep the answer
-  ARGV[7]  job, at most 128 bytes, or ""   ARGV[8]  8 bytes of the incarnation's digest, or ""
+  ARGV[7]  holder, at most 193 bytes       ARGV[8]  8 bytes of the incarnation's digest, or ""
   ARGV[9]  number of parts; then need and number of candidates of each part; then the candidates, parts in order
 
   Returns {status, taken, shortfall of each part, tasks leased before, end of the lease, offer, leases purged because
