@@ -10,7 +10,8 @@ The branches say what the caller can do:
     ├── FailedPrecondition   read the state again       TooFewEligible · RunReplaced · RequestTooOld · VersionMismatch ·
     │                                                   DatasetHasRuns
     ├── Conflict             repeat
-    ├── Exhausted            wait, or make room         TooManyCalls · StoreFull
+    ├── Exhausted            wait, or make room         TooManyCalls · CallTooLong · UploadTooSlow ·
+    │                                                   QuotaExceeded · StoreFull
     ├── Unavailable          wait, then repeat          StoreUnavailable · NotDurable · ServerTooOld
     ├── DeadlineExceeded     allow more time
     └── BadToken             send a valid token
@@ -196,10 +197,33 @@ class TooManyCalls(Exhausted):
     reason = "TOO_MANY_CALLS"
     retry_seconds = 1.0
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, whose: str = "") -> None:
         super().__init__(
-            f"the server serves at most {limit} long calls (WatchRun, GetPosteriors, CreateDataset) at once"
+            f"the server serves at most {limit} long calls {whose}(WatchRun, GetPosteriors, CreateDataset) at once"
         )
+
+
+class CallTooLong(Exhausted):
+    reason = "CALL_TOO_LONG"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"max_call_seconds: a long call must take at most {seconds:g} s")
+
+
+class UploadTooSlow(Exhausted):
+    reason = "UPLOAD_TOO_SLOW"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"max_idle_seconds: got no message for {seconds:g} s, must be sent without such a pause")
+
+
+class QuotaExceeded(Exhausted):
+    """A setting of the server would be exceeded. A request cannot raise it."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, setting: str, limit: int, use: int, more: int, what: str) -> None:
+        super().__init__(f"{setting}: got {use} {what} in use and {more} more, must be at most {limit}")
 
 
 class StoreFull(Exhausted):

@@ -23,6 +23,7 @@ from bots_server.core.posterior import (
     start,
 )
 from bots_server.core.strata import Strata, StrataBuilder
+from bots_server.core.task_ids import pack
 from bots_server.core.tasks import Tasks, arrange
 from bots_server.errors import ServerTooOld
 from bots_server.storage.v1 import storage_pb2 as storage
@@ -148,7 +149,7 @@ def test_datasets_are_read_back() -> None:
     columns = codec.Columns(
         stratum=np.array([3, 1, 2], np.uint32),
         tag=np.array([0, 1, 0], np.uint32),
-        ids=np.array([b"a", b"l\xc3\xa4", b"xyz"]),
+        ids=pack([b"a", b"l\xc3\xa4", b"xyz"]),
         features=np.array([[1, np.nan], [0, 2], [3, 4]], np.float32),
     )
     message = codec.columns_message(

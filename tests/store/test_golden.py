@@ -35,6 +35,8 @@ DATASET = storage_pb2.DatasetRecord(
     chunks=1,
     create_time_ms=1_700_000_000_000,
     min_reader=1,
+    owner="alice",
+    bytes=96,
 )
 STRATA = storage_pb2.StrataTable(references=b"\0\0\x80>\0\0@?", prior_alpha=ONE, prior_beta=ONE)
 COLUMNS = storage_pb2.TaskColumns(
@@ -74,6 +76,7 @@ RUN = storage_pb2.RunRecord(
     policy="qwen",
     create_time_ms=1_700_000_000_000,
     min_reader=1,
+    owner="alice",
 )
 REPORTED = storage_pb2.Event(
     job="node-3",
@@ -253,11 +256,14 @@ def _lines(store: Store) -> list[str]:
         elif kind == b"zset":
             words = [[b"ZADD", key]]
             for member, score in client.zrange(key, 0, -1, withscores=True):
-                words[0] += [b"4102444800000" if key.endswith(b":leases") else b"%d" % score, member]
+                words[0] += [
+                    b"4102444800000" if key.endswith((b":leases", b":answer_times")) else b"%d" % score,
+                    member,
+                ]
         else:
             entries = client.xrange(key)
             words = [
-                [b"XADD", key, entry, b"n", event[b"n"], b"t", b"1700000000001", b"e", event[b"e"]]
+                [b"XADD", key, entry, b"n", event[b"n"], b"t", b"1700000000001", b"e", event[b"e"], b"b", event[b"b"]]
                 for entry, event in entries
             ]
         lines += [" ".join(_encoded(word) for word in command) for command in words]

@@ -31,7 +31,8 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   FAILED_PRECONDITION  TOO_FEW_ELIGIBLE, RUN_REPLACED (run.uid is of a deleted run), REQUEST_TOO_OLD,
                        VERSION_MISMATCH, DATASET_HAS_RUNS
   ABORTED              CONFLICT (lost a race; repeat)
-  RESOURCE_EXHAUSTED   TOO_MANY_CALLS, STORE_FULL
+  RESOURCE_EXHAUSTED   TOO_MANY_CALLS, CALL_TOO_LONG, UPLOAD_TOO_SLOW (the server's limits of long calls), QUOTA_EXCEEDED
+                       (a setting of the server; the message has its name, the limit and the use), STORE_FULL
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat
                        with the same request_id), SERVER_TOO_OLD (the run was written by a newer server; another
                        server may know it)

@@ -4,34 +4,46 @@ from collections.abc import Iterator
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
+from bots_server.api.callers import caller
 from bots_server.api.difference import content_difference, header_difference
 from bots_server.api.upload import DatasetBuilder, check_header
 from bots_server.errors import DatasetExists, DatasetNotFound, Described, InvalidField
+from bots_server.runs.memory import UPLOADED_TASK_BYTES, Memory
+from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store
+from bots_server.store.usage import require
 
 
 class DatasetHandlers:
     """Datasets: created, listed and deleted."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, memory: Memory) -> None:
+        self._store, self._memory = store, memory
 
     def create_dataset(self, requests: Iterator[pb.CreateDatasetRequest]) -> pb.CreateDatasetResponse:
         first = next(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidField("part", Described("no header"), "must be the header in the first message")
         header = check_header(first.header)
-        if header.fingerprint and (known := self._known(header)) is not None:
+        there = self._there(header.name)
+        if header.fingerprint and there is not None and (known := same_or_unknown(there, header)) is not None:
             return known
+        owner, quotas = caller().identity, self._store.quotas
+        # If the name is taken, nothing will be stored: the upload is compared with what has it.
+        used = 0 if there is not None else quotas.require(owner, datasets=1, tasks=header.size).bytes
         builder = DatasetBuilder(header)
-        with self._store.datasets.upload(header.name) as upload:
+        with self._store.datasets.upload(header.name) as upload, self._memory.for_upload() as grow:
             chunks = 0
             for request in requests:
                 if request.WhichOneof("part") != "chunk":
                     raise InvalidField("part", Described("header"), "must be a chunk in each message after the first")
-                upload.put(builder.add(request.chunk))
+                stored = builder.add(request.chunk)
+                grow(len(stored.ids) + UPLOADED_TASK_BYTES * len(stored.id_lengths) // 4)
+                upload.put(stored)
+                require("bytes", quotas.limits.bytes, used, upload.bytes)
                 chunks += 1
             record = builder.record()
+            record.owner = owner
             there, created = upload.commit(record, builder.strata())
             if there.fingerprint != record.fingerprint:
                 record.uid, record.chunks = upload.uid, chunks
@@ -54,17 +66,21 @@ class DatasetHandlers:
         self._store.datasets.delete(checks.name("name", request.name), delete_runs=request.delete_runs)
         return pb.DeleteDatasetResponse()
 
-    def _known(self, header: pb.DatasetHeader) -> pb.CreateDatasetResponse | None:
-        """Returns the answer if the name has a dataset that the header tells from this one, or that is equal to it.
-
-        Raises DatasetExists.
-        """
+    def _there(self, name: str) -> storage.DatasetRecord | None:
+        """Returns the dataset that has the name; None: none has it."""
         try:
-            there = self._store.datasets.get(header.name)
+            return self._store.datasets.get(name)
         except DatasetNotFound:
             return None
-        if there.fingerprint == header.fingerprint:
-            return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=False)
-        if different := header_difference(there, header):
-            raise DatasetExists(header.name, different)
-        return None
+
+
+def same_or_unknown(there: storage.DatasetRecord, header: pb.DatasetHeader) -> pb.CreateDatasetResponse | None:
+    """Returns the answer if the dataset that has the name is the one of the header; None: the header does not tell.
+
+    Raises DatasetExists if it is another one.
+    """
+    if there.fingerprint == header.fingerprint:
+        return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=False)
+    if different := header_difference(there, header):
+        raise DatasetExists(header.name, different)
+    return None

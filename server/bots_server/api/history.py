@@ -33,10 +33,13 @@ class HistoryHandlers:
             posterior = run.at(checks.at_least_zero("version", request.version))
         else:
             posterior = run.view().posterior
+        state = codec.snapshot_message(posterior)
+        if self._store.checkpoints.find(run.record, request.name) is None:
+            self._store.quotas.require(run.record.owner, checkpoints=1, bytes=state.ByteSize())
         kept = self._store.checkpoints.put(
             run.record,
             storage.Checkpoint(name=request.name, version=posterior.version, state_uid=uuid4().hex),
-            codec.snapshot_message(posterior),
+            state,
             ttl,
         )
         return pb.CreateCheckpointResponse(checkpoint=messages.checkpoint(kept))
@@ -71,6 +74,8 @@ class HistoryHandlers:
         if first is not None:
             return restored(first, run)
         posterior = self._state(run, request)
+        state = codec.snapshot_message(posterior)
+        self._store.quotas.require(run.record.owner, bytes=state.ByteSize())
         event = codec.stored_event(
             Restored(posterior),
             job=request.job,
@@ -86,7 +91,7 @@ class HistoryHandlers:
             request_age_ms=age_ms,
             incarnation=request.incarnation,
             expected_version=expected,
-            state=codec.snapshot_message(posterior),
+            state=state,
         )
         self._metrics.leases_ended("superseded", appended.released)
         self._registry.appended(run, appended)

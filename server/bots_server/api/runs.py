@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
+from bots_server.api.callers import caller
 from bots_server.api.identity import append
 from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check, default_model
 from bots_server.core.posterior import HyperparametersChanged
 from bots_server.core.transfer import transfer
 from bots_server.errors import Described, InvalidField, RunExists, RunNotFound, RunReplaced
-from bots_server.runs.dataset import Dataset, load
+from bots_server.runs.dataset import Dataset
 from bots_server.runs.registry import Registry
 from bots_server.runs.replica import Replica
 from bots_server.storage.v1 import storage_pb2 as storage
@@ -84,12 +85,14 @@ class RunHandlers:
             dataset_uid=dataset.uid,
             requested=requested,
             policy=request.policy,
+            owner=caller().identity,
         )
         if request.HasField("fork_from"):
             return self._fork(request, dataset, record)
         references = tuple(reference.name for reference in dataset.references)
         record.model = requested.model or default_model(references, bool(dataset.tags), len(dataset.features))
         set_hyperparameters(record, Hyperparameters(), request.hyperparameters)
+        self._store.quotas.require(record.owner, runs=1)
         return self._store.runs.create(record)
 
     def _fork(
@@ -106,7 +109,7 @@ class RunHandlers:
         asked = messages.MODELS[request.model]
         checks.require(asked in ("", record.model), "model", asked, f"must be the forked run's, {record.model}")
         values = set_hyperparameters(record, posterior.hyperparameters, request.hyperparameters)
-        target = source.dataset if dataset.uid == source_dataset.uid else load(self._store, dataset.name, dataset.uid)
+        target = self._registry.datasets.get(dataset.name, dataset.uid)
         row = np.arange(len(target.tasks)) if target is source.dataset else rows_by_id(source.dataset, target)
         carried = transfer(posterior, source.dataset.tasks, target.tasks, row, values)
         record.forked_from.CopyFrom(
@@ -120,7 +123,9 @@ class RunHandlers:
                 dropped_tasks=carried.dropped,
             )
         )
-        return self._store.runs.create(record, codec.snapshot_message(carried.posterior))
+        start = codec.snapshot_message(carried.posterior)
+        self._store.quotas.require(record.owner, runs=1, bytes=start.ByteSize())
+        return self._store.runs.create(record, start)
 
 
 def what_is_requested(request: pb.CreateRunRequest) -> storage.RunRequest:
@@ -203,6 +208,4 @@ def rows_by_id(old: Dataset, new: Dataset) -> NDArray[np.int64]:
         without = old if old.ids is None else new
         rule = f"must be a dataset with ids, as the new run's must be; {without.record.name!r} has none"
         raise InvalidField("fork_from.dataset", old.record.name, rule)
-    order = np.argsort(old.ids.ids, kind="stable")
-    at = order.take(np.searchsorted(old.ids.ids, new.ids.ids, sorter=order), mode="clip")
-    return np.where(old.ids.ids[at] == new.ids.ids, at, -1)
+    return old.ids.find_each(new.ids.ids)

@@ -14,6 +14,7 @@ import grpc
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks
 from bots_server.api.admission import LongCalls
+from bots_server.api.callers import caller
 from bots_server.api.datasets import DatasetHandlers
 from bots_server.api.history import HistoryHandlers
 from bots_server.api.reading import ReadingHandlers
@@ -34,17 +35,17 @@ Handler = Callable[[Any], Any]  # of a request, or of an iterator of requests; r
 class TaskSelectionService:
     """Answers `bots.v1.TaskSelectionService` from a store and the runs over it, by one attribute for each call.
 
-    max_long_calls: streams (WatchRun, GetPosteriors, CreateDataset) served at once; each takes a thread
-    stopping:       set when the server drains, so that streams end
+    long_calls: admits streams (WatchRun, GetPosteriors, CreateDataset); each takes a thread
+    stopping:   set when the server drains, so that streams end
     """
 
     def __init__(
-        self, store: Store, registry: Registry, metrics: Metrics, *, max_long_calls: int, stopping: threading.Event
+        self, store: Store, registry: Registry, metrics: Metrics, *, long_calls: LongCalls, stopping: threading.Event
     ) -> None:
         self._registry = registry
-        self._long_calls = LongCalls(max_long_calls)
+        self._long_calls = long_calls
         subjects = (
-            DatasetHandlers(store),
+            DatasetHandlers(store, registry.memory),
             RunHandlers(store, registry),
             SelectionHandlers(store, metrics),
             ReportHandlers(store, registry, metrics),
@@ -89,19 +90,15 @@ class TaskSelectionService:
         """Returns a handler whose responses end when the caller is gone. It yields None to have that looked at."""
 
         def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._long_calls.admitted():
-                for response in handler(request):
-                    if not context.is_active():
-                        return
-                    if response is not None:
-                        yield response
+            with self._long_calls.admitted(caller().identity, context) as call:
+                yield from self._long_calls.responses(call, handler(request))
 
         return answer
 
     def _upload(self, handler: Handler) -> Callable[[Any, grpc.ServicerContext], Any]:
         def answer(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            with self._long_calls.admitted():
-                return handler(requests)
+            with self._long_calls.admitted(caller().identity, context) as call:
+                return handler(self._long_calls.requests(call, requests))
 
         return answer
 

@@ -86,7 +86,13 @@ def open_store(chosen: Settings, metrics: Metrics) -> Iterator[Store]:
         timeout_seconds=chosen.redis_timeout_seconds,
         on_retry=metrics.redis_retry,
     )
-    store = Store(client, durability=durability(chosen, client), observe=metrics.observe_redis)
+    store = Store(
+        client,
+        durability=durability(chosen, client),
+        observe=metrics.observe_redis,
+        history_bytes=chosen.history_bytes,
+        quotas=chosen.quotas,
+    )
     try:
         yield store
     finally:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
+from bots_server.api.admission import LongCalls
 from bots_server.api.interceptor import CallInterceptor
 from bots_server.api.servicer import SERVICE, TaskSelectionService
 from bots_server.errors import Failure, RunReplaced
@@ -38,13 +39,14 @@ class Server:
         self,
         store: Store,
         registry: Registry,
+        long_calls: LongCalls,
         server: grpc.Server,
         health_servicer: health.HealthServicer,
         stopping: threading.Event,
         port: int,
     ) -> None:
         self.port = port
-        self._store, self._registry, self._server = store, registry, server
+        self._store, self._registry, self._long_calls, self._server = store, registry, long_calls, server
         self._health, self._stopping = health_servicer, stopping
         self._serving: bool | None = None
         self._probe = threading.Thread(target=self._probe_store, name="probe", daemon=True)
@@ -65,7 +67,8 @@ class Server:
     def _probe_store(self) -> None:
         while not self._stopping.wait(PROBE_SECONDS):
             self._report_health()
-            self._registry.held()  # drops those that are idle, or more than the memory allows
+            self._registry.evict()
+            self._long_calls.cancel_stalled()
 
     def _report_health(self) -> None:
         """Reports SERVING if the store answers, so that a balancer avoids a server that is cut off from it."""
@@ -88,6 +91,12 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     """Returns a server that is not started yet. `store` is closed by its maker, after `stop`."""
     stopping = threading.Event()
     registry = Registry(store, metrics, max_bytes=settings.max_memory_bytes, idle_seconds=settings.replica_idle_seconds)
+    long_calls = LongCalls(
+        settings.max_long_calls,
+        settings.max_long_calls_per_caller,
+        settings.max_call_seconds,
+        settings.max_idle_seconds,
+    )
     threads = settings.threads + settings.max_long_calls
     server = grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="calls"),
@@ -102,9 +111,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ],
     )
-    service: Any = TaskSelectionService(
-        store, registry, metrics, max_long_calls=settings.max_long_calls, stopping=stopping
-    )
+    service: Any = TaskSelectionService(store, registry, metrics, long_calls=long_calls, stopping=stopping)
     add_TaskSelectionServiceServicer_to_server(service, server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -112,7 +119,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     metrics.rpc_threads(threads)
     metrics.replicas(lambda: len(registry.held()))
     metrics.export_runs(partial(observed_runs, registry))
-    return Server(store, registry, server, health_servicer, stopping, listen(server, settings))
+    return Server(store, registry, long_calls, server, health_servicer, stopping, listen(server, settings))
 
 
 def observed_runs(registry: Registry) -> list[ObservedRun]:

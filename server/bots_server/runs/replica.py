@@ -18,7 +18,7 @@ from bots_server.errors import Conflict, DeadlineExceeded, Failure, RunReplaced,
 from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
 from bots_server.runs.selection import Drawn, SelectionSpec, computing, draw
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import SNAPSHOT_EVENTS, Store, Sync, codec, remaining
+from bots_server.store import Store, Sync, codec, remaining
 from bots_server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -120,13 +120,13 @@ class Replica:
             raise VersionNotFound(self.record.name, version, self._store.history.oldest(self.record), sync.version)
         raise self._unsteady()
 
-    def snapshot_if_due(self) -> bool:
-        """Stores the newest state if SNAPSHOT_EVENTS have come since the last snapshot; returns whether Redis took it.
+    def snapshot(self, newest: int) -> bool:
+        """Stores the newest state unless there is a snapshot above version `newest`; returns whether Redis took it.
 
         Redis takes a snapshot only of an event that it has, and only one that is newer than its newest.
         """
-        version = self.view().posterior.version
-        if version - self._snapshot_version < SNAPSHOT_EVENTS:
+        self.view()
+        if self._snapshot_version > newest:
             return False
         state = self._state
         assert state is not None

@@ -15,14 +15,16 @@ from bots_server.store.connection import connect
 from bots_server.store.datasets import Datasets, Upload
 from bots_server.store.deadline import remaining, within
 from bots_server.store.durability import MEMORY, Durability, Level
-from bots_server.store.history import SNAPSHOT_EVENTS, Appended, History, Page, StoredEvent, Sync
+from bots_server.store.history import HISTORY_BYTES, Appended, History, Page, StoredEvent, Sync
 from bots_server.store.leases import Claim, Leases, Part
 from bots_server.store.runs import ListedRun, Runs
 from bots_server.store.store import Store
+from bots_server.store.usage import DEFAULT_QUOTAS, Usage
 
 __all__ = [
+    "DEFAULT_QUOTAS",
+    "HISTORY_BYTES",
     "MEMORY",
-    "SNAPSHOT_EVENTS",
     "Appended",
     "Checkpoints",
     "Claim",
@@ -40,6 +42,7 @@ __all__ = [
     "StoredEvent",
     "Sync",
     "Upload",
+    "Usage",
     "check_redis",
     "choose_durability",
     "connect",

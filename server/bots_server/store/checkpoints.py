@@ -96,16 +96,20 @@ class Checkpoints:
     def sweep(self, run: storage_pb2.RunRecord) -> None:
         """Deletes the checkpoints that have expired by Redis' clock."""
         key = keys.of_run(run)
-        names = [key.checkpoints, key.checkpoint_expiry, key.states]
+        names = [key.run, key.checkpoints, key.checkpoint_expiry, key.states]
         while self._database.run("sweep_checkpoints", names, []) >= _SWEEP:
             pass
 
-    def _get(self, run: storage_pb2.RunRecord, name: str) -> storage_pb2.Checkpoint:
+    def find(self, run: storage_pb2.RunRecord, name: str) -> storage_pb2.Checkpoint | None:
+        """Returns the checkpoint that has the name; None: none has it. Raises RunReplaced."""
         self.sweep(run)
-        found = _read(self._database, run, [name])
-        if not found:
+        return next(iter(_read(self._database, run, [name])), None)
+
+    def _get(self, run: storage_pb2.RunRecord, name: str) -> storage_pb2.Checkpoint:
+        found = self.find(run, name)
+        if found is None:
             raise CheckpointNotFound(run.name, name)
-        return found[0]
+        return found
 
 
 def _read(database: Database, run: storage_pb2.RunRecord, names: list[str]) -> list[storage_pb2.Checkpoint]:

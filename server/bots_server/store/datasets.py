@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -33,6 +34,7 @@ class Upload:
         self.name = name
         self.uid = uuid.uuid4().hex  # the dataset's, once committed
         self._database = database
+        self.bytes = 0  # stored so far
         self._staged: dict[str, None] = {}  # keys, in order
         self._last_size = MIN_CHUNK_TASKS
         self._refreshed = time.monotonic()
@@ -63,7 +65,7 @@ class Upload:
     ) -> tuple[storage_pb2.DatasetRecord, bool]:
         """Makes the dataset appear. Returns the record that has the name now, and whether this upload created it.
 
-        If the name is taken, the caller compares the fingerprints (DatasetExists). `name`, `uid`, `chunks`,
+        If the name is taken, the caller compares the fingerprints (DatasetExists). `name`, `uid`, `chunks`, `bytes`,
         `create_time_ms` and `min_reader` are set here. Raises Conflict if a chunk has expired, NotDurable,
         ServerTooOld.
         """
@@ -74,6 +76,7 @@ class Upload:
         chunks = list(self._staged)
         strata_key = keys.strata(self.name, self.uid)
         self._stage(strata_key, strata.SerializeToString())
+        own.bytes = self.bytes
         _remember(self._database, self.name)
         status, there = self._database.run_durably(
             "commit_dataset", [keys.dataset(self.name), strata_key, *chunks], [self.uid, own.SerializeToString()]
@@ -88,6 +91,7 @@ class Upload:
     def _stage(self, key: str, value: bytes) -> None:
         self._database.command("SET", key, value, "EX", _STAGING_SECONDS)
         self._staged[key] = None
+        self.bytes += len(value)
         if time.monotonic() - self._refreshed > _STAGING_SECONDS / 4:
             for staged in self._staged:
                 self._database.command("EXPIRE", staged, _STAGING_SECONDS)
@@ -140,6 +144,10 @@ class Datasets:
             if value is None:
                 raise DatasetNotFound(record.name)
             yield storage_pb2.TaskColumns.FromString(value)
+
+    def every(self) -> Sequence[storage_pb2.DatasetRecord]:
+        """Returns all datasets."""
+        return self.list(limit=sys.maxsize)
 
     def run_count(self, record: storage_pb2.DatasetRecord) -> int:
         """Returns the number of runs."""

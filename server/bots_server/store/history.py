@@ -15,6 +15,8 @@ SNAPSHOT_EVENTS = 256  # events after the newest snapshot at which the next one 
 HISTORY_EVENTS = 10_000  # newest events that are kept
 HISTORY_STRIDE = 1_024  # versions between the snapshots that are kept along the history
 REQUEST_IDS = 100_000  # newest request ids that are remembered
+HISTORY_BYTES = 64 << 20  # default of the bytes that are kept behind the newest snapshot, and of a run's answers
+UNSAVED_SHARE = 0.25  # of history_bytes, written since the newest snapshot, at which the next one is due
 
 _PAGE_EVENTS = 1024
 _PAGE_BYTES = 1 << 20
@@ -47,6 +49,7 @@ class Appended:
     version: int  # of the run after the event; of a repeat: after the first time
     repeated: bool  # the request id was seen before; nothing was changed
     snapshot_version: int  # of the newest snapshot
+    snapshot_due: bool
     released: int  # live leases that ended with the report
 
 
@@ -57,8 +60,8 @@ class Page:
 
 
 class History:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, history_bytes: int) -> None:
+        self._database, self._most_bytes = database, history_bytes
 
     def sync(self, run: storage_pb2.RunRecord, version: int, nonce: bytes) -> Sync:
         """Returns what follows the event of `version` with its `nonce` (0 and b"": the start), in one round trip.
@@ -136,14 +139,15 @@ class History:
         )
         if status == b"gone":
             raise RunReplaced(run.name, run.uid)
-        version, snapshot_version, released = versions
+        version, snapshot_version, released, unsaved = versions
         if status == b"reused":
             raise RequestIdReused(request_id)
         if status == b"old":
             raise RequestTooOld(request_id)
         if status == b"mismatch":
             raise VersionMismatch(expected_version or 0, version)
-        return Appended(version, status == b"repeated", snapshot_version, released)
+        due = version - snapshot_version >= SNAPSHOT_EVENTS or unsaved > UNSAVED_SHARE * self._most_bytes
+        return Appended(version, status == b"repeated", snapshot_version, due, released)
 
     def repeated(self, run: storage_pb2.RunRecord, request_id: str, digest: bytes) -> Appended | None:
         """Returns the first answer to a request id; None if the id is not known.
@@ -158,7 +162,7 @@ class History:
         if seen[:_DIGEST_BYTES] != digest[:_DIGEST_BYTES]:
             raise RequestIdReused(request_id)
         snapshot_version = int(self._database.command("HGET", key.run, "snapshot") or 0)
-        return Appended(int.from_bytes(seen[8:14], "big"), True, snapshot_version, released=0)
+        return Appended(int.from_bytes(seen[8:14], "big"), True, snapshot_version, snapshot_due=False, released=0)
 
     def snapshot(self, run: storage_pb2.RunRecord, at_most: int | None = None) -> storage_pb2.Snapshot | None:
         """Returns the newest snapshot, of version `at_most` or below; None: start at the prior.
@@ -179,7 +183,14 @@ class History:
         kept = self._database.run(
             "put_snapshot",
             [key.run, key.events, key.snapshots, key.snapshot_versions, key.states, key.restores],
-            [snapshot.version, snapshot.nonce, snapshot.SerializeToString(), HISTORY_EVENTS, HISTORY_STRIDE],
+            [
+                snapshot.version,
+                snapshot.nonce,
+                snapshot.SerializeToString(),
+                HISTORY_EVENTS,
+                HISTORY_STRIDE,
+                self._most_bytes,
+            ],
         )
         return bool(kept)
 

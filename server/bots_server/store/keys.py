@@ -18,9 +18,13 @@ and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted
 
     P                    hash    version; nonce of its event; snapshot (newest version with one); trimmed (oldest
                                  version that can be rebuilt); forgotten (arrival of the newest forgotten request
-                                 id); for listings h:FIELD, the newest value of a hyperparameter as a
+                                 id); bytes, see `usage.py`: written (of events and the states that they name, since
+                                 the run began), written_at_snapshot and written_at_base (the same at the newest
+                                 snapshot, and at the oldest version that can be rebuilt), snapshot_bytes,
+                                 checkpoint_bytes; for listings h:FIELD, the newest value of a hyperparameter as a
                                  Hyperparameters message that has this field alone. The run exists while this does
-    P:events             stream  <version>-0 -> n: nonce, t: time, e: Event; the newest 10,000, and back to a snapshot
+    P:events             stream  <version>-0 -> n: nonce, t: time, e: Event, b: `written` with it; the newest 10,000,
+                                 and back to a snapshot; fewer if they take more than history_bytes
     P:requests           hash    16 bytes of a request id -> 8 bytes of its digest, 6 of its version, 6 of its arrival,
                                  integers big-endian; the newest 100,000
     P:arrivals           list    request ids (16 bytes) by arrival, newest first; as the requests
@@ -36,8 +40,12 @@ and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted
     P:selections         hash    selection id -> 8 bytes of the job's digest, then its leased tasks as decimals between
                                  blanks; as the last lease
     P:jobs               hash    8 bytes of a job's digest -> its newest 16 incarnations, newest first, 8 bytes each
-    P:answer:REQUEST     hash    answer of a selection: digest, taken, expires, offer (Offer); one hour by its request
-                                 id; one minute by its selection id, if a lease was asked for without request id
+    P:answers            hash    request id of a selection, or its selection id if a lease was asked for without one ->
+                                 in MessagePack digest of the request, end of the lease, taken positions, Offer; and
+                                 bytes: of all answers
+    P:answer_times       zset    the same ids, scored by the time until which the answer is kept: one hour by its
+                                 request id, one minute by its selection id, less if all answers take more than
+                                 history_bytes
 
 Times are milliseconds since 1970, by Redis' clock.
 """
@@ -100,9 +108,8 @@ class RunKeys:
     owners: str
     selections: str
     jobs: str
-
-    def answer(self, request_id: str) -> str:
-        return f"{self.run}:answer:{request_id}"
+    answers: str
+    answer_times: str
 
     def all(self) -> list[str]:
         """Returns every key that lives until the run is deleted, `run` first."""

@@ -35,8 +35,8 @@ class Claim:
 
 
 class Leases:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, history_bytes: int) -> None:
+        self._database, self._most_bytes = database, history_bytes
 
     def claim(
         self,
@@ -56,17 +56,15 @@ class Leases:
         `offer`'s columns are the candidates of the parts, one part after the other; `offer.selection_id` owns the
         lease. If a part is short, nothing is taken and nothing is kept (offer more candidates and claim again), unless
         `allow_fewer`, for when there are no more candidates. With `lease_seconds` None nothing is leased, but the
-        leases of others are respected. With a `request_id` the answer is kept for an hour, and a repeat gets it. With a
-        `job` and an `incarnation`, the leases of the job's earlier incarnations end first.
+        leases of others are respected. With a `request_id` a repeat gets the first answer, which is kept for an hour,
+        as long as all answers of the run take no more than `history_bytes`. With a `job` and an `incarnation`, the leases
+        of the job's earlier incarnations end first.
 
         Raises RunReplaced, RequestIdReused, and with a lease NotDurable: the tasks are taken, and a repeat gets them.
         """
         key = keys.of_run(run)
-        names = [key.run, key.leases, key.owners, key.selections, key.jobs]
-        if request_id:
-            names.append(key.answer(request_id))
-        elif lease_seconds is not None:
-            names.append(key.answer(offer.selection_id))
+        names = [key.run, key.leases, key.owners, key.selections, key.jobs, key.answers, key.answer_times]
+        answer_id = request_id or (offer.selection_id if lease_seconds is not None else "")
         shape = [number for part in parts for number in (part.need, len(part.tasks))]
         # A lease that a failover forgets would be granted again, so it must be as durable as a report.
         run_script = self._database.run if lease_seconds is None else self._database.run_durably
@@ -77,10 +75,12 @@ class Leases:
                 offer.selection_id,
                 0 if lease_seconds is None else max(1, round(lease_seconds * 1000)),
                 digest,
-                offer.SerializeToString() if len(names) > 5 else b"",
+                offer.SerializeToString() if answer_id else b"",
                 int(allow_fewer),
                 _ANSWER_MS if request_id else _CALL_MS,
                 keys.incarnation(job, incarnation),
+                answer_id,
+                self._most_bytes,
                 len(parts),
                 *shape,
                 *(task for part in parts for task in part.tasks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bots_server.errors import DatasetNotFound, RunNotFound, RunReplaced
@@ -83,6 +84,11 @@ class Runs:
             )
 
         return page(self._database.command("HKEYS", key), after_name, limit, read)
+
+    def every(self, datasets: Sequence[storage_pb2.DatasetRecord]) -> Sequence[storage_pb2.RunRecord]:
+        """Returns all runs of some datasets."""
+        asked = [("HVALS", keys.runs(dataset.name, dataset.uid)) for dataset in datasets]
+        return [storage_pb2.RunRecord.FromString(value) for some in self._database.commands(asked) for value in some]
 
     def current(self, record: storage_pb2.RunRecord) -> ListedRun:
         """Returns the newest version and hyperparameters of a run. Raises RunReplaced."""

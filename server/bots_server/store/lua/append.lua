@@ -11,7 +11,7 @@
   ARGV[11]  selection that the event reports, or ""    ARGV[12]  tasks reported, decimals between blanks
   ARGV[13]  and on: fields of the run and their values: hyperparameters for listings
 
-  Returns {status, version, newest snapshot's version, leases released}: "appended", "repeated" (the version is that of
+  Returns {status, version, newest snapshot's version, leases released, bytes written since it}: "appended", "repeated" (the version is that of
   the first time), "reused" (the id was used for other content), "old" (the id may be a forgotten one), "mismatch", or
   {"gone"}.
 
@@ -21,20 +21,21 @@
 --- @include now
 --- @include end_leases
 --- @include begin_incarnation
-local run = redis.call("HMGET", KEYS[1], "version", "snapshot", "forgotten")
+local run = redis.call("HMGET", KEYS[1], "version", "snapshot", "forgotten", "written_at_snapshot")
 if not run[1] then return {"gone"} end
 local at, snapshot = now(), tonumber(run[2])
 local seen = redis.call("HGET", KEYS[3], ARGV[1])
 if seen then
   local status = string.sub(seen, 1, 8) == ARGV[2] and "repeated" or "reused"
-  return {status, (struct.unpack(">I6", seen, 9)), snapshot, 0}
+  return {status, (struct.unpack(">I6", seen, 9)), snapshot, 0, 0}
 end
-if run[3] and at - ARGV[3] <= tonumber(run[3]) then return {"old", tonumber(run[1]), snapshot, 0} end
-if ARGV[4] ~= "" and ARGV[4] ~= run[1] then return {"mismatch", tonumber(run[1]), snapshot, 0} end
+if run[3] and at - ARGV[3] <= tonumber(run[3]) then return {"old", tonumber(run[1]), snapshot, 0, 0} end
+if ARGV[4] ~= "" and ARGV[4] ~= run[1] then return {"mismatch", tonumber(run[1]), snapshot, 0, 0} end
 
 local version = tonumber(run[1]) + 1
 -- First, because only a command that grows Redis is refused when memory is short, and then nothing is changed.
-redis.call("XADD", KEYS[2], version .. "-0", "n", ARGV[6], "t", at, "e", ARGV[7])
+local written = redis.call("HINCRBY", KEYS[1], "written", #ARGV[7] + #ARGV[9])
+redis.call("XADD", KEYS[2], version .. "-0", "n", ARGV[6], "t", at, "e", ARGV[7], "b", written)
 redis.call("HSET", KEYS[1], "version", version, "nonce", ARGV[6], unpack(ARGV, 13))
 redis.call("HSET", KEYS[3], ARGV[1], ARGV[2] .. struct.pack(">I6I6", version, at))
 redis.call("LPUSH", KEYS[4], ARGV[1])
@@ -52,4 +53,5 @@ begin_incarnation(KEYS[8], KEYS[5], KEYS[6], KEYS[7], ARGV[10], at)
 local reported = {}
 -- At most 100,000, the tasks of a report.
 for task in string.gmatch(ARGV[12], "%d+") do reported[task] = true end
-return {"appended", version, snapshot, end_leases(KEYS[5], KEYS[6], KEYS[7], ARGV[11], reported, at)}
+local released = end_leases(KEYS[5], KEYS[6], KEYS[7], ARGV[11], reported, at)
+return {"appended", version, snapshot, released, written - run[4]}

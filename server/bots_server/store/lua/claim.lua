@@ -2,12 +2,12 @@
   Takes the tasks of a selection, all or nothing: each part its first `need` candidates that no live selection has and
   no earlier part took.
 
-  KEYS     run (hash), leases (zset), owners (hash), selections (hash), jobs (hash); the key of the answer (hash) if it
-           is to be kept
+  KEYS     run (hash), leases (zset), owners (hash), selections (hash), jobs (hash), answers (hash), answer_times (zset)
   ARGV[1]  selection id                    ARGV[2]  lease in milliseconds, "0": none
   ARGV[3]  digest of the request           ARGV[4]  offer (Offer), kept with the answer
   ARGV[5]  "1": fewer tasks are accepted   ARGV[6]  milliseconds to keep the answer
-  ARGV[7]  job and incarnation, or ""      ARGV[8]  number of parts; then need and number of candidates of each part;
+  ARGV[7]  job and incarnation, or ""      ARGV[8]  id of the answer, "": it is not kept
+  ARGV[9]  most bytes of all answers       ARGV[10] number of parts; then need and number of candidates of each part;
                                                     then the candidates, parts in order
 
   Returns {status, taken, shortfall of each part, tasks leased before, end of the lease, offer, leases purged because
@@ -22,21 +22,24 @@
 --- @include end_leases
 --- @include begin_incarnation
 --- @include purge_leases
+--- @include answers
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
-local kept = KEYS[6] and redis.call("HMGET", KEYS[6], "digest", "taken", "expires", "offer") or {}
-local status = kept[1] == ARGV[3] and "repeated" or "reused"
-if kept[1] then return {status, kept[2], {}, 0, tonumber(kept[3]), kept[4], 0, 0} end
+if ARGV[8] ~= "" then
+  local digest, lease_end, first_taken, offer = read_answer(KEYS[6], ARGV[8])
+  local status = digest == ARGV[3] and "repeated" or "reused"
+  if digest then return {status, first_taken, {}, 0, lease_end, offer, 0, 0} end
+end
 local at = now()
 local ended = begin_incarnation(KEYS[5], KEYS[2], KEYS[3], KEYS[4], ARGV[7], at)
 local purged = purge_leases(KEYS[2], KEYS[3], KEYS[4], at)
 local leases = redis.call("ZCOUNT", KEYS[2], "(" .. at, "+inf")
 local taken, tasks, seen, shortfall, missing = {}, {}, {}, {}, 0
-local first = 9 + 2 * ARGV[8]
+local first = 11 + 2 * ARGV[10]
 local next_part = first
 -- Once for each candidate.
-for part = 1, tonumber(ARGV[8]) do
-  local from, need = next_part, tonumber(ARGV[7 + 2 * part])
-  next_part = from + ARGV[8 + 2 * part]
+for part = 1, tonumber(ARGV[10]) do
+  local from, need = next_part, tonumber(ARGV[9 + 2 * part])
+  next_part = from + ARGV[10 + 2 * part]
   for i = from, next_part - 1 do
     if need > 0 and not seen[ARGV[i]] and tonumber(redis.call("ZSCORE", KEYS[2], ARGV[i]) or 0) <= at then
       seen[ARGV[i]], need = true, need - 1
@@ -49,9 +52,9 @@ if missing > 0 and ARGV[5] ~= "1" then return {"short", "", shortfall, leases, 0
 
 local expires = at + ARGV[2]
 taken = table.concat(taken, " ")
-if KEYS[6] then
-  redis.call("HSET", KEYS[6], "digest", ARGV[3], "taken", taken, "expires", expires, "offer", ARGV[4])
-  redis.call("PEXPIRE", KEYS[6], ARGV[6])
+if ARGV[8] ~= "" then
+  local till = at + ARGV[6]
+  keep_answer(KEYS[6], KEYS[7], ARGV[8], at, till, tonumber(ARGV[9]), ARGV[3], expires, taken, ARGV[4])
 end
 local job = ARGV[7] ~= "" and string.sub(ARGV[7], 1, 8) or string.rep("\0", 8)
 if #tasks > 0 then redis.call("HSET", KEYS[4], ARGV[1], job .. table.concat(tasks, " ")) end

@@ -17,6 +17,7 @@ local there = redis.call("HGET", KEYS[2], ARGV[1])
 if there then return {"exists", there, 0} end
 redis.call("HSET", KEYS[2], ARGV[1], ARGV[2] .. ARGV[3])
 redis.call("HSET", KEYS[4], ARGV[2], ARGV[4])
+redis.call("HINCRBY", KEYS[1], "checkpoint_bytes", #ARGV[4])
 if ARGV[5] == "0" then return {"created", ARGV[2] .. ARGV[3], 0} end
 local expires = now() + ARGV[5]
 redis.call("ZADD", KEYS[3], expires, ARGV[1])
