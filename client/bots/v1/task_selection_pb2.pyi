@@ -552,13 +552,14 @@ class Hyperparameters(google.protobuf.message.Message):
     rollouts_per_update: builtins.int
     """Updates.
 
-    R: outcomes wait until this many rollouts are pending and are then applied as one update, between 0 and 1000000000.
+    R: outcomes wait until this many rollouts are pending and are then applied as one update, between 0 and 1000000.
     Selections see pending outcomes. Default 0: the outcomes of one selection are one update.
     """
     forgetting: builtins.float
     """Model interpolation.
 
-    lambda: share of the evidence forgotten in an update, at least 0 and below 1. Default 0.1.
+    lambda: share of the evidence forgotten in an update, at least 0 and below 1; at least 0.01 if the dataset has more
+    than 1048576 tasks, so that few of them have a posterior of their own at a time. Default 0.1.
     """
     implicit_weight: builtins.float
     """rho: weight of the implicit evidence, between 0 and 1. Default 0.1."""
@@ -567,7 +568,8 @@ class Hyperparameters(google.protobuf.message.Message):
     residual_memory: builtins.float
     """Model item_response.
 
-    Share of a task's own difficulty that is kept in an update, between 0 and 1. Default 0.99.
+    Share of a task's own difficulty that is kept in an update, between 0 and 1; at most 0.99 if the dataset has more than
+    1048576 tasks. Default 0.99.
     """
     drift: builtins.float
     """Scale of the random walk of the policy's ability and of the weights in an update, between 0 and 1. Default 0.01."""
@@ -2292,6 +2294,7 @@ class GetServerResponse(google.protobuf.message.Message):
     REDIS_TIME_FIELD_NUMBER: builtins.int
     DURABILITY_FIELD_NUMBER: builtins.int
     RISKS_FIELD_NUMBER: builtins.int
+    QUOTAS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """Of the package bots-server."""
     durability: global___Durability.ValueType
@@ -2309,6 +2312,10 @@ class GetServerResponse(google.protobuf.message.Message):
     def risks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What puts data or calls at risk in this Redis, one line each: its version, role, memory, persistence, replicas."""
 
+    @property
+    def quotas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Quota]:
+        """Those of the caller's identity."""
+
     def __init__(
         self,
         *,
@@ -2317,8 +2324,35 @@ class GetServerResponse(google.protobuf.message.Message):
         redis_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         durability: global___Durability.ValueType = ...,
         risks: collections.abc.Iterable[builtins.str] | None = ...,
+        quotas: collections.abc.Iterable[global___Quota] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["redis_time", b"redis_time", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["durability", b"durability", "redis_time", b"redis_time", "risks", b"risks", "time", b"time", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["durability", b"durability", "quotas", b"quotas", "redis_time", b"redis_time", "risks", b"risks", "time", b"time", "version", b"version"]) -> None: ...
 
 global___GetServerResponse = GetServerResponse
+
+@typing.final
+class Quota(google.protobuf.message.Message):
+    """A setting of the server that a request cannot raise, and what the caller's identity uses of it. A dataset or run counts
+    for the identity that created it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SETTING_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    USE_FIELD_NUMBER: builtins.int
+    setting: builtins.str
+    """quota_datasets, quota_tasks, quota_runs, quota_checkpoints or quota_bytes."""
+    limit: builtins.int
+    use: builtins.int
+    def __init__(
+        self,
+        *,
+        setting: builtins.str = ...,
+        limit: builtins.int = ...,
+        use: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "setting", b"setting", "use", b"use"]) -> None: ...
+
+global___Quota = Quota

@@ -75,7 +75,8 @@ class TaskSelectionServiceStub:
     """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
     chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
     returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-    is taken by other content; the message says what differs.
+    is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+    seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
     """
 
     GetDataset: grpc.UnaryUnaryMultiCallable[
@@ -141,7 +142,8 @@ class TaskSelectionServiceStub:
     longest first. Same seed, version and eligible set: same batch.
 
     FAILED_PRECONDITION (TOO_FEW_ELIGIBLE): fewer tasks than batch_size, resting ones included; the message has the
-    counts. A repeat of its request_id within an hour returns the first answer.
+    counts. A repeat of its request_id within an hour returns the first answer, unless the run's later answers took more
+    than the server's history_bytes.
     """
 
     ReportOutcomes: grpc.UnaryUnaryMultiCallable[
@@ -151,7 +153,8 @@ class TaskSelectionServiceStub:
     """Adds outcomes of rollouts (guarantee 1), and ends the leases that its selection has on the tasks reported.
 
     Outcomes of one selection may arrive in any number of reports: together they are one update (guarantee 3), as long
-    as fewer than 16 other selections of the run have been reported for the first time in between.
+    as fewer than 16 other selections of the run have been reported for the first time in between and they have at most
+    100000 tasks.
 
     FAILED_PRECONDITION: RUN_REPLACED or REQUEST_TOO_OLD.
     """
@@ -175,7 +178,7 @@ class TaskSelectionServiceStub:
         bots.v1.task_selection_pb2.GetPosteriorsResponse,
     ]
     """The posterior of all tasks or of the given ones at one version, in chunks in the order asked for.
-    RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once.
+    RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once, in all or for one caller.
     """
 
     GetRunSummary: grpc.UnaryUnaryMultiCallable[
@@ -238,7 +241,8 @@ class TaskSelectionServiceAsyncStub:
     """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
     chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
     returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-    is taken by other content; the message says what differs.
+    is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+    seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
     """
 
     GetDataset: grpc.aio.UnaryUnaryMultiCallable[
@@ -304,7 +308,8 @@ class TaskSelectionServiceAsyncStub:
     longest first. Same seed, version and eligible set: same batch.
 
     FAILED_PRECONDITION (TOO_FEW_ELIGIBLE): fewer tasks than batch_size, resting ones included; the message has the
-    counts. A repeat of its request_id within an hour returns the first answer.
+    counts. A repeat of its request_id within an hour returns the first answer, unless the run's later answers took more
+    than the server's history_bytes.
     """
 
     ReportOutcomes: grpc.aio.UnaryUnaryMultiCallable[
@@ -314,7 +319,8 @@ class TaskSelectionServiceAsyncStub:
     """Adds outcomes of rollouts (guarantee 1), and ends the leases that its selection has on the tasks reported.
 
     Outcomes of one selection may arrive in any number of reports: together they are one update (guarantee 3), as long
-    as fewer than 16 other selections of the run have been reported for the first time in between.
+    as fewer than 16 other selections of the run have been reported for the first time in between and they have at most
+    100000 tasks.
 
     FAILED_PRECONDITION: RUN_REPLACED or REQUEST_TOO_OLD.
     """
@@ -338,7 +344,7 @@ class TaskSelectionServiceAsyncStub:
         bots.v1.task_selection_pb2.GetPosteriorsResponse,
     ]
     """The posterior of all tasks or of the given ones at one version, in chunks in the order asked for.
-    RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once.
+    RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once, in all or for one caller.
     """
 
     GetRunSummary: grpc.aio.UnaryUnaryMultiCallable[
@@ -403,7 +409,8 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
         chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
         returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-        is taken by other content; the message says what differs.
+        is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+        seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
         """
 
     @abc.abstractmethod
@@ -487,7 +494,8 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         longest first. Same seed, version and eligible set: same batch.
 
         FAILED_PRECONDITION (TOO_FEW_ELIGIBLE): fewer tasks than batch_size, resting ones included; the message has the
-        counts. A repeat of its request_id within an hour returns the first answer.
+        counts. A repeat of its request_id within an hour returns the first answer, unless the run's later answers took more
+        than the server's history_bytes.
         """
 
     @abc.abstractmethod
@@ -499,7 +507,8 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         """Adds outcomes of rollouts (guarantee 1), and ends the leases that its selection has on the tasks reported.
 
         Outcomes of one selection may arrive in any number of reports: together they are one update (guarantee 3), as long
-        as fewer than 16 other selections of the run have been reported for the first time in between.
+        as fewer than 16 other selections of the run have been reported for the first time in between and they have at most
+        100000 tasks.
 
         FAILED_PRECONDITION: RUN_REPLACED or REQUEST_TOO_OLD.
         """
@@ -529,7 +538,7 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[bots.v1.task_selection_pb2.GetPosteriorsResponse], collections.abc.AsyncIterator[bots.v1.task_selection_pb2.GetPosteriorsResponse]]:
         """The posterior of all tasks or of the given ones at one version, in chunks in the order asked for.
-        RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once.
+        RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once, in all or for one caller.
         """
 
     @abc.abstractmethod

@@ -56,10 +56,13 @@ class DatasetHandlers:
         return pb.GetDatasetResponse(dataset=messages.dataset(record), runs=self._store.datasets.run_count(record))
 
     def list_datasets(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
-        size, after = checks.page(request.page_size, request.page_token)
+        listing = ("datasets",)
+        size, after = checks.page(request.page_size, request.page_token, listing)
         found = self._store.datasets.list(after, size)
+        more = len(found) == size
         return pb.ListDatasetsResponse(
-            datasets=map(messages.dataset, found), next_page_token=found[-1].name if len(found) == size else ""
+            datasets=map(messages.dataset, found),
+            next_page_token=checks.next_page_token(found[-1].name, listing) if more else "",
         )
 
     def delete_dataset(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:

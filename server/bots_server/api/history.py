@@ -45,11 +45,12 @@ class HistoryHandlers:
         return pb.CreateCheckpointResponse(checkpoint=messages.checkpoint(kept))
 
     def list_checkpoints(self, request: pb.ListCheckpointsRequest, run: Replica) -> pb.ListCheckpointsResponse:
-        size, after = checks.page(request.page_size, request.page_token)
+        listing = "checkpoints", run.record.uid
+        size, after = checks.page(request.page_size, request.page_token, listing)
         found = self._store.checkpoints.list(run.record, after, size)
         return pb.ListCheckpointsResponse(
             checkpoints=map(messages.checkpoint, found),
-            next_page_token=found[-1].name if len(found) == size else "",
+            next_page_token=checks.next_page_token(found[-1].name, listing) if len(found) == size else "",
         )
 
     def delete_checkpoint(self, request: pb.DeleteCheckpointRequest, run: Replica) -> pb.DeleteCheckpointResponse:
@@ -98,16 +99,14 @@ class HistoryHandlers:
         return restored(appended, run)
 
     def list_events(self, request: pb.ListEventsRequest, run: Replica) -> pb.ListEventsResponse:
-        size, token = checks.page(request.page_size, request.page_token, MAX_EVENTS)
-        if token:
-            valid = token.isascii() and token.isdigit() and int(token) <= MAX_VERSION
-            checks.require(valid, "page_token", token, "must be a next_page_token")
-        after = int(token) if token else checks.within("after_version", request.after_version, 0, MAX_VERSION)
+        listing = "events", run.record.uid
+        size, last = checks.page(request.page_size, request.page_token, listing, MAX_EVENTS)
+        after = int(last) if last else checks.within("after_version", request.after_version, 0, MAX_VERSION)
         page = self._store.history.events(run.record, after, size)
-        last = page.events[-1].version if page.events else page.version
+        end = page.events[-1].version if page.events else page.version
         return pb.ListEventsResponse(
             events=map(messages.event, page.events),
-            next_page_token=str(last) if last < page.version else "",
+            next_page_token=checks.next_page_token(str(end), listing) if end < page.version else "",
             version=page.version,
         )
 

@@ -1,5 +1,7 @@
 """CreateRun, GetRun, ListRuns, UpdateRun, DeleteRun."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from uuid import uuid4
 
@@ -10,7 +12,13 @@ from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
 from bots_server.api.callers import caller
 from bots_server.api.identity import append
-from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check, default_model
+from bots_server.core.hyperparameters import (
+    Hyperparameters,
+    InvalidHyperparameter,
+    check,
+    check_size,
+    default_model,
+)
 from bots_server.core.posterior import HyperparametersChanged
 from bots_server.core.transfer import transfer
 from bots_server.errors import Described, InvalidField, RunExists, RunNotFound, RunReplaced
@@ -51,16 +59,20 @@ class RunHandlers:
         return pb.GetRunResponse(run=messages.run(self._store.runs.current(run.record)))
 
     def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
-        size, after = checks.page(request.page_size, request.page_token)
+        listing = "runs", request.dataset
+        size, after = checks.page(request.page_size, request.page_token, listing)
         dataset = self._store.datasets.get(checks.name("dataset", request.dataset))
         found = self._store.runs.list(dataset, after, size)
         return pb.ListRunsResponse(
-            runs=map(messages.run, found), next_page_token=found[-1].record.name if len(found) == size else ""
+            runs=map(messages.run, found),
+            next_page_token=checks.next_page_token(found[-1].record.name, listing) if len(found) == size else "",
         )
 
     def update_run(self, request: pb.UpdateRunRequest, run: Replica) -> pb.UpdateRunResponse:
         check_hyperparameters(run.record.model, request.hyperparameters)
         changes = messages.present(request.hyperparameters)
+        with hyperparameters_rule():
+            check_size(run.record.model, replace(Hyperparameters(), **changes), run.dataset.record.size)
         checks.require(bool(changes), "hyperparameters", Described("none"), "must have at least one field")
         event, content = HyperparametersChanged(changes), ("update", sorted(changes.items()))
         append(self._store, self._registry, run, request, event, *content)
@@ -91,7 +103,7 @@ class RunHandlers:
             return self._fork(request, dataset, record)
         references = tuple(reference.name for reference in dataset.references)
         record.model = requested.model or default_model(references, bool(dataset.tags), len(dataset.features))
-        set_hyperparameters(record, Hyperparameters(), request.hyperparameters)
+        set_hyperparameters(record, dataset.size, Hyperparameters(), request.hyperparameters)
         self._store.quotas.require(record.owner, runs=1)
         return self._store.runs.create(record)
 
@@ -108,7 +120,7 @@ class RunHandlers:
         record.model = posterior.model
         asked = messages.MODELS[request.model]
         checks.require(asked in ("", record.model), "model", asked, f"must be the forked run's, {record.model}")
-        values = set_hyperparameters(record, posterior.hyperparameters, request.hyperparameters)
+        values = set_hyperparameters(record, dataset.size, posterior.hyperparameters, request.hyperparameters)
         target = self._registry.datasets.get(dataset.name, dataset.uid)
         row = np.arange(len(target.tasks)) if target is source.dataset else rows_by_id(source.dataset, target)
         carried = transfer(posterior, source.dataset.tasks, target.tasks, row, values)
@@ -173,19 +185,28 @@ def difference(record: storage.RunRecord, requested: storage.RunRequest) -> str:
 
 
 def set_hyperparameters(
-    record: storage.RunRecord, given: Hyperparameters, stated: pb.Hyperparameters
+    record: storage.RunRecord, size: int, given: Hyperparameters, stated: pb.Hyperparameters
 ) -> Hyperparameters:
-    """Sets the record's hyperparameters: those stated, and else those given. Returns them."""
+    """Sets the hyperparameters of a record over `size` tasks: those stated, and else those given. Returns them."""
     check_hyperparameters(record.model, stated)
     values = replace(given, **messages.present(stated))
+    with hyperparameters_rule():
+        check_size(record.model, values, size)
     record.hyperparameters.CopyFrom(codec.hyperparameters_message(messages.of_model(record.model, values)))
     return values
 
 
 def check_hyperparameters(model: str, values: pb.Hyperparameters) -> None:
     """Raises InvalidField for a value that breaks its rule or is of the other model."""
-    try:
+    with hyperparameters_rule():
         check(model, **messages.present(values))
+
+
+@contextmanager
+def hyperparameters_rule() -> Iterator[None]:
+    """Raises InvalidField for the field of an InvalidHyperparameter."""
+    try:
+        yield
     except InvalidHyperparameter as error:
         raise InvalidField(f"hyperparameters.{error.field}", error.value, f"must be {error.rule}") from None
 

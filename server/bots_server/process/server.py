@@ -3,6 +3,7 @@
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     metrics.rpc_threads(threads)
     metrics.replicas(lambda: len(registry.held()))
     metrics.export_runs(partial(observed_runs, registry))
+    metrics.export_usage(partial(observed_usage, store), asdict(store.quotas.limits))
     return Server(store, registry, long_calls, server, health_servicer, stopping, listen(server, settings))
 
 
@@ -142,6 +144,15 @@ def observed_runs(registry: Registry) -> list[ObservedRun]:
                     ObservedRun(record.dataset, record.name, record.uid, view.posterior, summary, view.live_leases)
                 )
     return observed
+
+
+def observed_usage(store: Store) -> dict[str, dict[str, int]]:
+    """Returns what identities use, for a scrape; nothing if Redis is away."""
+    try:
+        with within(SCRAPE_SECONDS):
+            return {identity: asdict(use) for identity, use in store.quotas.use().items()}
+    except Failure:
+        return {}
 
 
 def listen(server: grpc.Server, settings: Settings) -> int:

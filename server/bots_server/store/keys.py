@@ -19,8 +19,8 @@ and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted
     P                    hash    version; nonce of its event; snapshot (newest version with one); trimmed (oldest
                                  version that can be rebuilt); forgotten (arrival of the newest forgotten request
                                  id); bytes, see `usage.py`: written (of events and the states that they name, since
-                                 the run began), written_at_snapshot and written_at_base (the same at the newest
-                                 snapshot, and at the oldest version that can be rebuilt), snapshot_bytes,
+                                 the run began), written_at_snapshot and written_before_base (the same at the
+                                 newest snapshot, and before the oldest event), snapshot_bytes,
                                  checkpoint_bytes; for listings h:FIELD, the newest value of a hyperparameter as a
                                  Hyperparameters message that has this field alone. The run exists while this does
     P:events             stream  <version>-0 -> n: nonce, t: time, e: Event, b: `written` with it; the newest 10,000,

@@ -21,7 +21,7 @@ from bots_server.store.database import Database
 from bots_server.store.datasets import Datasets
 from bots_server.store.runs import Runs
 
-_COUNTERS = ("written", "written_at_base", "snapshot_bytes", "checkpoint_bytes")
+_COUNTERS = ("written", "written_before_base", "snapshot_bytes", "checkpoint_bytes")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,8 +78,8 @@ class Quotas:
         answers = self._database.commands([("HGET", key.answers, "bytes") for key in each])
         sizes = []
         for values, kept, answered in zip(counters, checkpoints, answers, strict=True):
-            written, at_base, snapshots, states = (int(value or 0) for value in values)
-            sizes.append((kept, written - at_base + snapshots + states + int(answered or 0)))
+            written, before_base, snapshots, states = (int(value or 0) for value in values)
+            sizes.append((kept, written - before_base + snapshots + states + int(answered or 0)))
         return sizes
 
 

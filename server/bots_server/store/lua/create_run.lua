@@ -17,7 +17,7 @@ if there then return {"exists", there} end
 
 redis.call("HSET", KEYS[2], ARGV[2], ARGV[3])
 redis.call("HSET", KEYS[3], "version", 0, "nonce", "", "snapshot", 0, "trimmed", 0, "written", 0,
-  "written_at_snapshot", 0, "written_at_base", 0, "snapshot_bytes", #ARGV[4], "checkpoint_bytes", 0)
+  "written_at_snapshot", 0, "written_before_base", 0, "snapshot_bytes", #ARGV[4], "checkpoint_bytes", 0)
 if ARGV[4] ~= "" then
   redis.call("HSET", KEYS[4], 0, ARGV[4])
   redis.call("ZADD", KEYS[5], 0, 0)

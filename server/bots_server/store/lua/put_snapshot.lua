@@ -62,7 +62,8 @@ for _, uid in ipairs(redis.call("ZRANGEBYSCORE", KEYS[6], "-inf", "(" .. base, "
   redis.call("HDEL", KEYS[5], uid)
   redis.call("ZREM", KEYS[6], uid)
 end
+if base > tonumber(run[3]) then redis.call("HSET", KEYS[1], "written_before_base", written_at(base - 1)) end
 redis.call("XTRIM", KEYS[2], "MINID", base .. "-0")
-redis.call("HSET", KEYS[1], "snapshot", at, "trimmed", base, "written_at_snapshot", written,
-  "written_at_base", written_at(base), "snapshot_bytes", bytes + #ARGV[3])
+redis.call("HSET", KEYS[1], "snapshot", at, "trimmed", base, "written_at_snapshot", written, "snapshot_bytes",
+  bytes + #ARGV[3])
 return 1
