@@ -35,8 +35,8 @@ class Usage:
     bytes: int = 0
 
 
-# Of one identity. Redis' memory should be well above `bytes`.
-DEFAULT_QUOTAS = Usage(datasets=1_000, tasks=200_000_000, runs=10_000, checkpoints=10_000, bytes=1 << 30)
+# Of one identity. `bytes` is half of the maxmemory of deploy/redis/redis.conf.
+DEFAULT_QUOTAS = Usage(datasets=1_000, tasks=200_000_000, runs=10_000, checkpoints=10_000, bytes=512 << 20)
 
 
 class Quotas:
