@@ -22,7 +22,7 @@ demo: .venv/demo ## train a small policy with uniform and with selected tasks, t
 	$(BIN)/bots demo
 
 e2e: .venv/dev ## the image and the compose file with a real Docker engine (skipped, and says so, without one)
-	BOTS_E2E=1 $(BIN)/python -m pytest tests/e2e -rs -s
+	TEST_E2E=1 $(BIN)/python -m pytest tests/e2e -rs -s
 
 WORKERS ?= auto
 PROFILE ?= quick
@@ -59,7 +59,7 @@ soak: .venv/dev ## strike every fault in random order and load the service for S
 
 EXAMPLES ?= 1000000
 fuzz: .venv/dev ## send the service EXAMPLES=1000000 requests, half of them damaged bytes (some 100 a second)
-	BOTS_FUZZ_CALLS=$$(($(EXAMPLES) / 2)) $(BIN)/python -m pytest tests/fuzz --timeout=0 --numprocesses=2
+	TEST_FUZZ_CALLS=$$(($(EXAMPLES) / 2)) $(BIN)/python -m pytest tests/fuzz --timeout=0 --numprocesses=2
 
 $(UV):
 	@$(PYTHON) -m venv .venv-uv

@@ -20,7 +20,7 @@ for profile, count in {"quick": 30, "nightly": 3000}.items():
     )
 settings.load_profile("quick")
 
-_SESSION = "BOTS_TEST_SESSION"  # in the environment of every process of a session, by which its processes are known
+_SESSION = "TEST_SESSION"  # in the environment of every process of a session, by which its processes are known
 
 
 def pytest_xdist_auto_num_workers() -> int:

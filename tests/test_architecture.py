@@ -29,7 +29,7 @@ OTHERS: dict[str, tuple[str, ...]] = {
     "store": ("redis", "google.protobuf", "numpy"),
     "telemetry": ("prometheus_client",),
     "runs": ("numpy",),
-    "api": ("numpy", "grpc", "google.protobuf", "bots.v1"),
+    "api": ("numpy", "grpc", "grpc_health", "grpc_reflection", "google.protobuf", "bots.v1"),
     "process": (
         "grpc",
         "grpc_health",

@@ -5,7 +5,7 @@
         server.kill()                     # SIGKILL, the data stays
         server.start()
 
-All listen on the loopback only, and end with the tests even if these are killed. With BOTS_TEST_REDIS set to the
+All listen on the loopback only, and end with the tests even if these are killed. With TEST_REDIS set to the
 path of another redis-server or valkey-server the tests run on that one.
 """
 
@@ -38,7 +38,7 @@ _QUICK = ("--save", "", "--repl-diskless-sync-delay", "0")
 
 def default_binary() -> str:
     """Returns the path of the server that the tests run on."""
-    return os.environ.get("BOTS_TEST_REDIS") or find_binary()
+    return os.environ.get("TEST_REDIS") or find_binary()
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:

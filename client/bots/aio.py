@@ -33,6 +33,7 @@ from bots.resume import Resumed
 from bots.session import SessionCore, logger
 from bots.summary import Summary
 from bots.target import TLS, Target
+from bots.token import Token
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
 
 
@@ -241,6 +242,7 @@ class Client(ClientCore):
         *,
         timeout: float = 5.0,
         token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
         tls: TLS | None = None,
         job: str = "",
         incarnation: str | None = None,
@@ -249,7 +251,7 @@ class Client(ClientCore):
         proxy: bool = False,
     ) -> None:
         self.session = Session(
-            Target.of(target, token, tls, proxy),
+            Target.of(target, Token(token, token_file), tls, proxy),
             **session_settings(timeout=timeout, job=job, incarnation=incarnation, outbox=outbox, strict=strict),
         )
 

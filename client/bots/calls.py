@@ -29,6 +29,9 @@ P = ParamSpec("P")
 
 METHODS = pb.DESCRIPTOR.services_by_name["TaskSelectionService"].methods_by_name
 
+# Bytes that a request may have; each chunk of an upload has less.
+MOST_BYTES = {name: method.GetOptions().Extensions[pb.max_request_bytes] or 65_536 for name, method in METHODS.items()}
+
 # A repeat of these changes nothing: they only read, carry a request_id, or state the whole outcome. A repeat of a
 # deletion that worked would answer NOT_FOUND; an upload is not repeated by itself.
 REPEATABLE = frozenset(METHODS) - {"CreateDataset", "DeleteDataset", "DeleteRun", "DeleteCheckpoint"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -13,15 +13,15 @@ import grpc
 from bots.calls import METHODS, Call
 from bots.errors import BotsError, DeadlineExceededError, from_rpc
 from bots.fork import GUARD
-from bots.target import TLS, Target
+from bots.target import Target
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
 
 
 class Channel:
     """A gRPC channel that opens at the first call; pickled or forked, it opens anew. Safe to share among threads."""
 
-    def __init__(self, target: str | Sequence[str], token: str | None, tls: TLS | None, *, proxy: bool = False) -> None:
-        self.target = Target.of(target, token, tls, proxy)
+    def __init__(self, target: Target) -> None:
+        self.target = target
         self._closed = False
         self._forget()
 
@@ -109,7 +109,7 @@ class Channel:
             check(b"", timeout=0.1, wait_for_ready=False, metadata=self.target.metadata())
         except grpc.RpcError as error:
             if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE:
-                return f" ({error.details()})"
+                return f" ({self.target.cause(error.details() or '')})"
         return ""
 
     def close(self) -> None:

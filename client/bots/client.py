@@ -16,7 +16,8 @@ from bots.errors import invalid
 from bots.incarnation import incarnation as incarnation_
 from bots.run import Batch, Run
 from bots.session import Session
-from bots.target import TLS
+from bots.target import TLS, Target
+from bots.token import Token
 
 
 class Client(ClientCore):
@@ -26,6 +27,7 @@ class Client(ClientCore):
                  sequence, or one string with commas): one of them is used, and another if it dies.
     timeout      deadline of every call in seconds, with connecting and retries; uploads and downloads have their own.
     token        sent as "authorization: Bearer". It is part of a pickle, and crosses the network in clear without TLS.
+    token_file   a file with the token, read at each call, so that a new token needs no restart.
     tls          how to encrypt; None: not.
     job          name of this trainer job, at most 128 bytes: for the history, leases and resuming. All processes of a
                  job give the same name, and so does the job when it is started again.
@@ -48,6 +50,7 @@ class Client(ClientCore):
         *,
         timeout: float = 5.0,
         token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
         tls: TLS | None = None,
         job: str = "",
         incarnation: str | None = None,
@@ -56,7 +59,7 @@ class Client(ClientCore):
         proxy: bool = False,
     ) -> None:
         self.session = Session(
-            Channel(target, token, tls, proxy=proxy),
+            Channel(Target.of(target, Token(token, token_file), tls, proxy)),
             **session_settings(timeout=timeout, job=job, incarnation=incarnation, outbox=outbox, strict=strict),
         )
         self.session.begin()

@@ -6,7 +6,8 @@
     │   ├── NotFoundError             no such dataset, run, checkpoint or version
     │   ├── AlreadyExistsError        the name is taken by other content
     │   ├── FailedPreconditionError   not in this state: too few eligible tasks, a deleted run, ...
-    │   └── UnauthenticatedError      the token is missing or wrong
+    │   ├── UnauthenticatedError      the token is missing or not valid
+    │   └── PermissionDeniedError     the token is valid, but not for this: its role is too low, or the name not its own
     ├── TemporaryError           wait and repeat: the same call may succeed
     │   ├── UnavailableError          the service or its store is away
     │   ├── DeadlineExceededError     no answer within the deadline
@@ -86,7 +87,11 @@ class FailedPreconditionError(RefusedError):
 
 
 class UnauthenticatedError(RefusedError):
-    """The token is missing or wrong."""
+    """The token is missing or not valid. A client whose token was valid before goes on as if the service were away."""
+
+
+class PermissionDeniedError(RefusedError):
+    """The token is valid, but not for this call: its role is too low, or it may not use the name."""
 
 
 class TemporaryError(BotsError):
@@ -132,7 +137,7 @@ CLASS_OF_STATUS: dict[grpc.StatusCode, type[BotsError]] = {
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
     grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
-    grpc.StatusCode.PERMISSION_DENIED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
     grpc.StatusCode.ABORTED: AbortedError,

@@ -68,10 +68,15 @@ class RetireEvent:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Event:
-    """One event of a run's history: the version that it made, and the job that asked for it."""
+    """One event of a run's history: the version that it made, and who asked for it.
+
+    identity  of the caller, as the service knows it; empty: it asks for no token.
+    job       as the caller names itself.
+    """
 
     version: int
     time: datetime
+    identity: str
     job: str
     request_id: str
     kind: ReportEvent | HyperparametersEvent | RestoreEvent | RetireEvent

@@ -6,6 +6,8 @@ loop. The rules:
  * Only unreachability makes a session go on without the service: UNAVAILABLE without a reason of the service, or no
    answer within the deadline. A report that cannot be stored (STORE_FULL, NOT_DURABLE, CONFLICT) waits in the outbox
    and never holds up a selection.
+ * A token that was valid and no longer is, is such a case, too: somebody replaces it, and the training goes on
+   meanwhile. If the first call of a session has no valid token, that is an error.
  * A call that lost a race (ABORTED) is repeated in place.
  * In the background, while there is something to do: the service is asked for, the tasks of datasets are learned, and
    the outbox is delivered.
@@ -29,7 +31,7 @@ import numpy.typing as npt
 
 from bots import resume, upload
 from bots.availability import Availability
-from bots.calls import Call, Pause, Steps, T, drive, has_age, repeated
+from bots.calls import MOST_BYTES, Call, Pause, Steps, T, drive, has_age, repeated
 from bots.channel import Channel
 from bots.errors import (
     AlreadyExistsError,
@@ -38,8 +40,12 @@ from bots.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     TemporaryError,
+    UnauthenticatedError,
+    UnavailableError,
+    invalid,
 )
-from bots.fallback import MOST_BYTES, KnownTasks, Texts
+from bots.fallback import MOST_BYTES as MOST_BYTES_OF_IDS
+from bots.fallback import KnownTasks, Texts
 from bots.outbox import Entry, LaneKey, Outbox, Storage
 from bots.v1 import task_selection_pb2 as pb
 
@@ -69,6 +75,7 @@ class SessionCore:
         self.availability = Availability()
         self.outbox = Outbox(self._storage)
         self.closed = False
+        self._admitted = False  # a call was answered
         self._file: Any = None
         self._lock = threading.Lock()
         self._known: dict[str, KnownTasks] = {}
@@ -115,12 +122,21 @@ class SessionCore:
             sent = self._sent(request.request_id) if first_sent is None else first_sent
             request.request_age_seconds = max(0.0, time.monotonic() - sent)
         wait = self.strict or self.availability.reachable
+        if request is not None and (size := request.ByteSize()) > MOST_BYTES[method]:
+            raise invalid("request", f"{size} bytes", f"must be at most {MOST_BYTES[method]} bytes")
         call = Call(method, request, self.timeout if timeout is None else timeout, requests, each, wait)
         try:
             answer = yield from repeated(call, unreachable=wait, unavailable=wait and patient)
+        except UnauthenticatedError as error:
+            if self.strict or not self._admitted:
+                raise
+            expired = UnavailableError(f"the token is no longer valid: {error}", code=error.code)
+            self.note(expired)
+            raise expired from error
         except BotsError as error:
             self.note(error)
             raise
+        self._admitted = True
         self.availability.found()
         return answer
 
@@ -358,7 +374,7 @@ class SessionCore:
 
 
 def _texts(ids: list[str] | None) -> Texts | None:
-    if ids is None or sum(map(len, ids)) + 8 * len(ids) > MOST_BYTES:
+    if ids is None or sum(map(len, ids)) + 8 * len(ids) > MOST_BYTES_OF_IDS:
         return None
     return Texts.of(ids)
 

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from bots.errors import invalid
+from bots.token import Token
 
 # A generator of its own: the program's seeds and draws are none of the client's.
 _random = random.Random()  # noqa: S311
@@ -61,12 +62,12 @@ class Target:
     """Where the service is. addresses: one gRPC name, or several "IP address:port" of one IP version."""
 
     addresses: tuple[str, ...]
-    token: str | None = field(default=None, repr=False)
+    token: Token = field(default_factory=lambda: Token(None))
     tls: TLS | None = None
     proxy: bool = False
 
     @classmethod
-    def of(cls, target: str | Sequence[str], token: str | None, tls: TLS | None, proxy: bool) -> Target:
+    def of(cls, target: str | Sequence[str], token: Token, tls: TLS | None, proxy: bool) -> Target:
         """Returns the target. InvalidArgumentError: several addresses, and one of them is a name."""
         addresses = target.split(",") if isinstance(target, str) and "/" not in target else target
         if isinstance(addresses, str):
@@ -96,7 +97,17 @@ class Target:
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Returns the metadata of a call."""
-        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        return self.token.metadata()
+
+    def cause(self, details: str) -> str:
+        """Returns why there is no connection, from gRPC's words."""
+        causes = {
+            "WRONG_VERSION_NUMBER": "the server does not use TLS",
+            "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not of an authority that this client trusts",
+            "Socket closed": "the server may ask for a client certificate" if self.tls else "the server may use TLS",
+        }
+        cause = next((cause for sign, cause in causes.items() if sign in details), None)
+        return f"{cause}: {details}" if cause else details
 
     def tried(self) -> str:
         """Returns how the service is sought, for an error."""

@@ -14,7 +14,8 @@ The branches say what the caller can do:
     │                                                   QuotaExceeded · StoreFull
     ├── Unavailable          wait, then repeat          StoreUnavailable · NotDurable · ServerTooOld
     ├── DeadlineExceeded     allow more time
-    └── BadToken             send a valid token
+    ├── BadToken             send a valid token
+    └── AccessDenied         ask for another role       RoleTooLow · NameNotAllowed
 
 `reason` is the word of `bots-reason`; the head of `proto/bots/v1/task_selection.proto` lists them.
 """
@@ -242,7 +243,7 @@ class StoreUnavailable(Unavailable):
     reason = "STORE_UNAVAILABLE"
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"Redis cannot be reached or does not answer in time: {what}")
+        super().__init__(f"Redis {what}")
 
 
 class NotDurable(Unavailable):
@@ -270,4 +271,22 @@ class BadToken(Failure):
     reason = "BAD_TOKEN"
 
     def __init__(self) -> None:
-        super().__init__("authorization: the bearer token is missing or wrong")
+        super().__init__("authorization: must be a valid bearer token, or the client's certificate must be known")
+
+
+class AccessDenied(Failure):
+    pass
+
+
+class RoleTooLow(AccessDenied):
+    reason = "ROLE_TOO_LOW"
+
+    def __init__(self, identity: str, role: str, needed: str) -> None:
+        super().__init__(f"role: got {role!r}, which {identity!r} has, must be {needed!r} or higher")
+
+
+class NameNotAllowed(AccessDenied):
+    reason = "NAME_NOT_ALLOWED"
+
+    def __init__(self, field: str, name: str, identity: str, patterns: tuple[str, ...]) -> None:
+        super().__init__(f"{field}: got {name!r}, must match {cut(','.join(patterns))}, as {identity!r} may use")

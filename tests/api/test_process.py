@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+from tests.api.callers import write
 from tests.api.service import Run, dataset_parts, reason_of
 
 SECONDS = 60
@@ -108,7 +109,7 @@ def test_a_signal_is_heard_whatever_the_main_thread_does() -> None:
 import os, signal, sys, threading
 from bots_server.process.signals import stop_on
 stopping = threading.Event()
-stop_on((signal.SIGTERM,), stopping)
+stop_on((signal.SIGTERM,), stopping, seconds=60)
 threading.Thread(target=lambda: (stopping.wait(), os._exit(7))).start()
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of the main thread: the others take it
 print("ready", flush=True)
@@ -185,7 +186,7 @@ def test_several_workers_share_a_port_and_one_is_started_again(tmp_path: Path) -
 def test_health_and_reflection_answer(tmp_path: Path) -> None:
     """The standard services are there, and need no token; everything else needs it."""
     token = tmp_path / "token"
-    token.write_text("s3cret\n")
+    write(token, {"s3cret": "ops admin *"})
     with started("--data-dir", str(tmp_path / "data"), "--token-file", str(token)) as (process, address):
         with grpc.insecure_channel(address) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)

@@ -11,6 +11,7 @@ import numpy as np
 
 import bots
 from bots.target import Target
+from bots.token import Token
 from bots.v1 import task_selection_pb2 as pb
 from tests.bench.server import EMPTY_CALL
 from tests.bench.sides import AtOnceSide, CoreSide, PlainSide, ServiceSide, Side
@@ -188,7 +189,7 @@ def _unit() -> PlainSide:
 @contextmanager
 def empty_call(addresses: list[str]) -> Iterator[Callable[[], object]]:
     """Yields the empty call, made as the client library makes its calls."""
-    target = Target.of(addresses, None, None, proxy=False)
+    target = Target.of(addresses, Token(None), None, proxy=False)
     with grpc.insecure_channel(target.address(), target.options()) as channel:
         method = channel.unary_unary(
             EMPTY_CALL, pb.ListDatasetsRequest.SerializeToString, pb.DeleteRunResponse.FromString

@@ -16,6 +16,7 @@ import pytest
 import bots
 from bots import calls
 from bots.target import OPTIONS, Target
+from bots.token import Token
 from tests.client.recorder import METHODS, Recorder, fails, never, served, steady
 
 TLS = Path(__file__).parent / "tls"
@@ -196,7 +197,7 @@ def test_a_trainer_stays_with_one_server_and_moves_when_it_dies() -> None:
 
 def test_trainers_are_spread_over_the_servers() -> None:
     """The order of several addresses is random."""
-    target = Target.of([f"10.0.0.{host}:1" for host in range(1, 5)], None, None, False)
+    target = Target.of([f"10.0.0.{host}:1" for host in range(1, 5)], Token(None), None, False)
     assert len({target.address() for _ in range(200)}) > 12
 
 
@@ -238,7 +239,7 @@ def test_the_connection_is_kept_alive_when_idle() -> None:
 )
 def test_targets(target: Any, expected: set[str]) -> None:
     """One address goes to gRPC as it is, several become one target of IP addresses."""
-    assert Target.of(target, None, None, False).address() in expected
+    assert Target.of(target, Token(None), None, False).address() in expected
 
 
 @pytest.mark.parametrize("target", ["a:1,b:2", "10.0.0.1,10.0.0.2", ["10.0.0.1:1", "[::1]:1"], []])
@@ -249,14 +250,19 @@ def test_wrong_targets(target: Any) -> None:
 
 
 def test_tls(recorder: Recorder) -> None:
-    """With TLS the server's certificate is checked, also for a client that was pickled; without it nothing is said."""
+    """With TLS the server's certificate is checked, also for a client that was pickled; an error names the cause."""
     certificate, key = (TLS / "certificate.pem").read_bytes(), (TLS / "key.pem").read_bytes()
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     with served(recorder, "localhost:0", credentials) as address:
         trusting = bots.Client(address, tls=bots.TLS(ca_file=TLS / "certificate.pem"))
         with pickle.loads(pickle.dumps(trusting)) as client:
             client.get_dataset("d")
-        for tls in (bots.TLS(), None):
-            with bots.Client(address, tls=tls, timeout=0.5) as client, pytest.raises(bots.TemporaryError):
+        for tls, cause in ((bots.TLS(), "not of an authority"), (None, "may use TLS")):
+            with bots.Client(address, tls=tls, timeout=1) as client, pytest.raises(bots.TemporaryError, match=cause):
                 client.get_dataset("d")
+    with served(recorder, "localhost:0") as address:
+        tls = bots.TLS(ca_file=TLS / "certificate.pem")
+        cause = "does not use TLS"
+        with bots.Client(address, tls=tls, timeout=1) as client, pytest.raises(bots.TemporaryError, match=cause):
+            client.get_dataset("d")
     assert len(recorder.calls) == 1

@@ -16,6 +16,7 @@ from bots_server.core.posterior import Report, fold, start
 from bots_server.core.strata import Strata, StrataBuilder
 from bots_server.core.summary import summarise
 from bots_server.core.tasks import arrange
+from bots_server.process import address
 from bots_server.telemetry.collector import MOST_COUNTED, Monotone, ObservedRun, RunCounts
 from bots_server.telemetry.metrics import Metrics
 from bots_server.telemetry.scrape import Workers, answer_scrapes, serve_metrics
@@ -210,7 +211,8 @@ def test_workers_are_one_page() -> None:
             metrics.observe_rpc("SelectBatch", "OK", 0.1)
         answer_scrapes(theirs, registry)
     page = CollectorRegistry()
-    page.register(Workers({str(number): ours for number, (ours, _) in enumerate(pipes)}))
+    connections = {str(number): ours for number, (ours, _) in enumerate(pipes)}
+    page.register(Workers(lambda: connections))
     selects = {"method": "SelectBatch", "code": "OK"}
     assert value(page, "bots_rpcs_total", **selects, process="0") == 1
     assert value(page, "bots_rpcs_total", **selects, process="1") == 2
@@ -225,13 +227,13 @@ def test_workers_are_one_page() -> None:
 
 
 def test_the_page_is_served_and_ends() -> None:
-    """/metrics answers on the port it says, and no longer once it is closed."""
+    """/metrics answers on its port, and no longer once it is closed."""
     registry = CollectorRegistry()
     Metrics(registry, METHODS)
-    with serve_metrics(0, registry) as port:
-        url = f"http://127.0.0.1:{port}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            assert b"bots_rpcs_in_progress 0.0" in answer.read()
+    bound = address.bind("127.0.0.1", 0, "--metrics-port")
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}/metrics"
+    with serve_metrics(bound, registry, healthy=lambda: True), urllib.request.urlopen(url, timeout=10) as answer:
+        assert b"bots_rpcs_in_progress 0.0" in answer.read()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=10)
 

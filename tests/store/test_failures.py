@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from bots_server.errors import StoreFull, StoreUnavailable
 from bots_server.storage.v1 import storage_pb2
@@ -135,11 +138,47 @@ def test_a_replica_is_neither_written_nor_read(own: Valkey, hurt: Store) -> None
     with own.client() as admin:
         admin.replicaof(HOST, free_port())
         for call in (lambda: records.append(hurt, run), lambda: hurt.history.sync(run, 0, b""), hurt.ping):
-            with pytest.raises(StoreUnavailable, match="it is a replica"):
+            with pytest.raises(StoreUnavailable, match="is a replica"):
                 call()
         assert any("is a replica" in risk for risk in check_redis(hurt.client))
         admin.replicaof("NO", "ONE")
     assert records.append(hurt, run).version == 1
+
+
+def test_errors_are_told_by_their_cause(own: Valkey, hurt: Store) -> None:
+    """A script of another client, the limit of clients, and a password that was set are told as such."""
+    with own.client() as admin:
+        blocked = threading.Thread(target=lambda: suppressed(admin, "EVAL", "while true do end", 0))
+        admin.config_set("busy-reply-threshold", 1)
+        blocked.start()
+        wait_until(lambda: "is busy with a script" in told(hurt), "the script is told")
+        with own.client() as other:
+            other.script_kill()
+        blocked.join()
+        admin.config_set("maxclients", 1)
+        hurt.client.disconnect()
+        assert told(hurt) == "Redis has as many clients as it accepts (maxclients)"
+        admin.config_set("maxclients", 1000)
+        admin.config_set("requirepass", "s3cret")
+        hurt.client.disconnect()
+        assert told(hurt).startswith("Redis refuses the login of the URL: ")
+        admin.config_set("requirepass", "")
+    hurt.ping()
+
+
+def told(store: Store) -> str:
+    """Returns the error that a call raises; empty: it raises none."""
+    try:
+        store.ping()
+    except StoreUnavailable as failure:
+        return str(failure)
+    return ""
+
+
+def suppressed(admin: redis.Redis, *command: object) -> None:
+    """Sends a command that is ended."""
+    with contextlib.suppress(redis.RedisError):
+        admin.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 def test_connections_to_a_demoted_primary_are_given_up(own: Valkey) -> None:
@@ -155,7 +194,7 @@ def test_connections_to_a_demoted_primary_are_given_up(own: Valkey) -> None:
             new.replicaof("NO", "ONE")
             balancer.upstream = other.port
             old.replicaof(HOST, other.port)
-        with pytest.raises(StoreUnavailable, match="it is a replica"):
+        with pytest.raises(StoreUnavailable, match="is a replica"):
             store.ping()
         store.ping()
         assert store.history.sync(run, 0, b"").version == 1

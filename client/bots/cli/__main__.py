@@ -2,7 +2,7 @@
 
 64  bad input: a value breaks a rule            73  the name is taken by other content
 66  no such dataset, run, checkpoint, file      75  the service cannot do it now; the same command may succeed later
-69  the service is away                         77  the token is missing or wrong
+69  the service is away                         77  the token is not valid, or not for this
 70  a fault of the service or of the command    78  not in this state: too few eligible tasks, a deleted run, ...
 """
 
@@ -39,6 +39,7 @@ def exit_status(error: Exception) -> int:
         (errors.AlreadyExistsError, 73),
         (errors.FailedPreconditionError, 78),
         (errors.UnauthenticatedError, 77),
+        (errors.PermissionDeniedError, 77),
         (errors.InvalidArgumentError, 64),
         (errors.UnavailableError, 69),
         (errors.DeadlineExceededError, 69),

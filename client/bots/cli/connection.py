@@ -32,6 +32,7 @@ class Connection:
 
     server: str | None
     token: str | None
+    token_file: Path | None
     tls: bots.TLS | None
     timeout: float
     job: str
@@ -45,6 +46,7 @@ class Connection:
                 self.server or "localhost:50051",
                 timeout=self.timeout,
                 token=self.token,
+                token_file=self.token_file,
                 tls=self.tls,
                 job=self.job,
                 strict=True,
@@ -88,13 +90,9 @@ def connect(
     proxy: Annotated[bool, typer.Option("--proxy", help="Heed http_proxy, which is ignored otherwise.")] = False,
 ) -> None:
     """Task selection for reinforcement finetuning: chooses which tasks to train on next."""
-    if token is not None and token_file is not None:
-        raise ValueError("token: got both --token and --token-file, must be one of them")
-    if token_file is not None:
-        token = token_file.read_text().strip()
     encrypted = tls or ca_file is not None or cert_file is not None
     encryption = bots.TLS(ca_file, cert_file, key_file) if encrypted else None
-    context.obj = Connection(server, token, encryption, timeout, job, proxy)
+    context.obj = Connection(server, token, token_file, encryption, timeout, job, proxy)
     context.call_on_close(context.obj.close)
 
 

@@ -230,8 +230,8 @@ def events(
             show_json(event)
         return
     show(
-        ("version", "time", "job", "event"),
-        [(event.version, event.time, event.job, _described(event.kind)) for event in shown],
+        ("version", "time", "identity", "job", "event"),
+        [(event.version, event.time, event.identity, event.job, _described(event.kind)) for event in shown],
     )
     if limit and next(history, None) is not None:
         err.print(f"there are more than {limit}: --after or --limit 0")

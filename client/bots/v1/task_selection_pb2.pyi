@@ -36,7 +36,17 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat
                        with the same request_id), SERVER_TOO_OLD (the run was written by a newer server; another
                        server may know it)
-  UNAUTHENTICATED      BAD_TOKEN
+  UNAUTHENTICATED      BAD_TOKEN (the token is missing or not valid)
+  PERMISSION_DENIED    ROLE_TOO_LOW (for the method), NAME_NOT_ALLOWED (of a new dataset, for the caller)
+
+Callers. A server that has a token file answers only callers in it: by `authorization: Bearer <token>`, or by their
+certificate. Each has an identity, a role, and patterns of dataset names. The option `role` of a method is the least
+role that may call it. A dataset that no pattern matches does not exist for the caller: NOT_FOUND, and no list has
+it. The identity stands in the history. Without a token file everybody may do everything, without an identity.
+
+Requests. The caller is known before its request is read. The option `max_request_bytes` bounds a request before it is
+decoded; a longer one, and one that cannot be decoded, is INVALID_FIELD of the field "request". gRPC itself refuses
+messages above 4194304 bytes (RESOURCE_EXHAUSTED without a reason) and compressed ones (UNIMPLEMENTED).
 
 Conventions
   Names match [a-z0-9][a-z0-9._-]{0,62}.
@@ -55,8 +65,10 @@ Conventions
 import builtins
 import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.descriptor_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
+import google.protobuf.internal.extension_dict
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import sys
@@ -68,6 +80,26 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _Role:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RoleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    ROLE_READ: _Role.ValueType  # 1
+    ROLE_TRAIN: _Role.ValueType  # 2
+    ROLE_ADMIN: _Role.ValueType  # 3
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What a caller may do. Each role may also do what the ones before it may."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+ROLE_READ: Role.ValueType  # 1
+ROLE_TRAIN: Role.ValueType  # 2
+ROLE_ADMIN: Role.ValueType  # 3
+global___Role = Role
 
 class _EvidenceModel:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -319,7 +351,7 @@ global___DatasetHeader = DatasetHeader
 
 @typing.final
 class DatasetChunk(google.protobuf.message.Message):
-    """Columns of consecutive tasks: at most 1048576 tasks and 4 MB a chunk."""
+    """Columns of consecutive tasks: at most 1048576 tasks a chunk."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -2140,9 +2172,12 @@ class Event(google.protobuf.message.Message):
     HYPERPARAMETERS_FIELD_NUMBER: builtins.int
     RESTORE_FIELD_NUMBER: builtins.int
     RETIRE_FIELD_NUMBER: builtins.int
+    IDENTITY_FIELD_NUMBER: builtins.int
     version: builtins.int
     job: builtins.str
     request_id: builtins.str
+    identity: builtins.str
+    """Of the caller; empty: the server has no token file."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property
@@ -2164,9 +2199,10 @@ class Event(google.protobuf.message.Message):
         hyperparameters: global___HyperparametersEvent | None = ...,
         restore: global___RestoreEvent | None = ...,
         retire: global___RetireEvent | None = ...,
+        identity: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "kind", b"kind", "report", b"report", "restore", b"restore", "retire", b"retire", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "job", b"job", "kind", b"kind", "report", b"report", "request_id", b"request_id", "restore", b"restore", "retire", b"retire", "time", b"time", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hyperparameters", b"hyperparameters", "identity", b"identity", "job", b"job", "kind", b"kind", "report", b"report", "request_id", b"request_id", "restore", b"restore", "retire", b"retire", "time", b"time", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["report", "hyperparameters", "restore", "retire"] | None: ...
 
 global___Event = Event
@@ -2356,3 +2392,10 @@ class Quota(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["limit", b"limit", "setting", b"setting", "use", b"use"]) -> None: ...
 
 global___Quota = Quota
+
+ROLE_FIELD_NUMBER: builtins.int
+MAX_REQUEST_BYTES_FIELD_NUMBER: builtins.int
+role: google.protobuf.internal.extension_dict._ExtensionFieldDescriptor[google.protobuf.descriptor_pb2.MethodOptions, global___Role.ValueType]
+"""The least role that may call the method."""
+max_request_bytes: google.protobuf.internal.extension_dict._ExtensionFieldDescriptor[google.protobuf.descriptor_pb2.MethodOptions, builtins.int]
+"""Bytes that a request of the method (of a stream: each message) may have. Absent: 65536."""

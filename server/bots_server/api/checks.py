@@ -13,8 +13,9 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from bots_server.api.callers import caller
 from bots_server.core.task_ids import UnknownTaskId
-from bots_server.errors import Described, InvalidField
+from bots_server.errors import DatasetNotFound, Described, InvalidField
 from bots_server.runs.dataset import Dataset
 
 MAX_ROLLOUTS = 1_000_000
@@ -39,6 +40,14 @@ def require(holds: bool, field: str, value: object, rule: str) -> None:
 def name(field: str, value: str) -> str:
     """Returns the name of a dataset, run, checkpoint or reference."""
     require(bool(_NAME.fullmatch(value)), field, value, "must match [a-z0-9][a-z0-9._-]{0,62}")
+    return value
+
+
+def dataset(field: str, value: str) -> str:
+    """Returns the name of a dataset that may exist for the caller. Raises DatasetNotFound, as if there were none."""
+    name(field, value)
+    if not caller().may_see(value):
+        raise DatasetNotFound(value)
     return value
 
 

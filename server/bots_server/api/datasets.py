@@ -7,7 +7,7 @@ from bots_server.api import checks, messages
 from bots_server.api.callers import caller
 from bots_server.api.difference import content_difference, header_difference
 from bots_server.api.upload import DatasetBuilder, check_header
-from bots_server.errors import DatasetExists, DatasetNotFound, Described, InvalidField
+from bots_server.errors import DatasetExists, DatasetNotFound, Described, InvalidField, NameNotAllowed
 from bots_server.runs.memory import UPLOADED_TASK_BYTES, Memory
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store
@@ -25,6 +25,8 @@ class DatasetHandlers:
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidField("part", Described("no header"), "must be the header in the first message")
         header = check_header(first.header)
+        if not (one := caller()).may_see(header.name):
+            raise NameNotAllowed("header.name", header.name, one.identity, one.datasets)
         there = self._there(header.name)
         if header.fingerprint and there is not None and (known := same_or_unknown(there, header)) is not None:
             return known
@@ -52,13 +54,13 @@ class DatasetHandlers:
         return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=created)
 
     def get_dataset(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
-        record = self._store.datasets.get(checks.name("name", request.name))
+        record = self._store.datasets.get(checks.dataset("name", request.name))
         return pb.GetDatasetResponse(dataset=messages.dataset(record), runs=self._store.datasets.run_count(record))
 
     def list_datasets(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
         listing = ("datasets",)
         size, after = checks.page(request.page_size, request.page_token, listing)
-        found = self._store.datasets.list(after, size)
+        found = self._store.datasets.list(after, size, caller().may_see)
         more = len(found) == size
         return pb.ListDatasetsResponse(
             datasets=map(messages.dataset, found),
@@ -66,7 +68,7 @@ class DatasetHandlers:
         )
 
     def delete_dataset(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:
-        self._store.datasets.delete(checks.name("name", request.name), delete_runs=request.delete_runs)
+        self._store.datasets.delete(checks.dataset("name", request.name), delete_runs=request.delete_runs)
         return pb.DeleteDatasetResponse()
 
     def _there(self, name: str) -> storage.DatasetRecord | None:

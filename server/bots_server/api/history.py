@@ -4,6 +4,7 @@ from uuid import uuid4
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
+from bots_server.api.callers import caller
 from bots_server.api.identity import digest, identified
 from bots_server.core.posterior import Posterior, Restored
 from bots_server.errors import InvalidField
@@ -79,6 +80,7 @@ class HistoryHandlers:
         self._store.quotas.require(run.record.owner, bytes=state.ByteSize())
         event = codec.stored_event(
             Restored(posterior),
+            identity=caller().identity,
             job=request.job,
             request_id=request_id,
             state_uid=uuid4().hex,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.api import checks
+from bots_server.api.callers import caller
 from bots_server.core.posterior import Event
 from bots_server.runs.registry import Registry
 from bots_server.runs.replica import Replica
@@ -62,7 +63,7 @@ def append(
     request_id, age_ms = identified(request)
     appended = store.history.append(
         run.record,
-        codec.stored_event(event, job=request.job, request_id=request_id),
+        codec.stored_event(event, identity=caller().identity, job=request.job, request_id=request_id),
         request_id=request_id,
         digest=digest(*content),
         request_age_ms=age_ms,

@@ -1,28 +1,31 @@
-"""What every call passes through: token, deadline, errors, access log and metrics.
+"""What every call passes through: caller, request, deadline, errors, access log and metrics.
 
-An exception that is no Failure is a bug: it is logged with its traceback and answered INTERNAL.
+The caller is known by its token before its request is read, or by its certificate before its request is decoded. An
+exception that is no Failure is a bug: it is logged with its traceback and answered INTERNAL.
 """
 
 from __future__ import annotations
 
-import hmac
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
+from bots_server.api.callers import Caller, Callers, calling
+from bots_server.api.health import CHECK
+from bots_server.api.methods import METHODS, Method
 from bots_server.api.status import Bug, code_of, trailing_metadata
-from bots_server.errors import BadToken, Failure
+from bots_server.errors import AccessDenied, BadToken, Failure
 from bots_server.store import within
-from bots_server.telemetry.access import log_call
+from bots_server.telemetry.access import Sampled, log_call
 from bots_server.telemetry.metrics import Metrics
 
-OPEN_SERVICES = ("/grpc.health.v1.",)  # probes have no token
-
 NO_DEADLINE_SECONDS = 1e6
+REFUSALS_LOGGED = 10  # a second: callers that are refused must not fill the log
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +34,13 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class CallInterceptor(grpc.ServerInterceptor):
-    """Turns failures into statuses, and accounts for each call.
+    """Refuses callers, turns failures into statuses, and accounts for each call."""
 
-    token: what callers must send as `authorization: Bearer TOKEN`; None: nothing
-    """
-
-    def __init__(self, metrics: Metrics, token: str | None = None) -> None:
-        self._metrics = metrics
-        self._authorization = None if token is None else f"Bearer {token}"
+    def __init__(self, metrics: Metrics, callers: Callers) -> None:
+        self._metrics, self._callers = metrics, callers
+        self._refusals = ThreadPoolExecutor(1, thread_name_prefix="refusals")
+        self._refusals.submit(int)  # starts the thread: gRPC stops serving if it cannot start one later
+        self._logged_refusals = Sampled(REFUSALS_LOGGED)
 
     def intercept_service(
         self,
@@ -46,26 +48,46 @@ class CallInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         handler = continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method.startswith(OPEN_SERVICES):
+        if handler is None or handler_call_details.method == CHECK:
             return handler
-        return self._guard(handler, method.rsplit("/", 1)[1], self._allowed(handler_call_details))
+        method = METHODS[handler_call_details.method]
+        try:
+            caller = self._callers.by_token(handler_call_details.invocation_metadata)
+            if caller is not None:
+                caller.require(method.role)
+        except (BadToken, AccessDenied) as refusal:
+            return self._refused(method, refusal)
+        return self._guarded(handler, method, caller)
 
-    def _allowed(self, call: grpc.HandlerCallDetails) -> bool:
-        if self._authorization is None:
-            return True
-        given = dict(call.invocation_metadata or ()).get("authorization", "")
-        return hmac.compare_digest(str(given).encode(), self._authorization.encode())
+    def _refused(self, method: Method, refusal: Failure) -> Handler:
+        """Returns a handler that ends the call without reading its request, in a thread of its own."""
 
-    def _guard(self, handler: Handler, method: str, allowed: bool) -> Handler:
+        def answer(_requests: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
+            Call(self._metrics, method.name, context, logged=self._logged_refusals.next()).fail(refusal)
+
+        answer.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
+        return grpc.stream_unary_rpc_method_handler(answer)
+
+    def _guarded(self, handler: Handler, method: Method, caller: Caller | None) -> Handler:
+        """Returns a handler that decodes and answers requests of a caller; None: its certificate decides."""
+
+        def decode(call: Call, message: Any) -> Any:
+            if handler.request_streaming:
+                return (method.decode(one, handler.request_deserializer) for one in message)
+            call.request = method.decode(message, handler.request_deserializer)
+            return call.request
+
+        def identify(call: Call, context: grpc.ServicerContext) -> Caller:
+            call.caller = one = caller or self._callers.by_certificate(context)
+            one.require(method.role)
+            return one
+
         def unary(behavior: Behavior) -> Behavior:
-            def answer(request: Any, context: grpc.ServicerContext) -> Any:
-                call = Call(self._metrics, method, request, context)
+            def answer(message: Any, context: grpc.ServicerContext) -> Any:
+                call = Call(self._metrics, method.name, context)
                 try:
-                    if not allowed:
-                        raise BadToken
-                    with deadline(context):
-                        response = behavior(request, context)
+                    with calling(identify(call, context)), deadline(context):
+                        response = behavior(decode(call, message), context)
                 except Exception as error:
                     call.fail(error)
                 call.end(grpc.StatusCode.OK, response)
@@ -74,15 +96,14 @@ class CallInterceptor(grpc.ServerInterceptor):
             return answer
 
         def stream(behavior: Behavior) -> Behavior:
-            def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-                call = Call(self._metrics, method, request, context)
+            def answer(message: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+                call = Call(self._metrics, method.name, context)
                 response = None
                 try:
-                    if not allowed:
-                        raise BadToken
-                    responses = behavior(request, context)
+                    one = identify(call, context)
+                    responses = behavior(decode(call, message), context)
                     while True:
-                        with deadline(context):
+                        with calling(one), deadline(context):
                             following = next(responses, None)
                         if following is None:
                             break
@@ -95,18 +116,17 @@ class CallInterceptor(grpc.ServerInterceptor):
                     call.fail(error)
                 call.end(grpc.StatusCode.OK, response)
 
+            answer.experimental_thread_pool = getattr(behavior, "experimental_thread_pool", None)  # type: ignore[attr-defined]
             return answer
 
         if handler.unary_unary:
-            make, behavior = grpc.unary_unary_rpc_method_handler, unary(handler.unary_unary)
-        elif handler.stream_unary:
-            make, behavior = grpc.stream_unary_rpc_method_handler, unary(handler.stream_unary)
-        elif handler.unary_stream:
-            make, behavior = grpc.unary_stream_rpc_method_handler, stream(handler.unary_stream)
-        else:
-            assert handler.stream_stream is not None
-            make, behavior = grpc.stream_stream_rpc_method_handler, stream(handler.stream_stream)
-        return make(behavior, handler.request_deserializer, handler.response_serializer)
+            return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), None, handler.response_serializer)
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), None, handler.response_serializer)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(stream(handler.unary_stream), None, handler.response_serializer)
+        assert handler.stream_stream is not None
+        return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), None, handler.response_serializer)
 
 
 def deadline(context: grpc.ServicerContext) -> AbstractContextManager[None]:
@@ -116,10 +136,12 @@ def deadline(context: grpc.ServicerContext) -> AbstractContextManager[None]:
 
 
 class Call:
-    """One call from its start to its access line."""
+    """One call from its start to its access line. `caller` and `request` are set when they are known."""
 
-    def __init__(self, metrics: Metrics, method: str, request: Any, context: grpc.ServicerContext) -> None:
-        self._metrics, self._method, self._request, self._context = metrics, method, request, context
+    def __init__(self, metrics: Metrics, method: str, context: grpc.ServicerContext, *, logged: bool = True) -> None:
+        self._metrics, self._method, self._context, self._logged = metrics, method, context, logged
+        self.caller: Caller | None = None
+        self.request: Any = None
         metrics.begin_rpc()
         self._start = time.perf_counter()
 
@@ -141,13 +163,15 @@ class Call:
         """Counts the call and writes its access line."""
         seconds = time.perf_counter() - self._start
         self._metrics.observe_rpc(self._method, code.name, seconds)
-        log_call(self._method, code.name, seconds, message, self._fields(response))
+        if self._logged:
+            log_call(self._method, code.name, seconds, message, self._fields(response))
 
     def _fields(self, response: Any) -> dict[str, str | int]:
-        request = self._request
-        run = getattr(request, "run", None)
+        request = self.request
         fields = {name: getattr(request, name, "") for name in ("dataset", "name", "job", "request_id")}
-        if run is not None:
+        if (run := getattr(request, "run", None)) is not None:
             fields |= {"dataset": run.dataset, "run": run.name}
         fields["version"] = getattr(response, "version", "")
+        fields["identity"] = self.caller.identity if self.caller is not None else ""
+        fields["peer"] = self._context.peer()
         return {name: value for name, value in fields.items() if isinstance(value, str | int) and value != ""}

@@ -93,7 +93,13 @@ def checkpoint(kept: storage.Checkpoint) -> pb.Checkpoint:
 
 def event(stored: StoredEvent) -> pb.Event:
     of = stored.event
-    message = pb.Event(version=stored.version, time=timestamp(stored.time_ms), job=of.job, request_id=of.request_id)
+    message = pb.Event(
+        version=stored.version,
+        time=timestamp(stored.time_ms),
+        identity=of.identity,
+        job=of.job,
+        request_id=of.request_id,
+    )
     match of.WhichOneof("kind"):
         case "report":
             message.report.CopyFrom(pb.ReportEvent(**present(of.report)))

@@ -38,7 +38,7 @@ class RunHandlers:
         self._store, self._registry = store, registry
 
     def create_run(self, request: pb.CreateRunRequest) -> pb.CreateRunResponse:
-        checks.name("dataset", request.dataset)
+        checks.dataset("dataset", request.dataset)
         checks.name("name", request.name)
         checks.text("policy", request.policy, MAX_POLICY_BYTES)
         checks.require(request.model in messages.MODELS, "model", request.model, "must be a value of EvidenceModel")
@@ -61,7 +61,7 @@ class RunHandlers:
     def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
         listing = "runs", request.dataset
         size, after = checks.page(request.page_size, request.page_token, listing)
-        dataset = self._store.datasets.get(checks.name("dataset", request.dataset))
+        dataset = self._store.datasets.get(checks.dataset("dataset", request.dataset))
         found = self._store.runs.list(dataset, after, size)
         return pb.ListRunsResponse(
             runs=map(messages.run, found),
@@ -214,7 +214,7 @@ def hyperparameters_rule() -> Iterator[None]:
 def check_fork_point(point: pb.ForkPoint) -> None:
     """Raises InvalidField for a fork point that breaks a rule."""
     if point.dataset:
-        checks.name("fork_from.dataset", point.dataset)
+        checks.dataset("fork_from.dataset", point.dataset)
     checks.name("fork_from.run", point.run)
     if point.HasField("version"):
         checks.at_least_zero("fork_from.version", point.version)

@@ -17,6 +17,7 @@ from bots_server.api.admission import LongCalls
 from bots_server.api.callers import caller
 from bots_server.api.datasets import DatasetHandlers
 from bots_server.api.history import HistoryHandlers
+from bots_server.api.methods import SERVICE
 from bots_server.api.reading import ReadingHandlers
 from bots_server.api.reports import ReportHandlers
 from bots_server.api.runs import RunHandlers
@@ -26,8 +27,6 @@ from bots_server.errors import DatasetNotFound, RunReplaced
 from bots_server.runs.registry import Registry
 from bots_server.store import Store
 from bots_server.telemetry.metrics import Metrics
-
-SERVICE = pb.DESCRIPTOR.services_by_name["TaskSelectionService"]
 
 Handler = Callable[[Any], Any]  # of a request, or of an iterator of requests; returns the response, or an iterator
 
@@ -75,7 +74,7 @@ class TaskSelectionService:
 
         def resolved(request: Any) -> Any:
             ref: pb.RunRef = request.run
-            names = checks.name("run.dataset", ref.dataset), checks.name("run.name", ref.name)
+            names = checks.dataset("run.dataset", ref.dataset), checks.name("run.name", ref.name)
             uid = checks.uid("run.uid", ref.uid)
             run = self._registry.open(*names, uid)
             try:

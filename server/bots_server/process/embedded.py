@@ -10,7 +10,9 @@ socket has at most 107 bytes.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -27,6 +29,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 _STOP_SECONDS = 10.0  # to write and leave, before it is killed
+_TELL_SECONDS = 10.0  # between two log lines about a start that takes long
+_MAX_SOCKET_BYTES = 107  # of the path of a socket
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of Lustre, FUSE or NFS, as they may be mounted
+
+log = logging.getLogger(__name__)
 
 # Linux: PR_SET_PDEATHSIG (prctl(2)) makes the kernel send SIGTERM when the thread that started the process ends, also
 # if it was killed. It survives exec; the check of the parent is for one that died before. On other systems the next
@@ -48,15 +55,17 @@ def start(
     data_dir: Path,
     *,
     fsync: bool = False,
-    timeout_seconds: float = 60.0,
+    stopping: threading.Event | None = None,
     on_death: Callable[[], object] = lambda: None,
 ) -> Iterator[str]:
     """Yields the `unix://` URL of a private Valkey whose append-only file is in `data_dir`; ends it at exit.
 
     `fsync`: every write is on disk before it is answered (appendfsync always), else about once a second. Call this from
     the main thread: Valkey ends when the calling thread does, also if that is killed. `on_death` is called, in a thread
-    of its own, if Valkey ends before the exit. Raises EmbeddedError if another server uses the directory, no binary is
-    found, or it is not ready after `timeout_seconds` (loading a large append-only file takes long).
+    of its own, if Valkey ends before the exit. The files are readable by this user only.
+
+    Loading a large append-only file takes long: it ends early, with EmbeddedError, only if `stopping` is set. Raises
+    EmbeddedError if the directory cannot be used, or is in use, or no binary is found, or Valkey does not start.
     """
     ending = threading.Event()
 
@@ -66,23 +75,24 @@ def start(
             on_death()
 
     data_dir = data_dir.resolve()
-    data_dir.mkdir(parents=True, exist_ok=True)
     with _locked(data_dir):
         _end_what_was_left(data_dir)
-        socket_dir = Path(tempfile.mkdtemp(prefix="bots-"))
+        socket_dir = _socket_dir()
         address = socket_dir / "redis.sock"
-        log = data_dir / "valkey.log"
-        with log.open("wb") as output:
+        output_file = data_dir / "valkey.log"
+        output_file.touch(mode=0o600)
+        with output_file.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own command
                 ending_with_parent([find_binary(), *_configuration(data_dir, address, fsync)]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                umask=0o077,
                 start_new_session=True,  # Ctrl-C is for the server, which then ends this one last
             )
         try:
             _pid_file(data_dir).write_text(f"{process.pid}\n{socket_dir}\n")
-            _wait_until_ready(process, address, log, timeout_seconds)
+            _wait_until_ready(process, address, output_file, stopping or ending)
             threading.Thread(target=watch, args=(process,), name="private Valkey", daemon=True).start()
             yield f"unix://{quote(str(address))}"
         finally:
@@ -139,15 +149,35 @@ def _configuration(data_dir: Path, address: Path, fsync: bool) -> list[str]:
 
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
-    """Holds the directory for this process; the lock goes when the process does, however that ends."""
-    with (data_dir / "lock").open("w") as lock:
+    """Makes the directory, and holds it for this process; the lock goes when the process does, however that ends."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("w")
+    except OSError as error:
+        raise EmbeddedError(
+            f"data directory {data_dir}: {error.strerror}; give --redis, or a --data-dir that this user may write"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise EmbeddedError(
                 f"data directory {data_dir}: another server uses it; end that one, or give this one another --data-dir"
             ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise EmbeddedError(
+                f"data directory {data_dir}: its file system has no locks ({error.strerror}); give a --data-dir on a "
+                "local disk, or --redis"
+            ) from error
         yield
+
+
+def _socket_dir() -> Path:
+    """Returns a new directory whose path is short enough for a socket in it: of TMPDIR, or else of /tmp."""
+    too_long = len(os.fsencode(tempfile.gettempdir())) > _MAX_SOCKET_BYTES - len("/bots-12345678/redis.sock")
+    return Path(tempfile.mkdtemp(prefix="bots-", dir="/tmp" if too_long else None))  # noqa: S108 - mode 0700
 
 
 def _end_what_was_left(data_dir: Path) -> None:
@@ -176,16 +206,18 @@ def _is_ours(pid: int, data_dir: Path) -> bool:
     return f"--dir {data_dir} --appendonly" in shown
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], address: Path, log: Path, timeout_seconds: float) -> None:
-    """Returns when it answers and has loaded its file."""
+def _wait_until_ready(process: subprocess.Popen[bytes], address: Path, output: Path, stopping: threading.Event) -> None:
+    """Returns when it answers and has loaded its file. Raises EmbeddedError if it ends, or `stopping` is set."""
 
     def ready() -> bool:
         if process.poll() is not None:
-            raise EmbeddedError(f"the private Redis ended at its start; {log} ends with:\n{_tail(log)}")
+            raise EmbeddedError(f"the private Valkey ended at its start; {output} ends with:\n{_tail(output)}")
+        if stopping.is_set():
+            raise EmbeddedError("stopped while the private Valkey was starting")
         return _answers(address)
 
-    if not _wait_for(ready, timeout_seconds):
-        raise EmbeddedError(f"the private Redis is not ready after {timeout_seconds} s; {log} says:\n{_tail(log)}")
+    while not _wait_for(ready, _TELL_SECONDS):
+        log.warning("the private Valkey is not ready yet; %s ends with: %s", output, _tail(output, lines=1))
 
 
 def _answers(address: Path) -> bool:
@@ -210,8 +242,8 @@ def _wait_for(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-10:])
+def _tail(output: Path, lines: int = 10) -> str:
+    return "\n".join(output.read_text(errors="replace").splitlines()[-lines:])
 
 
 def _pid_file(data_dir: Path) -> Path:

@@ -1,41 +1,43 @@
-"""`python -m bots_server.process.health [ADDRESS]`: exit status 0 if the server there is SERVING, else 1.
+"""`python -m bots_server.process.health`: exit status 0 if the server of the same settings is SERVING, else 1.
 
-For the health check of a container. ADDRESS defaults to localhost at the port of the settings. If the settings name the
-server's certificate, that one is trusted, and ADDRESS must be one of its names.
+For the health check of a container. It asks /healthz on the port of the metrics, over TLS if the server has it.
 """
 
+import ssl
 import sys
-from pathlib import Path
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
+from bots_server.process.address import WILDCARDS, resolve
 from bots_server.process.settings import settings
 
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 3.0
 
 
-def complaint(address: str, certificate: Path | None = None) -> str | None:
-    """Returns what is wrong with the server at `address`; None if it is SERVING."""
-    if certificate is None:
-        channel = grpc.insecure_channel(address)
-    else:
-        channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(certificate.read_bytes()))
-    with channel:
-        try:
-            request = health_pb2.HealthCheckRequest()
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT_SECONDS)
-        except grpc.RpcError as error:
-            return f"{address}: {error.code().name}: {error.details()}"
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        return f"{address}: {health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)}"
-    return None
+def complaint(host: str, port: int, *, tls: bool) -> str | None:
+    """Returns what is wrong with the server whose metrics are at `host`:`port`; None if it is SERVING."""
+    address = resolve(host)[0]
+    here = "127.0.0.1" if address in WILDCARDS else address
+    connection = HTTPConnection(here, port, timeout=TIMEOUT_SECONDS)
+    if tls:
+        context = ssl.create_default_context()
+        context.check_hostname = False  # this machine is asked by its address, which no certificate has to name
+        context.verify_mode = ssl.CERT_NONE
+        connection = HTTPSConnection(here, port, timeout=TIMEOUT_SECONDS, context=context)
+    try:
+        connection.request("GET", "/healthz")
+        answer = connection.getresponse().read().decode().strip()
+    except (OSError, HTTPException) as error:
+        return f"{here}:{port}: {error!r}"
+    finally:
+        connection.close()
+    return None if answer == "SERVING" else f"{here}:{port}: {answer}"
 
 
 def main() -> None:
     chosen = settings([])
-    address = sys.argv[1] if len(sys.argv) > 1 else f"localhost:{chosen.port}"
-    sys.exit(complaint(address, chosen.tls_cert))
+    if chosen.metrics_port is None:
+        sys.exit("BOTS_METRICS_PORT: must be set, because /healthz is there")
+    sys.exit(complaint(chosen.metrics_host, chosen.metrics_port, tls=chosen.tls_cert is not None))
 
 
 if __name__ == "__main__":

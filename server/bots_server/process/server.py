@@ -2,31 +2,42 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
 from bots_server.api.admission import LongCalls
+from bots_server.api.callers import Callers
+from bots_server.api.health import Health
 from bots_server.api.interceptor import CallInterceptor
-from bots_server.api.servicer import SERVICE, TaskSelectionService
+from bots_server.api.methods import MAX_MESSAGE_BYTES, REFLECTION, SERVICE
+from bots_server.api.reflection import Reflection
+from bots_server.api.servicer import TaskSelectionService
 from bots_server.errors import Failure, RunReplaced
+from bots_server.process import address
 from bots_server.process.settings import Settings
+from bots_server.process.tls import Certificates
 from bots_server.runs.registry import Registry
 from bots_server.store import Store, within
 from bots_server.telemetry.collector import ObservedRun
 from bots_server.telemetry.metrics import Metrics
 
 METHODS = tuple(SERVICE.methods_by_name)
-MAX_MESSAGE_BYTES = 96 * 2**20  # of a request: posteriors of a million tasks by id
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+MAX_CONNECTIONS = 4_096
+MAX_STREAMS = 256  # calls at once on one connection
+HANDSHAKE_SECONDS = 10.0  # for a connection's TLS and HTTP/2 handshakes
+IDENTITY_ENCODING = 1  # bit set of the compressions that requests may have: none
 CONNECTION_GRACE_SECONDS = 3600.0  # for calls on a connection that is too old: longer than any upload
 QUEUED_PER_THREAD = 32  # calls beyond that are refused with RESOURCE_EXHAUSTED
+END_SECONDS = 2.0  # for the calls that are cut at the end of the grace
 PROBE_SECONDS = 1.0
 SCRAPE_SECONDS = 5.0  # for reading the runs from Redis; below Prometheus' timeout of 10 s
 
@@ -42,32 +53,38 @@ class Server:
         registry: Registry,
         long_calls: LongCalls,
         server: grpc.Server,
-        health_servicer: health.HealthServicer,
+        health: Health,
+        callers: Callers,
         stopping: threading.Event,
         port: int,
     ) -> None:
         self.port = port
         self._store, self._registry, self._long_calls, self._server = store, registry, long_calls, server
-        self._health, self._stopping = health_servicer, stopping
-        self._serving: bool | None = None
+        self._health, self._callers, self._stopping = health, callers, stopping
+        self.serving: bool | None = None
+        self.on_probe: Callable[[bool], object] = lambda serving: None  # called each second
         self._probe = threading.Thread(target=self._probe_store, name="probe", daemon=True)
 
     def start(self) -> None:
         """Starts to serve."""
         self._report_health()
         self._server.start()
+        self.on_probe(bool(self.serving))
         self._probe.start()
 
     def stop(self, grace_seconds: float) -> None:
         """Accepts no more calls, reports NOT_SERVING, and waits at most `grace_seconds` for the calls in progress."""
+        self.serving = False
         self._stopping.set()
-        self._health.enter_graceful_shutdown()
-        self._server.stop(grace_seconds).wait()
+        self._health.serving = False
+        self._server.stop(grace_seconds).wait(grace_seconds + END_SECONDS)
         self._registry.close()
 
     def _probe_store(self) -> None:
         while not self._stopping.wait(PROBE_SECONDS):
             self._report_health()
+            self.on_probe(bool(self.serving))
+            self._callers.reload()
             self._registry.evict()
             self._long_calls.cancel_stalled()
 
@@ -78,14 +95,12 @@ class Server:
             serving = True
         except Failure as failure:
             serving = False
-            if self._serving is not False:
+            if self.serving is not False:
                 log.warning("not serving: %s", failure)
-        if serving and self._serving is False:
+        if serving and self.serving is False:
             log.info("serving again")
-        self._serving = serving
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE.full_name):
-            self._health.set(service, status)
+        self.serving = serving
+        self._health.serving = serving and not self._stopping.is_set()
 
 
 def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
@@ -98,30 +113,35 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
         settings.max_call_seconds,
         settings.max_idle_seconds,
     )
+    callers, health = Callers(settings.token_file), Health()
     threads = settings.threads + settings.max_long_calls
     server = grpc.server(
-        ThreadPoolExecutor(threads, thread_name_prefix="calls"),
-        interceptors=[CallInterceptor(metrics, read_token(settings.token_file))],
+        started_pool(threads),
+        interceptors=[CallInterceptor(metrics, callers)],
         maximum_concurrent_rpcs=threads * QUEUED_PER_THREAD,
         options=[
             ("grpc.so_reuseport", int(settings.processes > 1)),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.compression_enabled_algorithms_bitset", IDENTITY_ENCODING),
+            ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1000)),
             ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
             ("grpc.max_connection_age_grace_ms", round(CONNECTION_GRACE_SECONDS * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
     service: Any = TaskSelectionService(store, registry, metrics, long_calls=long_calls, stopping=stopping)
     add_TaskSelectionServiceServicer_to_server(service, server)
-    health_servicer = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    server.add_generic_rpc_handlers((health,))
+    reflected: Any = Reflection((SERVICE.full_name, HEALTH, REFLECTION.full_name))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)
     metrics.rpc_threads(threads)
     metrics.replicas(lambda: len(registry.held()))
     metrics.export_runs(partial(observed_runs, registry))
     metrics.export_usage(partial(observed_usage, store), asdict(store.quotas.limits))
-    return Server(store, registry, long_calls, server, health_servicer, stopping, listen(server, settings))
+    return Server(store, registry, long_calls, server, health, callers, stopping, listen(server, settings))
 
 
 def observed_runs(registry: Registry) -> list[ObservedRun]:
@@ -155,23 +175,36 @@ def observed_usage(store: Store) -> dict[str, dict[str, int]]:
         return {}
 
 
-def listen(server: grpc.Server, settings: Settings) -> int:
-    """Returns the port that the server listens on. Raises OSError if it cannot have it."""
-    address = f"{settings.host}:{settings.port}"
-    try:
-        if settings.tls_cert and settings.tls_key:
-            pair = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
-            return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {address}: is the port taken?") from error
+def started_pool(threads: int) -> ThreadPoolExecutor:
+    """Returns a pool whose threads all run. gRPC stops serving for good if it cannot start one when a call arrives."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="calls")
+    meeting = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        pool.submit(meeting.wait)
+    meeting.wait()
+    return pool
 
 
-def read_token(path: Path | None) -> str | None:
-    """Returns the token in a file; None without a file. Raises ValueError if it is empty."""
-    if path is None:
+def certificates(settings: Settings) -> Certificates | None:
+    """Returns the server's certificate; None: it serves without TLS."""
+    if settings.tls_cert is None or settings.tls_key is None:
         return None
-    token = path.read_text().strip()
-    if not token:
-        raise ValueError(f"BOTS_TOKEN_FILE: {path} is empty")
-    return token
+    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def listen(server: grpc.Server, settings: Settings) -> int:
+    """Returns the port that the server listens on, at every address of the host. Raises OSError if it cannot."""
+    pair = certificates(settings)
+    credentials = pair and pair.credentials()
+    port = settings.port
+    for host in address.resolve(settings.host):
+        if address.is_unix(host):
+            address.check_socket(host.removeprefix("unix:"))
+        where = address.shown(host, port)
+        try:
+            port = server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where)
+        except RuntimeError as error:  # which does not say why
+            if not address.is_unix(host):
+                address.bind(host, port, "--host, --port", shared=settings.processes > 1).close()
+            raise OSError(f"cannot listen on {where} (--host, --port)") from error
+    return port

@@ -3,16 +3,25 @@
 `settings()` is the only reader of the environment and the command line.
 """
 
+import os
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
+from bots_server.process.address import is_local
 from bots_server.store import DEFAULT_QUOTAS, HISTORY_BYTES, Usage
 
 PREFIX = "BOTS_"
+# Variables of the client and its command line, which may be in the environment of a server too. BOTS_TOKEN is not among
+# them: a server that ignored it would serve without a token.
+CLIENT_VARIABLES = frozenset(
+    f"{PREFIX}{name}"
+    for name in ("SERVER", "TOKEN_FILE", "TLS", "CA_FILE", "CERT_FILE", "KEY_FILE", "TIMEOUT", "JOB", "INCARNATION")
+)
 
 
 class Settings(BaseSettings):
@@ -20,6 +29,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
+        env_ignore_empty=True,
         cli_prog_name="bots-server",
         cli_kebab_case=True,
         cli_implicit_flags=True,
@@ -27,7 +37,7 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field("127.0.0.1", description="address to listen on: a name, IPv4, IPv6 or `unix:/path`")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one and prints it")
     processes: int = Field(1, ge=1, le=64, description="worker processes that share the port")
     threads: int = Field(32, ge=1, le=1024, description="short calls that a process serves at once")
@@ -66,7 +76,11 @@ class Settings(BaseSettings):
         None,
         description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL; absent: a private one",
     )
+    redis_file: Path | None = Field(None, description="file with that URL, which keeps its password out of `ps`")
     redis_timeout_seconds: float = Field(2.0, gt=0, le=60, description="timeout of a Redis command")
+    key_prefix: str = Field(
+        "", max_length=64, pattern=r"^[\w.:/-]*$", description="prefix of every key, for services that share a Redis"
+    )
     data_dir: Path = Field(Path("bots-data"), description="directory of the private Valkey's append-only file")
     durability: Literal["auto", "memory", "fsync", "replica"] = Field(
         "auto", description="durability of an acknowledged report; auto: the best that the Redis in use has"
@@ -75,23 +89,41 @@ class Settings(BaseSettings):
         1, ge=1, le=10, description="replicas that must have a report at durability replica"
     )
 
-    metrics_host: str = Field("127.0.0.1", description="address of /metrics")
+    metrics_host: str = Field("127.0.0.1", description="address of /metrics and /healthz")
     metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="port of /metrics; absent: none; 0 picks a free one"
+        None, ge=0, le=65535, description="port of /metrics and /healthz; absent: none; 0 picks a free one"
     )
     log_format: Literal["text", "json"] = Field("text", description="form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="minimum severity that is logged"
     )
 
-    token_file: Path | None = Field(None, description="file with the token that callers must send; absent: none")
+    token_file: Path | None = Field(
+        None, description="file of the callers and their hashed tokens; absent: everybody may do everything"
+    )
     tls_cert: Path | None = Field(None, description="PEM file of the server's certificate chain")
     tls_key: Path | None = Field(None, description="PEM file of its private key")
+    tls_client_ca: Path | None = Field(None, description="PEM file of the authorities of client certificates")
+    insecure: bool = Field(False, description="listen beyond this machine without TLS or without tokens")
 
     @model_validator(mode="after")
-    def _both_or_neither(self) -> "Settings":
+    def _consistent(self) -> "Settings":
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("BOTS_TLS_CERT and BOTS_TLS_KEY go together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("BOTS_TLS_CLIENT_CA needs BOTS_TLS_CERT and BOTS_TLS_KEY")
+        if self.redis is not None and self.redis_file is not None:
+            raise ValueError("BOTS_REDIS and BOTS_REDIS_FILE must not both be set")
+        if self.processes > 1 and self.host.startswith("unix:"):
+            raise ValueError("BOTS_PROCESSES: must be 1 on a unix socket")
+        if self.open_to_others and self.lacking and not self.insecure:
+            raise ValueError(
+                f"BOTS_HOST, BOTS_METRICS_HOST: without {self.lacking} they must be addresses of this machine only; "
+                "--insecure allows all"
+            )
+        given = self.model_fields_set
+        if self.open_to_others and not given & {"redis", "redis_file", "data_dir"}:
+            raise ValueError("BOTS_REDIS: must be set, or BOTS_DATA_DIR for a private Valkey, to serve other machines")
         return self
 
     @property
@@ -100,17 +132,50 @@ class Settings(BaseSettings):
         names = (field.name for field in fields(Usage))
         return Usage(**{name: getattr(self, f"quota_{name}") for name in names})
 
+    @property
+    def open_to_others(self) -> bool:
+        """Whether other machines reach the server or its metrics."""
+        return not (is_local(self.host) and (self.metrics_port is None or is_local(self.metrics_host)))
+
+    @property
+    def lacking(self) -> str:
+        """What an open server lacks; empty: nothing."""
+        tls = "" if self.tls_cert else "TLS (--tls-cert, --tls-key)"
+        callers = "" if self.token_file or self.tls_client_ca else "tokens (--token-file)"
+        return " and ".join(filter(None, (tls, callers)))
+
 
 def settings(arguments: list[str]) -> Settings:
-    """Returns the settings of this process. Exits with the variable's name and the rule if a value is wrong."""
-    try:
-        return CliApp.run(Settings, cli_args=arguments)
-    except ValidationError as error:
-        raise SystemExit("\n".join(_complaint(detail["loc"], detail["msg"]) for detail in error.errors())) from None
+    """Returns the settings of this process. Exits with the name and the rule if a value is wrong or a name unknown."""
+    complaints = [*_unknown_flags(arguments), *_unknown_variables()]
+    if not complaints:
+        try:
+            return CliApp.run(Settings, cli_args=arguments)
+        except ValidationError as error:
+            complaints = [_complaint(detail["loc"], detail["msg"]) for detail in error.errors()]
+    raise SystemExit("\n".join(f"bots-server: {complaint}" for complaint in complaints))
+
+
+def _unknown_flags(arguments: list[str]) -> list[str]:
+    known = [f"--{name.replace('_', '-')}" for name in Settings.model_fields] + ["--no-insecure", "--help"]
+    given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    return [_unknown(flag, known) for flag in given if flag not in known]
+
+
+def _unknown_variables() -> list[str]:
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    given = sorted(name for name, value in os.environ.items() if name.startswith(PREFIX) and value)
+    return [_unknown(name, known) for name in given if name not in known and name not in CLIENT_VARIABLES]
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return f"{name}: is not a setting; the nearest is {nearest}"
 
 
 def _complaint(location: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
     if not location:
-        return f"bots-server: {message}"
+        return message
     name = str(location[0])
-    return f"bots-server: {PREFIX}{name.upper()} (--{name.replace('_', '-')}): {message}"
+    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {message}"

@@ -1,13 +1,18 @@
-"""SIGTERM and SIGINT set an event, whatever the main thread is doing."""
+"""SIGTERM and SIGINT set an event, whatever the main thread is doing, and end the process within a time."""
 
+import multiprocessing
+import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Collection
 
 
-def stop_on(numbers: Collection[signal.Signals], stopping: threading.Event) -> None:
+def stop_on(numbers: Collection[signal.Signals], stopping: threading.Event, *, seconds: float) -> None:
     """Makes each of these signals set `stopping`. Call it from the main thread.
+
+    A second SIGINT ends the process and its workers immediately. So does the end of `seconds` after the first signal.
 
     A handler in Python would not do: it runs in the main thread only, which may wait just then, or hold the lock that
     `stopping.set` needs. A byte in a socket is never lost.
@@ -17,12 +22,29 @@ def stop_on(numbers: Collection[signal.Signals], stopping: threading.Event) -> N
     signal.set_wakeup_fd(writing.fileno())
     for number in numbers:
         signal.signal(number, lambda *_: None)  # the wakeup byte is enough
-    threading.Thread(target=_follow, args=(reading, writing, numbers, stopping), name="signals", daemon=True).start()
+    arguments = reading, writing, numbers, stopping, seconds
+    threading.Thread(target=_follow, args=arguments, name="signals", daemon=True).start()
 
 
 def _follow(
-    reading: socket.socket, writing: socket.socket, numbers: Collection[signal.Signals], stopping: threading.Event
+    reading: socket.socket,
+    writing: socket.socket,  # open as long as this thread holds it
+    numbers: Collection[signal.Signals],
+    stopping: threading.Event,
+    seconds: float,
 ) -> None:
-    while byte := reading.recv(1):  # never ends: `writing` stays open as long as this thread holds it
-        if byte[0] in numbers:
+    end: float | None = None
+    while end is None or time.monotonic() < end:
+        reading.settimeout(None if end is None else max(0.0, end - time.monotonic()) + 0.001)
+        try:
+            number = reading.recv(1)[0]
+        except TimeoutError:
+            break
+        if number == signal.SIGINT and stopping.is_set():
+            break
+        if number in numbers:
             stopping.set()
+            end = end or time.monotonic() + seconds
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(1)

@@ -1,93 +1,126 @@
 """Several processes on one port: each worker listens with SO_REUSEPORT, and the kernel distributes connections.
 
-The parent serves only `/metrics`. It restarts a worker that ended by itself; a worker ends when its parent does.
+The parent serves only /metrics and /healthz. It restarts a worker that ended by itself or is silent; a worker ends when
+its parent does.
 """
 
+import ctypes
 import logging
 import multiprocessing
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from bots_server.process.signals import stop_on
 
-RESTART_SECONDS = 2.0  # between two starts of one worker, which may end at its start because Redis is away
+RESTART_SECONDS = 2.0  # between two starts of one worker
+SILENT_SECONDS = 90.0  # of a worker that hangs: longer than the longest wait for Redis
+END_SECONDS = 20.0  # for a worker to end, before it is killed: longer than it drains
 
 log = logging.getLogger(__name__)
 
 # Workers are fresh interpreters: the parent has threads, and gRPC does not survive a fork.
 _context = multiprocessing.get_context("spawn")
 
-Work = Callable[[Connection, threading.Event], None]
+
+class Pulse(ctypes.Structure):
+    """Memory that a worker shares with its parent: when it last was alive, and whether it served then."""
+
+    _fields_ = (("time", ctypes.c_double), ("serving", ctypes.c_bool))  # time.monotonic(); 0: it has not served yet
+
+    def beat(self, serving: bool) -> None:
+        self.serving, self.time = serving, time.monotonic()
 
 
-def reserve_port(host: str, port: int) -> socket.socket:
-    """Returns a socket that reserves a port for the workers without accepting connections; port 0 picks a free one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    reserved = socket.socket(family, socket.SOCK_STREAM)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind((host.strip("[]"), port))
-    return reserved
+Work = Callable[[Connection, Pulse, threading.Event], None]
 
 
-def when_listening(port: socket.socket, stopping: threading.Event, then: Callable[[], None]) -> None:
-    """Calls `then`, in a thread, when a worker accepts connections on a reserved port, unless `stopping` is set."""
+@dataclass
+class Worker:
+    """A worker process, and the parent's ends of what connects them."""
 
-    def probe() -> None:
-        while not stopping.wait(0.05):
-            with socket.socket(port.family, socket.SOCK_STREAM) as connection:
-                if connection.connect_ex(port.getsockname()) == 0:
-                    then()
-                    return
+    process: SpawnProcess
+    connection: Connection
+    pulse: Pulse
+    started: float
 
-    threading.Thread(target=probe, name="announce", daemon=True).start()
+    @property
+    def serving(self) -> bool:
+        return self.process.is_alive() and bool(self.pulse.serving)
 
 
-def supervise(count: int, work: Work, connections: dict[str, Connection], stopping: threading.Event) -> None:
+class WorkerFailed(Exception):
+    """A worker ended before it served: its error is of a kind that a restart does not heal."""
+
+
+def supervise(
+    count: int, work: Work, workers: dict[str, Worker], stopping: threading.Event, on_serving: Callable[[], object]
+) -> None:
     """Keeps `count` workers running until `stopping` is set, then ends them.
 
-    work:        the work of a worker; importable; returns when the event that it gets is set
-    connections: filled with the parent's end of each worker's pipe, by the worker's number
+    work:       the work of a worker; importable; returns when the event that it gets is set
+    workers:    filled with the workers by their numbers
+    on_serving: called once, when the first worker serves
+
+    Raises WorkerFailed if a worker ends before any has served.
     """
-    workers: dict[str, SpawnProcess] = {}
-    started: dict[str, float] = {}
+    served = False
     try:
         while not stopping.is_set():
             for number in map(str, range(count)):
                 worker = workers.get(number)
-                if worker is not None and worker.is_alive():
+                if worker is not None and not _ended(number, worker, served):
                     continue
-                if time.monotonic() < started.get(number, -RESTART_SECONDS) + RESTART_SECONDS:
-                    continue
-                if worker is not None:
-                    log.error("worker %s ended with status %s; starting it again", number, worker.exitcode)
-                workers[number], connections[number] = _start(number, work)
-                started[number] = time.monotonic()
+                workers[number] = _start(number, work)
+            if not served and any(worker.pulse.time for worker in workers.values()):
+                served = True
+                on_serving()
             # Returns when a worker ends, or in time to see whether to stop.
-            alive = [worker.sentinel for worker in workers.values() if worker.is_alive()]
-            wait(alive, timeout=0.2) if alive else stopping.wait(0.2)
+            alive = [worker.process.sentinel for worker in workers.values() if worker.process.is_alive()]
+            wait(alive, timeout=0.2 if served else 0.02) if alive else stopping.wait(0.2)
+        log.info("draining")
     finally:
         for worker in workers.values():
-            worker.terminate()
+            worker.process.terminate()
+        end = time.monotonic() + END_SECONDS
         for worker in workers.values():
-            worker.join()
+            worker.process.join(max(0.0, end - time.monotonic()))
+            worker.process.kill()
+            worker.process.join()
 
 
-def _start(number: str, work: Work) -> tuple[SpawnProcess, Connection]:
+def _ended(number: str, worker: Worker, served: bool) -> bool:
+    """Returns whether a worker is to be started again. Kills one that is silent."""
+    now = time.monotonic()
+    if worker.process.is_alive():
+        if worker.pulse.time and now > worker.pulse.time + SILENT_SECONDS:
+            log.error("worker %s was silent for %s s; killing it", number, SILENT_SECONDS)
+            worker.process.kill()
+        return False
+    if not served:
+        raise WorkerFailed(f"worker {number} ended with status {worker.process.exitcode} before it served")
+    if now < worker.started + RESTART_SECONDS:
+        return False
+    log.error("worker %s ended with status %s; starting it again", number, worker.process.exitcode)
+    return True
+
+
+def _start(number: str, work: Work) -> Worker:
     parent_end, worker_end = _context.Pipe()
-    worker = _context.Process(target=_work, args=(work, worker_end), name=f"worker-{number}")
-    worker.start()
+    pulse: Pulse = _context.RawValue(Pulse)
+    process = _context.Process(target=_work, args=(work, worker_end, pulse), name=f"worker-{number}")
+    process.start()
     worker_end.close()
-    return worker, parent_end
+    return Worker(process, parent_end, pulse, time.monotonic())
 
 
-def _work(work: Work, connection: Connection) -> None:
+def _work(work: Work, connection: Connection, pulse: Pulse) -> None:
     stopping = threading.Event()
-    stop_on((signal.SIGTERM,), stopping)
+    stop_on((signal.SIGTERM,), stopping, seconds=END_SECONDS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the parent too, which ends the workers
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -97,4 +130,4 @@ def _work(work: Work, connection: Connection) -> None:
         stopping.set()
 
     threading.Thread(target=follow_parent, daemon=True).start()
-    work(connection, stopping)
+    work(connection, pulse, stopping)

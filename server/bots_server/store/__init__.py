@@ -15,6 +15,7 @@ from bots_server.store.connection import connect
 from bots_server.store.datasets import Datasets, Upload
 from bots_server.store.deadline import remaining, within
 from bots_server.store.durability import MEMORY, Durability, Level
+from bots_server.store.failures import Refused
 from bots_server.store.history import HISTORY_BYTES, Appended, History, Page, StoredEvent, Sync
 from bots_server.store.leases import Claim, Leases, Part
 from bots_server.store.runs import ListedRun, Runs
@@ -37,6 +38,7 @@ __all__ = [
     "Page",
     "Part",
     "RedisClient",
+    "Refused",
     "Runs",
     "Store",
     "StoredEvent",

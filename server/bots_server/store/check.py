@@ -39,6 +39,8 @@ def choose_durability(
     """
     with failures():
         servers = client.primaries()
+        for server in servers:
+            server.ping()  # an error here is about the login or the database, and none about a setting
         always = all(_setting(server, "appendfsync") == "always" and _has_file(server) for server in servers)
         if level == "replica":
             return Durability(level=Level.REPLICA, replicas=replicas, timeout_seconds=timeout_seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -113,8 +113,10 @@ class Datasets:
             raise DatasetNotFound(name)
         return reader.dataset(value)
 
-    def list(self, after_name: str = "", limit: int = 100) -> list[storage_pb2.DatasetRecord]:
-        """Returns the first `limit` datasets whose names are above `after_name`, by name.
+    def list(
+        self, after_name: str = "", limit: int = 100, visible: Callable[[str], bool] = lambda name: True
+    ) -> list[storage_pb2.DatasetRecord]:
+        """Returns the first `limit` datasets whose names are visible and above `after_name`, by name.
 
         The list is shorter than `limit` only if there are no more. It has datasets of newer servers, too.
         """
@@ -128,7 +130,8 @@ class Datasets:
                     _forget(self._database, name)
             return [storage_pb2.DatasetRecord.FromString(value) for value in values if value is not None]
 
-        return page(self._database.command("SMEMBERS", keys.DATASETS), after_name, limit, read)
+        names = [name for name in self._database.command("SMEMBERS", keys.DATASETS) if visible(name.decode())]
+        return page(names, after_name, limit, read)
 
     def strata(self, record: storage_pb2.DatasetRecord) -> storage_pb2.StrataTable:
         """Returns the strata. Raises DatasetNotFound if the dataset was deleted."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from bots_server.errors import Failure, StoreFull, StoreUnavailable
 
@@ -14,13 +20,27 @@ class ReadOnly(StoreUnavailable):
     """A replica answered."""
 
 
+class Refused(StoreUnavailable):
+    """Redis does not accept the login or the database of the URL."""
+
+
 # All that redis-py raises: connection, timeout, loading, no primary, slot not served, and error answers of Redis.
 REDIS_ERRORS = RedisError, RedisClusterException
 
 
 def failure_of(error: Exception) -> Failure:
     """Returns StoreUnavailable or StoreFull for one of REDIS_ERRORS."""
-    return _refusal(error) if isinstance(error, ResponseError) else StoreUnavailable(str(error) or type(error).__name__)
+    answer = str(error) or type(error).__name__
+    match error:
+        case ResponseError():
+            return _refusal(answer)
+        case AuthenticationError():
+            return Refused(f"refuses the login of the URL: {answer}")
+        case BusyLoadingError():
+            return StoreUnavailable(f"is loading its data: {answer}")
+    if "max number of clients" in answer:
+        return StoreUnavailable("has as many clients as it accepts (maxclients)")
+    return StoreUnavailable(f"cannot be reached or does not answer in time: {answer}")
 
 
 @contextmanager
@@ -32,13 +52,16 @@ def failures() -> Iterator[None]:
         raise failure_of(error) from error
 
 
-def _refusal(error: ResponseError) -> Failure:
+def _refusal(answer: str) -> Failure:
     """Returns the meaning of an error answer. The answer of a script contains that of the command that failed in it."""
-    answer = str(error)
     if "command not allowed when used memory" in answer:
         return StoreFull("its memory reached maxmemory")
     if "MISCONF" in answer or "Errors writing to the AOF" in answer or "unable to persist" in answer:
         return StoreFull(f"it cannot write to its disk ({answer})")
     if "read only replica" in answer:
-        return ReadOnly("it is a replica, and read-only")
-    return StoreUnavailable(answer)
+        return ReadOnly("is a replica, and read-only")
+    if "DB index is out of range" in answer:
+        return Refused("has no database of the URL's number")
+    if answer.startswith("BUSY "):
+        return StoreUnavailable(f"is busy with a script of another client: {answer}")
+    return StoreUnavailable(f"answers with an error: {answer}")

@@ -1,5 +1,7 @@
 """Every key, its type and its lifetime.
 
+A store may have a prefix, which then stands in front of each key, so that several services can share a Redis.
+
 All keys of a dataset and of its runs share the hash tag of the dataset's name, so that they lie in one slot of a Redis
 Cluster and each transition is one script. The tag is the name and not the uid, because a name is claimed in the same
 transition. Keys of content carry uids: a dataset or run that is created again under its name shares no key with the

@@ -22,7 +22,7 @@ class Store:
     acknowledged write may raise NotDurable.
 
     `observe` is called after each script and command with its name (a file of `lua/`, or a command of Redis),
-    the seconds it took, and whether it failed.
+    the seconds it took, and whether it failed. `prefix` stands in front of every key of `keys.py`.
 
     history_bytes: most bytes of a run's history behind its newest snapshot; and again of the answers to its selections
     quotas: most that each identity may use; None: DEFAULT_QUOTAS
@@ -36,8 +36,9 @@ class Store:
         history_bytes: int = HISTORY_BYTES,
         quotas: Usage | None = None,
         observe: Observe = lambda name, seconds, failed: None,
+        prefix: str = "",
     ) -> None:
-        database = Database(client, durability, observe)
+        database = Database(client, durability, observe, prefix)
         self.client = client
         self.durability = durability
         self.datasets = Datasets(database)

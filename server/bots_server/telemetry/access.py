@@ -2,13 +2,16 @@
 
 import logging
 import re
+import threading
+import time
 from collections.abc import Mapping
 
 access_log = logging.getLogger("bots_server.access")
 
 VALUE_CHARACTERS = 200
 MESSAGE_CHARACTERS = 1_000
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Controls, line separators, and the marks that change the direction of text.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def log_call(method: str, code: str, seconds: float, message: str, fields: Mapping[str, str | int]) -> None:
@@ -32,3 +35,20 @@ def clean(text: str, characters: int) -> str:
     """Returns text with control characters escaped, cut to a number of characters."""
     cut = text if len(text) <= characters else text[:characters] + "…"
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", cut)
+
+
+class Sampled:
+    """Picks at most `limit` of the things that happen in a second. Safe to share among threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._second, self._picked = 0, 0
+
+    def next(self) -> bool:
+        """Returns whether the thing that happens now is picked."""
+        second = int(time.monotonic())
+        with self._lock:
+            self._picked = self._picked + 1 if second == self._second else 1
+            self._second = second
+            return self._picked <= self._limit

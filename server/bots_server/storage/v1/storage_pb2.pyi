@@ -381,9 +381,12 @@ class Event(google.protobuf.message.Message):
     RESTORED_FIELD_NUMBER: builtins.int
     RETIRED_FIELD_NUMBER: builtins.int
     MIN_READER_FIELD_NUMBER: builtins.int
+    IDENTITY_FIELD_NUMBER: builtins.int
     job: builtins.str
     request_id: builtins.str
     min_reader: builtins.int
+    identity: builtins.str
+    """Of the caller; empty: the server had no token file."""
     @property
     def report(self) -> global___Report: ...
     @property
@@ -402,9 +405,10 @@ class Event(google.protobuf.message.Message):
         restored: global___Restored | None = ...,
         retired: global___Retired | None = ...,
         min_reader: builtins.int = ...,
+        identity: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["hyperparameters_changed", b"hyperparameters_changed", "kind", b"kind", "report", b"report", "restored", b"restored", "retired", b"retired"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["hyperparameters_changed", b"hyperparameters_changed", "job", b"job", "kind", b"kind", "min_reader", b"min_reader", "report", b"report", "request_id", b"request_id", "restored", b"restored", "retired", b"retired"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["hyperparameters_changed", b"hyperparameters_changed", "identity", b"identity", "job", b"job", "kind", b"kind", "min_reader", b"min_reader", "report", b"report", "request_id", b"request_id", "restored", b"restored", "retired", b"retired"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["report", "hyperparameters_changed", "restored", "retired"] | None: ...
 
 global___Event = Event

@@ -24,10 +24,16 @@ from bots_server.store.reader import READER, WRITES, require
 
 
 def stored_event(
-    event: Event, *, job: str = "", request_id: str = "", state_uid: str = "", checkpoint: str = ""
+    event: Event,
+    *,
+    identity: str = "",
+    job: str = "",
+    request_id: str = "",
+    state_uid: str = "",
+    checkpoint: str = "",
 ) -> storage.Event:
     """Returns the message of an event. `state_uid`, `checkpoint`: of a restore, under which its state is kept."""
-    message = storage.Event(job=job, request_id=request_id, min_reader=WRITES)
+    message = storage.Event(identity=identity, job=job, request_id=request_id, min_reader=WRITES)
     match event:
         case Report():
             evidence = event.evidence
