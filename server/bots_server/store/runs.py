@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
 
 from bots_server.errors import DatasetNotFound, RunNotFound, RunReplaced
 from bots_server.storage.v1 import storage_pb2
@@ -86,9 +90,13 @@ class Runs:
         return page(self._database.command("HKEYS", key), after_name, limit, read)
 
     def every(self, datasets: Sequence[storage_pb2.DatasetRecord]) -> Sequence[storage_pb2.RunRecord]:
-        """Returns all runs of some datasets."""
+        """Returns all runs of some datasets that can be read."""
         asked = [("HVALS", keys.runs(dataset.name, dataset.uid)) for dataset in datasets]
-        return [storage_pb2.RunRecord.FromString(value) for some in self._database.commands(asked) for value in some]
+        records = []
+        for value in itertools.chain.from_iterable(self._database.commands(asked)):
+            with suppress(DecodeError):
+                records.append(storage_pb2.RunRecord.FromString(value))
+        return records
 
     def current(self, record: storage_pb2.RunRecord) -> ListedRun:
         """Returns the newest version and hyperparameters of a run. Raises RunReplaced."""

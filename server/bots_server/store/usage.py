@@ -78,9 +78,14 @@ class Quotas:
         answers = self._database.commands([("HGET", key.answers, "bytes") for key in each])
         sizes = []
         for values, kept, answered in zip(counters, checkpoints, answers, strict=True):
-            written, before_base, snapshots, states = (int(value or 0) for value in values)
-            sizes.append((kept, written - before_base + snapshots + states + int(answered or 0)))
+            written, before_base, snapshots, states, answer = map(_number, (*values, answered))
+            sizes.append((kept, written - before_base + snapshots + states + answer))
         return sizes
+
+
+def _number(value: bytes | None) -> int:
+    """Returns a counter; 0 if it is not there or no number, because others must not suffer from one damaged run."""
+    return int(value) if value is not None and value.isdigit() else 0
 
 
 def require(field: str, limit: int, use: int, by: int) -> None:

@@ -19,6 +19,7 @@
   sent after the arrival of the newest forgotten id.
 ]]
 --- @include now
+--- @include count
 --- @include end_leases
 --- @include begin_incarnation
 local run = redis.call("HMGET", KEYS[1], "version", "snapshot", "forgotten", "written_at_snapshot")
@@ -34,7 +35,7 @@ if ARGV[4] ~= "" and ARGV[4] ~= run[1] then return {"mismatch", tonumber(run[1])
 
 local version = tonumber(run[1]) + 1
 -- First, because only a command that grows Redis is refused when memory is short, and then nothing is changed.
-local written = redis.call("HINCRBY", KEYS[1], "written", #ARGV[7] + #ARGV[9])
+local written = count(KEYS[1], "written", #ARGV[7] + #ARGV[9])
 redis.call("XADD", KEYS[2], version .. "-0", "n", ARGV[6], "t", at, "e", ARGV[7], "b", written)
 redis.call("HSET", KEYS[1], "version", version, "nonce", ARGV[6], unpack(ARGV, 13))
 redis.call("HSET", KEYS[3], ARGV[1], ARGV[2] .. struct.pack(">I6I6", version, at))
@@ -54,4 +55,4 @@ local reported = {}
 -- At most 100,000, the tasks of a report.
 for task in string.gmatch(ARGV[12], "%d+") do reported[task] = true end
 local released = end_leases(KEYS[5], KEYS[6], KEYS[7], ARGV[11], reported, at)
-return {"appended", version, snapshot, released, written - run[4]}
+return {"appended", version, snapshot, released, written - (tonumber(run[4]) or 0)}

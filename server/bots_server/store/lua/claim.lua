@@ -22,6 +22,7 @@
 --- @include end_leases
 --- @include begin_incarnation
 --- @include purge_leases
+--- @include count
 --- @include answers
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
 if ARGV[8] ~= "" then

@@ -9,10 +9,11 @@
 
   Safe to repeat: the repeat finds the state gone and changes nothing.
 ]]
+--- @include count
 if redis.call("EXISTS", KEYS[1]) == 0 then return -1 end
 local bytes = redis.call("HSTRLEN", KEYS[4], ARGV[2])
 if redis.call("HDEL", KEYS[4], ARGV[2]) == 0 then return 0 end
-redis.call("HINCRBY", KEYS[1], "checkpoint_bytes", -bytes)
+count(KEYS[1], "checkpoint_bytes", -bytes)
 redis.call("HDEL", KEYS[2], ARGV[1])
 redis.call("ZREM", KEYS[3], ARGV[1])
 return 1

@@ -12,12 +12,13 @@
   Safe to repeat: the checkpoint that exists then is this one.
 ]]
 --- @include now
+--- @include count
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
 local there = redis.call("HGET", KEYS[2], ARGV[1])
 if there then return {"exists", there, 0} end
 redis.call("HSET", KEYS[2], ARGV[1], ARGV[2] .. ARGV[3])
 redis.call("HSET", KEYS[4], ARGV[2], ARGV[4])
-redis.call("HINCRBY", KEYS[1], "checkpoint_bytes", #ARGV[4])
+count(KEYS[1], "checkpoint_bytes", #ARGV[4])
 if ARGV[5] == "0" then return {"created", ARGV[2] .. ARGV[3], 0} end
 local expires = now() + ARGV[5]
 redis.call("ZADD", KEYS[3], expires, ARGV[1])

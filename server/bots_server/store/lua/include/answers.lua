@@ -10,12 +10,12 @@ local function keep_answer(answers, times, id, at, till, most, ...)
   local packed = cmsgpack.pack(...)
   redis.call("HSET", answers, id, packed)
   redis.call("ZADD", times, till, id)
-  local bytes = redis.call("HINCRBY", answers, "bytes", #packed)
+  local bytes = count(answers, "bytes", #packed)
   -- Sixteen at a time, so that forgetting keeps up: each call adds one.
   local oldest = redis.call("ZRANGE", times, 0, 15, "WITHSCORES")
   for i = 1, #oldest, 2 do
     if oldest[i] ~= id and (tonumber(oldest[i + 1]) <= at or bytes > most) then
-      bytes = redis.call("HINCRBY", answers, "bytes", -redis.call("HSTRLEN", answers, oldest[i]))
+      bytes = count(answers, "bytes", -redis.call("HSTRLEN", answers, oldest[i]))
       redis.call("HDEL", answers, oldest[i])
       redis.call("ZREM", times, oldest[i])
     end
