@@ -7,7 +7,8 @@
     │   ├── AlreadyExistsError        the name is taken by other content
     │   ├── FailedPreconditionError   not in this state: too few eligible tasks, a deleted run, ...
     │   ├── UnauthenticatedError      the token is missing or not valid
-    │   └── PermissionDeniedError     the token is valid, but not for this: its role is too low, or the name not its own
+    │   ├── PermissionDeniedError     the token is valid, but not for this: its role is too low, or the name not its own
+    │   └── QuotaExceededError        the identity has as much as a setting of the server allows
     ├── TemporaryError           wait and repeat: the same call may succeed
     │   ├── UnavailableError          the service or its store is away
     │   ├── DeadlineExceededError     no answer within the deadline
@@ -92,6 +93,10 @@ class UnauthenticatedError(RefusedError):
 
 class PermissionDeniedError(RefusedError):
     """The token is valid, but not for this call: its role is too low, or it may not use the name."""
+
+
+class QuotaExceededError(RefusedError):
+    """The identity has as much as a setting of the server allows; the message has setting, use and limit."""
 
 
 class TemporaryError(BotsError):
@@ -181,10 +186,10 @@ def from_rpc(error: FailedCall, tried: str, timeout: float, request_id: str = ""
     timeout  deadline of the call in seconds.
     """
     status = error.code()
-    kind = CLASS_OF_STATUS.get(status, InternalError)
     metadata = {str(key): value for key, value in error.trailing_metadata() or ()}
     reason, violations, retry_seconds = _details(metadata.get("grpc-status-details-bin", b""))
     reason = reason or str(metadata.get("bots-reason", ""))
+    kind = QuotaExceededError if reason == "QUOTA_EXCEEDED" else CLASS_OF_STATUS.get(status, InternalError)
     message = error.details() or status.name
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         message = f"no answer within {timeout:.3g} s"

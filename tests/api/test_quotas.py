@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from bots_server.errors import DeadlineExceeded, QuotaExceeded, TooManyCalls
 from bots_server.runs import dataset as loading
 from bots_server.runs.memory import Memory
 from bots_server.store import within
+from tests.api.callers import caller, write
 from tests.api.service import SECONDS, Run, Service, dataset_parts, reason_of, serving
 
 SLOW = [("grpc.http2.lookahead_bytes", 4096), ("grpc.use_local_subchannel_pool", 1)]
@@ -59,6 +61,30 @@ def test_counts_are_bounded(redis_url: str) -> None:
         service.stub.DeleteDataset(pb.DeleteDatasetRequest(name="one", delete_runs=True), timeout=SECONDS)
         assert service.dataset("three", 100).created
         assert refused(lambda: service.dataset("four", 1))[2].startswith("quota_datasets: got 2 datasets in use")
+
+
+def test_quotas_are_those_of_the_creator(redis_url: str, tmp_path: Path) -> None:
+    """What one identity owns leaves another's quota alone, whoever uses it."""
+    tokens = write(tmp_path / "tokens", {"a": "alice train *", "b": "bob train *"})
+    with (
+        serving(redis_url, token_file=tokens, quota_runs=1, quota_checkpoints=1) as guarded,
+        caller(guarded, "a") as alice,
+        caller(guarded, "b") as bob,
+    ):
+        alice.dataset("tasks", 100)
+        alice.create("tasks", "hers")
+        assert refused(lambda: alice.create("tasks", "more"))[1] == "QUOTA_EXCEEDED"
+        bob.create("tasks", "his")
+        bob.run("tasks", "hers").checkpoint("one")
+        assert refused(lambda: alice.run("tasks", "hers").checkpoint("two"))[1] == "QUOTA_EXCEEDED"
+        assert bob.run("tasks", "his").checkpoint("one").version == 0
+        told = bob.stub.GetServer(pb.GetServerRequest(), timeout=SECONDS).quotas
+        assert {one.setting: one.use for one in told if one.setting != "quota_bytes"} == {
+            "quota_datasets": 0,
+            "quota_tasks": 0,
+            "quota_runs": 1,
+            "quota_checkpoints": 1,
+        }
 
 
 def test_checkpoints_and_restores_of_many_strata_are_bounded_in_bytes(redis_url: str) -> None:
