@@ -12,6 +12,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from bots.v1 import task_selection_pb2 as pb
+from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
 from bots_server.api.callers import Caller, Callers, hashed, parse
 from bots_server.api.methods import METHODS, SERVICE
 from bots_server.errors import BadToken
@@ -19,6 +20,7 @@ from bots_server.telemetry.logs import JsonFormatter
 from tests.api.callers import bearer, caller, write
 from tests.api.service import SECONDS, Service, reason_of, serving
 
+TLS = Path(__file__).parents[1] / "client/tls"  # a certificate of localhost, signed by itself
 WHO = {
     "root": "ops admin *",
     "alice": "alice train team-a-*,shared",
@@ -217,6 +219,20 @@ def test_tokens_are_read_again_when_the_file_changes(
     assert known(guarded, "new")
 
 
+def test_a_stream_ends_when_its_token_is_taken_back(admin: Service, guarded: Service, tokens: Path) -> None:
+    """In place of its next answer."""
+    with caller(guarded, "grafana") as grafana:
+        request = pb.WatchRunRequest(run=pb.RunRef(dataset="shared", name="policy"), interval_seconds=0.1)
+        watch = grafana.stub.WatchRun(request, timeout=SECONDS)
+        next(watch)
+        write(tokens, {token: words for token, words in WHO.items() if token != "grafana"})
+        guarded.wait_until(lambda: not known(guarded, "grafana"))
+        admin.run("shared", "policy").report([1], [2])
+        with pytest.raises(grpc.RpcError) as error:
+            list(watch)
+        assert reason_of(error.value) == "BAD_TOKEN"
+
+
 @pytest.mark.parametrize(
     ("metadata", "valid"),
     [
@@ -310,6 +326,30 @@ def test_a_certificate_names_its_caller() -> None:
     for unknown in (Connection(x509_common_name=[b"c.svc"]), Connection()):
         with pytest.raises(BadToken):
             callers.by_certificate(unknown)  # type: ignore[arg-type]
+
+
+def test_a_certificate_admits_its_holder(redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Over mutual TLS, without a token; a name that is not in the file is refused."""
+    certificate, key = TLS / "certificate.pem", TLS / "key.pem"
+    tokens = tmp_path / "tokens"
+    tokens.write_text("nodes read * cert:localhost\n")
+    files = {"tls_cert": certificate, "tls_key": key, "tls_client_ca": certificate, "token_file": tokens}
+    with serving(redis_url, host="localhost", **files) as service, caplog.at_level(logging.INFO):
+        authority, private, chain = certificate.read_bytes(), key.read_bytes(), certificate.read_bytes()
+        credentials = grpc.ssl_channel_credentials(authority, private, chain)
+        with grpc.secure_channel(f"localhost:{service.server.port}", credentials) as channel:
+            stub = TaskSelectionServiceStub(channel)
+            stub.GetServer(pb.GetServerRequest(), timeout=SECONDS)
+            with pytest.raises(grpc.RpcError) as low:
+                stub.DeleteRun(pb.DeleteRunRequest(), timeout=SECONDS)
+            assert reason_of(low.value) == "ROLE_TOO_LOW"
+            tokens.write_text("nodes read * cert:other\n")
+            service.wait_until(lambda: "read again" in caplog.text)
+            with pytest.raises(grpc.RpcError) as unknown:
+                stub.GetServer(pb.GetServerRequest(), timeout=SECONDS)
+            assert reason_of(unknown.value) == "BAD_TOKEN"
+    identities = [record.fields.get("identity") for record in caplog.records if hasattr(record, "fields")]
+    assert identities == ["nodes", "nodes", None]
 
 
 def test_metrics_are_for_callers_of_every_dataset(tokens: Path) -> None:

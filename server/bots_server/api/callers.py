@@ -197,7 +197,7 @@ class Callers:
     def by_certificate(self, context: grpc.ServicerContext) -> Caller:
         """Returns the caller of a call by the names in its certificate, which TLS has verified. Raises BadToken."""
         verified: Mapping[str, Sequence[Any]] = context.auth_context()
-        names = (name.decode() for key in CERTIFICATE_NAMES for name in verified.get(key, ()))
+        names = (name.decode(errors="replace") for key in CERTIFICATE_NAMES for name in verified.get(key, ()))
         known = next(filter(None, (self._by_credential.get(f"cert:{name}") for name in names)), None)
         if known is None:
             raise BadToken

@@ -52,12 +52,11 @@ class CallInterceptor(grpc.ServerInterceptor):
             return handler
         method = METHODS[handler_call_details.method]
         try:
-            caller = self._callers.by_token(handler_call_details.invocation_metadata)
-            if caller is not None:
+            if (caller := self._callers.by_token(handler_call_details.invocation_metadata)) is not None:
                 caller.require(method.role)
         except (BadToken, AccessDenied) as refusal:
             return self._refused(method, refusal)
-        return self._guarded(handler, method, caller)
+        return self._guarded(handler, method)
 
     def _refused(self, method: Method, refusal: Failure) -> Handler:
         """Returns a handler that ends the call without reading its request, in a thread of its own."""
@@ -68,8 +67,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         answer.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    def _guarded(self, handler: Handler, method: Method, caller: Caller | None) -> Handler:
-        """Returns a handler that decodes and answers requests of a caller; None: its certificate decides."""
+    def _guarded(self, handler: Handler, method: Method) -> Handler:
+        """Returns a handler that decodes and answers requests. A stream whose caller is no longer valid ends."""
 
         def decode(call: Call, message: Any) -> Any:
             if handler.request_streaming:
@@ -78,7 +77,8 @@ class CallInterceptor(grpc.ServerInterceptor):
             return call.request
 
         def identify(call: Call, context: grpc.ServicerContext) -> Caller:
-            call.caller = one = caller or self._callers.by_certificate(context)
+            known = self._callers.by_token(context.invocation_metadata())
+            call.caller = one = known or self._callers.by_certificate(context)
             one.require(method.role)
             return one
 
@@ -100,10 +100,10 @@ class CallInterceptor(grpc.ServerInterceptor):
                 call = Call(self._metrics, method.name, context)
                 response = None
                 try:
-                    one = identify(call, context)
+                    identify(call, context)
                     responses = behavior(decode(call, message), context)
                     while True:
-                        with calling(one), deadline(context):
+                        with calling(identify(call, context)), deadline(context):
                             following = next(responses, None)
                         if following is None:
                             break
