@@ -14,6 +14,7 @@ import pytest
 
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import Part, Store, connect
+from bots_server.store.seal import checksum
 from tests.store import records
 from tests.valkey import valkey
 
@@ -253,12 +254,13 @@ def _lines(store: Store) -> list[str]:
         elif kind == b"zset":
             words = [[b"ZADD", key]]
             for member, score in client.zrange(key, 0, -1, withscores=True):
-                words[0] += [b"4102444800000" if key.endswith(b":leases") else b"%d" % score, member]
+                words[0] += [b"4102444800000" if key.endswith(b":leases") else f"{score:.0f}".encode(), member]
         else:
             entries = client.xrange(key)
+            time = b"1700000000001"
             words = [
-                [b"XADD", key, entry, b"n", event[b"n"], b"t", b"1700000000001", b"e", event[b"e"]]
-                for entry, event in entries
+                [b"XADD", key, id, b"n", one[b"n"], b"t", time, b"e", one[b"e"], b"c", checksum(id, one[b"n"], time)]
+                for id, one in entries
             ]
         lines += [" ".join(_encoded(word) for word in command) for command in words]
     return lines

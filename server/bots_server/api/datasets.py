@@ -37,6 +37,8 @@ class DatasetHandlers:
                 record.uid, record.chunks = upload.uid, chunks
                 different = header_difference(there, header) or content_difference(self._store, there, record)
                 raise DatasetExists(header.name, different)
+            if not created and self._store.datasets.is_damaged(there):
+                upload.repair(there)
         return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=created)
 
     def get_dataset(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
@@ -55,7 +57,7 @@ class DatasetHandlers:
         return pb.DeleteDatasetResponse()
 
     def _known(self, header: pb.DatasetHeader) -> pb.CreateDatasetResponse | None:
-        """Returns the answer if the name has a dataset that the header tells from this one, or that is equal to it.
+        """Returns the answer if the name has a dataset that is equal to this one by its header, and not damaged.
 
         Raises DatasetExists.
         """
@@ -64,6 +66,8 @@ class DatasetHandlers:
         except DatasetNotFound:
             return None
         if there.fingerprint == header.fingerprint:
+            if self._store.datasets.is_damaged(there):
+                return None
             return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=False)
         if different := header_difference(there, header):
             raise DatasetExists(header.name, different)

@@ -8,17 +8,17 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bots_server.core.posterior import Event, Posterior, fold_all, start
 from bots_server.core.summary import Summary, summarise
-from bots_server.errors import Conflict, DeadlineExceeded, Failure, RunReplaced, VersionNotFound
+from bots_server.errors import Conflict, DeadlineExceeded, Failure, RunDamaged, VersionNotFound
 from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
 from bots_server.runs.selection import Drawn, SelectionSpec, computing, draw
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import SNAPSHOT_EVENTS, Store, Sync, codec, remaining
+from bots_server.store import SNAPSHOT_EVENTS, Store, StoredEvent, Sync, codec, remaining
 from bots_server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -126,11 +126,19 @@ class Replica:
         Redis takes a snapshot only of an event that it has, and only one that is newer than its newest.
         """
         version = self.view().posterior.version
-        if version - self._snapshot_version < SNAPSHOT_EVENTS:
-            return False
-        state = self._state
-        assert state is not None
-        return self._store.history.put_snapshot(self.record, codec.snapshot_message(state.posterior, state.nonce))
+        return version - self._snapshot_version >= SNAPSHOT_EVENTS and self._put_snapshot()
+
+    def recover(self, restored_version: int) -> None:
+        """Makes a restore the beginning of the kept history if something that is stored before it is damaged."""
+        try:
+            self.view()
+            return
+        except RunDamaged as damage:
+            log.warning("run %s: its history begins at version %d: %s", self.record.name, restored_version, damage)
+        (event,) = self._store.history.events(self.record, restored_version - 1, 1).events
+        folded = fold_all(self._start(), self.dataset.tasks, [self._event(event)])
+        message = codec.snapshot_message(replace(folded, version=event.version), event.nonce)
+        self._store.history.put_snapshot(self.record, message, events=0)
 
     def drawn(self, posterior: Posterior, spec: SelectionSpec) -> Drawn:
         """Returns a draw for a selection: the prefetched one if it is of this posterior and spec, else a new one.
@@ -188,16 +196,21 @@ class Replica:
         """Folds up to the newest event; returns False if Redis has another history, which the next call reads."""
         held, begin, kinds = self._state, time.perf_counter(), list[str]()
         try:
-            for state, sync in self._following(held or self._stored(), None):
+            first = held or self._stored()
+            for state, sync in self._following(first, None):
                 self._state = state
                 kinds += [entry.event.WhichOneof("kind") or "" for entry in sync.events]
-        except Diverged:
+        except (Diverged, RunDamaged) as error:
             self._state = None
+            if held is None and isinstance(error, RunDamaged):
+                raise
             if held is not None:
                 log.warning("run %s: its folded history is not the one in Redis; rebuilding", self.record.name)
                 self._metrics.rebuilt()
             return False
         self._live_leases, self._snapshot_version = sync.leases, sync.snapshot_version
+        if held is None and first.posterior.version < sync.snapshot_version:  # the newest snapshot is damaged
+            self._put_snapshot()
         if held is not None:
             record = self.record
             self._metrics.observe_fold(record.dataset, record.name, kinds, time.perf_counter() - begin)
@@ -207,8 +220,6 @@ class Replica:
         """Yields the state after each page of events, up to a version or to the newest. Raises Diverged."""
         while True:
             sync = self._store.history.sync(self.record, state.posterior.version, state.nonce)
-            if not sync.exists:
-                raise RunReplaced(self.record.name, self.record.uid)
             if sync.diverged:
                 raise Diverged
             if until is None and sync.snapshot_version - state.posterior.version > LEAP_EVENTS:
@@ -218,7 +229,7 @@ class Replica:
                     continue
             entries = [entry for entry in sync.events if until is None or entry.version <= until]
             if entries:
-                folded = self._folded(state.posterior, [codec.core_event(entry, self._restored) for entry in entries])
+                folded = self._folded(state.posterior, [self._event(entry) for entry in entries])
                 state = State(folded, entries[-1].nonce)
             yield state, sync
             if state.posterior.version >= (sync.version if until is None else min(until, sync.version)):
@@ -236,15 +247,29 @@ class Replica:
         snapshot = self._store.history.snapshot(self.record, at_most)
         tasks = self.dataset.tasks
         if snapshot is None:
-            return State(start(tasks, codec.hyperparameters(self.record.hyperparameters), self.record.model), b"")
+            return State(self._start(), b"")
         return State(codec.posterior(snapshot, tasks), snapshot.nonce)
 
-    def _restored(self, state_uid: str) -> Posterior:
-        """Returns the state that a restore names. Raises Diverged if it is trimmed, and so is its event."""
-        state = self._store.checkpoints.state(self.record, state_uid)
-        if state is None:
-            raise Diverged
-        return codec.posterior(state, self.dataset.tasks)
+    def _event(self, stored: StoredEvent) -> Event:
+        """Returns an event as the fold takes it. Raises Diverged if it names a state that is trimmed, and so is it."""
+
+        def state(uid: str) -> Posterior:
+            kept = self._store.checkpoints.state(self.record, uid, stored.version)
+            if kept is None:
+                raise Diverged
+            return codec.posterior(kept, self.dataset.tasks)
+
+        return codec.core_event(stored, state)
+
+    def _start(self) -> Posterior:
+        """Returns version 0 of a run that starts at the prior."""
+        return start(self.dataset.tasks, codec.hyperparameters(self.record.hyperparameters), self.record.model)
+
+    def _put_snapshot(self) -> bool:
+        """Stores the newest state; returns whether Redis took it."""
+        state = self._state
+        assert state is not None
+        return self._store.history.put_snapshot(self.record, codec.snapshot_message(state.posterior, state.nonce))
 
     def _unsteady(self) -> Conflict:
         return Conflict(f"run {self.record.name!r}: its history changed {REBUILDS} times while it was read; repeat")

@@ -6,26 +6,29 @@ transition. Keys of content carry uids: a dataset or run that is created again u
 one before.
 
     bots:datasets                      set     names of datasets: an index that contains every existing one. If it is
-                                               missing (lost, or deleted for this purpose) the next listing makes it
-                                               by SCAN
-    bots:{NAME}:dataset                hash    uid, record (DatasetRecord); until deleted
+                                               missing (lost, or deleted for this purpose) or damaged, the next listing
+                                               makes it by SCAN
+    bots:{NAME}:dataset                hash    uid, record (DatasetRecord), runs (their number); until deleted
     bots:{NAME}:touch                  string  written by a repeat, to wait until it is durable; one second
     bots:{NAME}:DATASET:strata         string  StrataTable; one hour, after the commit until deleted
     bots:{NAME}:DATASET:columns:CHUNK  string  TaskColumns; as the strata
+    bots:{NAME}:DATASET:damaged        string  written by a server that could not read strata or columns, so that the
+                                               next creation of the same content stores them again; one week
     bots:{NAME}:DATASET:runs           hash    name of the run -> RunRecord; until deleted
 
 and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted or earlier as stated:
 
     P                    hash    version; nonce of its event; snapshot (newest version with one); trimmed (oldest
                                  version that can be rebuilt); forgotten (arrival of the newest forgotten request
-                                 id); for listings h:FIELD, the newest value of a hyperparameter as a
-                                 Hyperparameters message that has this field alone. The run exists while this does
-    P:events             stream  <version>-0 -> n: nonce, t: time, e: Event; the newest 10,000, and back to a snapshot
+                                 id); ids (number of request ids); check (checksum of these); for listings h:FIELD,
+                                 the newest value of a hyperparameter as a Hyperparameters message that has this
+                                 field alone. The run exists while this does
+    P:events             stream  <version>-0 -> n: nonce, t: time, e: Event, c: checksum of id, n and t; the newest
+                                 10,000, and back to a snapshot
     P:requests           hash    16 bytes of a request id -> 8 bytes of its digest, 6 of its version, 6 of its arrival,
-                                 integers big-endian; the newest 100,000
+                                 integers big-endian, 8 of the checksum of all; the newest 100,000
     P:arrivals           list    request ids (16 bytes) by arrival, newest first; as the requests
     P:snapshots          hash    version -> Snapshot: the newest, and one in 1,024 versions as far back as events
-    P:snapshot_versions  zset    version, scored by itself: the snapshots in order
     P:states             hash    uid -> Snapshot, of restored events and of checkpoints; as long as the event or
                                  checkpoint that names it
     P:restores           zset    uid of a restored event's state, scored by the event's version; as the event
@@ -39,7 +42,8 @@ and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted
     P:answer:REQUEST     hash    answer of a selection: digest, taken, expires, offer (Offer); one hour by its request
                                  id; one minute by its selection id, if a lease was asked for without request id
 
-Times are milliseconds since 1970, by Redis' clock.
+Times are milliseconds since 1970, by Redis' clock. Messages and the names in the index end with a checksum (seal.py);
+what scripts make has one where stated.
 """
 
 from __future__ import annotations
@@ -51,6 +55,9 @@ from functools import lru_cache
 from bots_server.storage.v1 import storage_pb2
 
 DATASETS = "bots:datasets"
+_KINDS = {DATASETS: "set", "events": "stream", "arrivals": "list"}
+_KINDS |= dict.fromkeys(("strata", "columns", "damaged", "touch"), "string")
+_KINDS |= dict.fromkeys(("restores", "checkpoint_expiry", "leases"), "zset")
 EVERY_DATASET = "bots:{*}:dataset"  # pattern for SCAN
 
 
@@ -71,8 +78,24 @@ def columns(name: str, uid: str, chunk: int) -> str:
     return f"bots:{{{name}}}:{uid}:columns:{chunk}"
 
 
+def damaged(name: str, uid: str) -> str:
+    return f"bots:{{{name}}}:{uid}:damaged"
+
+
 def runs(name: str, uid: str) -> str:
     return f"bots:{{{name}}}:{uid}:runs"
+
+
+def every_key(name: str) -> str:
+    """Returns the pattern for SCAN of all keys of a dataset and its runs."""
+    return f"bots:{{{name}}}:*"
+
+
+def kind(key: str) -> str:
+    """Returns the type that a key has."""
+    words = key.partition("}:")[2].split(":")
+    word = key if "" in words else words[3] if len(words) > 3 else words[min(1, len(words) - 1)]
+    return _KINDS.get(word, "hash")
 
 
 def incarnation(job: str, incarnation: str) -> bytes:
@@ -80,6 +103,12 @@ def incarnation(job: str, incarnation: str) -> bytes:
     if not job or not incarnation:
         return b""
     return b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in (job, incarnation))
+
+
+def run_uid(key: str) -> str:
+    """Returns the uid of the run that a key is of; empty: of none."""
+    words = key.partition("}:")[2].split(":")
+    return words[2] if len(words) > 2 and words[1] == "run" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +120,6 @@ class RunKeys:
     requests: str
     arrivals: str
     snapshots: str
-    snapshot_versions: str
     states: str
     restores: str
     checkpoints: str

@@ -1,7 +1,7 @@
 --[[
   Keeps a snapshot of a run, then trims the history that is not needed any more.
 
-  KEYS     run (hash), events (stream), snapshots (hash), snapshot_versions (zset), states (hash), restores (zset)
+  KEYS     run (hash), events (stream), snapshots (hash), states (hash), restores (zset)
   ARGV[1]  version    ARGV[2]  nonce of its event    ARGV[3]  snapshot (Snapshot)
   ARGV[4]  number of events to keep behind the newest
   ARGV[5]  versions between the snapshots kept along the history
@@ -14,34 +14,32 @@
   that the newest snapshot does not hold are never deleted, and between base and the newest the oldest snapshot of each
   stride is kept.
 
-  Safe to repeat: the same version again is accepted and changes nothing.
+  Safe to repeat: the same version again is stored again and trims the same.
 ]]
-local run = redis.call("HMGET", KEYS[1], "version", "snapshot", "trimmed")
-local at, stride = tonumber(ARGV[1]), tonumber(ARGV[5])
-local entry = redis.call("XRANGE", KEYS[2], ARGV[1] .. "-0", ARGV[1] .. "-0")[1]
-if not run[1] or not entry or entry[2][2] ~= ARGV[2] or at < tonumber(run[2]) then return 0 end
-if at == tonumber(run[2]) then return 1 end
+--- @include head
+--- @include snapshots
+local head, at, stride = read_head(KEYS[1]), tonumber(ARGV[1]), tonumber(ARGV[5])
+if not head or at == 0 or at < head.snapshot or nonce_of(KEYS[2], at) ~= ARGV[2] then return 0 end
 
-local function drop(version)
-  redis.call("HDEL", KEYS[3], version)
-  redis.call("ZREM", KEYS[4], version)
+redis.call("HSET", KEYS[3], ARGV[1], ARGV[3])
+local horizon, versions, base = math.min(head.version - ARGV[4], at), snapshot_versions(KEYS[3], at), head.trimmed
+for _, version in ipairs(versions) do
+  if version <= horizon then base = math.max(base, version) end
 end
-redis.call("HSET", KEYS[3], at, ARGV[3])
-redis.call("ZADD", KEYS[4], at, at)
-redis.call("HSET", KEYS[1], "snapshot", at)
-local horizon = math.min(tonumber(run[1]) - tonumber(ARGV[4]), at)
-local base = tonumber(redis.call("ZREVRANGEBYSCORE", KEYS[4], horizon, 0, "LIMIT", 0, 1)[1] or run[3])
-local before = redis.call("ZREVRANGEBYSCORE", KEYS[4], "(" .. at, base, "LIMIT", 0, 2)
-local last, earlier = tonumber(before[1] or base), tonumber(before[2] or base)
-if last > base and math.floor(last / stride) == math.floor(earlier / stride) then drop(last) end
--- Few: base moves one snapshot at a time. A hundred is the bound for an unusual history; the next call takes the rest.
-for _, version in ipairs(redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", "(" .. base, "LIMIT", 0, 100)) do
-  drop(version)
+local last, earlier = versions[#versions - 1] or base, versions[#versions - 2] or base
+last, earlier = math.max(last, base), math.max(earlier, base)
+if last > base and math.floor(last / stride) == math.floor(earlier / stride) then
+  redis.call("HDEL", KEYS[3], string.format("%.0f", last))
 end
-for _, uid in ipairs(redis.call("ZRANGEBYSCORE", KEYS[6], "-inf", "(" .. base, "LIMIT", 0, 100)) do
-  redis.call("HDEL", KEYS[5], uid)
-  redis.call("ZREM", KEYS[6], uid)
+for _, version in ipairs(versions) do
+  if version < base then redis.call("HDEL", KEYS[3], string.format("%.0f", version)) end
 end
-redis.call("XTRIM", KEYS[2], "MINID", base .. "-0")
-redis.call("HSET", KEYS[1], "trimmed", base)
+-- A hundred is the bound for an unusual history; the next call takes the rest.
+for _, uid in ipairs(redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", "(" .. base, "LIMIT", 0, 100)) do
+  redis.call("HDEL", KEYS[4], uid)
+  redis.call("ZREM", KEYS[5], uid)
+end
+redis.call("XTRIM", KEYS[2], "MINID", string.format("%.0f-0", base))
+head.snapshot, head.trimmed = at, base
+write_head(KEYS[1], head)
 return 1
