@@ -258,10 +258,10 @@ def _lines(store: Store) -> list[str]:
         else:
             entries = client.xrange(key)
             time = b"1700000000001"
-            words = [
-                [b"XADD", key, id, b"n", one[b"n"], b"t", time, b"e", one[b"e"], b"c", checksum(id, one[b"n"], time)]
-                for id, one in entries
-            ]
+            for entry, event in entries:
+                event |= {b"t": time, b"c": checksum(entry, event[b"n"], time)}
+            pairs = [(entry, event.items()) for entry, event in entries]
+            words = [[b"XADD", key, entry, *(word for pair in event for word in pair)] for entry, event in pairs]
         lines += [" ".join(_encoded(word) for word in command) for command in words]
     return lines
 

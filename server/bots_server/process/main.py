@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from pydantic import SecretStr
 
 from bots_server.errors import Failure
-from bots_server.process import embedded
+from bots_server.process import embedded, fsck
 from bots_server.process.server import METHODS, Server, make_server
 from bots_server.process.settings import Settings, settings
 from bots_server.process.signals import stop_on
@@ -28,7 +28,13 @@ GRACE_SECONDS = 10.0
 log = logging.getLogger("bots_server")
 
 
+# What the first argument may ask for in place of serving; each gets the arguments after it.
+COMMANDS = {"fsck": fsck.main}
+
+
 def main() -> None:
+    if (command := COMMANDS.get(next(iter(sys.argv[1:]), ""))) is not None:
+        return command(sys.argv[2:])
     chosen = settings(sys.argv[1:])
     records = start_logging(chosen.log_format, chosen.log_level)
     stopping = threading.Event()

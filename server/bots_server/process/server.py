@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
 from bots_server.api.interceptor import CallInterceptor
 from bots_server.api.servicer import SERVICE, TaskSelectionService
-from bots_server.errors import Failure, RunReplaced
+from bots_server.errors import Damaged, Failure, RunReplaced
 from bots_server.process.settings import Settings
 from bots_server.runs.registry import Registry
 from bots_server.store import Store, within
@@ -111,6 +111,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     reflection.enable_server_reflection((SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     metrics.rpc_threads(threads)
     metrics.replicas(lambda: len(registry.held()))
+    metrics.damaged_runs(registry.damaged)
     metrics.export_runs(partial(observed_runs, registry))
     return Server(store, registry, server, health_servicer, stopping, listen(server, settings))
 
@@ -125,7 +126,7 @@ def observed_runs(registry: Registry) -> list[ObservedRun]:
         for replica in registry.held():
             try:
                 view = replica.last_view() if away else replica.view()
-            except RunReplaced:
+            except (RunReplaced, Damaged):  # `damaged_runs` counts the damaged
                 continue
             except Failure:  # each further one would wait as long
                 away, view = True, replica.last_view()

@@ -78,6 +78,11 @@ class Registry:
             self._evict()
             return [replica for replica, _ in self._held.values() if replica.last_view() is not None]
 
+    def damaged(self) -> int:
+        """Returns how many of the runs in use were damaged when they were last read."""
+        with self._lock:
+            return sum(replica.damaged for replica, _ in self._held.values())
+
     def appended(self, replica: Replica, appended: Appended, *, prefetch: bool = False) -> None:
         """Has the event that was just appended folded, and a snapshot stored if one is due, in the background."""
         if appended.version - appended.snapshot_version >= SNAPSHOT_EVENTS:

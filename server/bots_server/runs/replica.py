@@ -14,7 +14,7 @@ import numpy as np
 
 from bots_server.core.posterior import Event, Posterior, fold_all, start
 from bots_server.core.summary import Summary, summarise
-from bots_server.errors import Conflict, DeadlineExceeded, Failure, RunDamaged, VersionNotFound
+from bots_server.errors import Conflict, Damaged, DeadlineExceeded, Failure, RunDamaged, VersionNotFound
 from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
 from bots_server.runs.selection import Drawn, SelectionSpec, computing, draw
 from bots_server.storage.v1 import storage_pb2 as storage
@@ -31,10 +31,11 @@ PAUSE = 16  # selections without a prefetch after one that was not used
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A run at a version: its posterior, and how many tasks are leased."""
+    """A run at a version: its posterior, and how many tasks have a lease that is alive, or any."""
 
     posterior: Posterior
     live_leases: int
+    leases: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Replica:
         self._begun = self._ended = 0  # number of the newest sync that began, and of the newest that ended
         self._failure: Failure | None = None  # of the newest sync that ended
         self._state: State | None = None
-        self._live_leases = 0
+        self._leases = 0, 0  # live ones, and all
         self._snapshot_version = 0
         self._summary: tuple[Posterior, Summary] | None = None
         self._bytes: tuple[Posterior | None, int] = (None, 0)
@@ -92,14 +93,19 @@ class Replica:
             if self._failure is not None:
                 raise self._failure.again()
             assert self._state is not None
-            return View(self._state.posterior, self._live_leases)
+            return View(self._state.posterior, *self._leases)
         finally:
             self._lock.release()
 
     def last_view(self) -> View | None:
         """Returns the run as it was seen last, without asking Redis; None: it was not seen yet."""
         state = self._state
-        return None if state is None else View(state.posterior, self._live_leases)
+        return None if state is None else View(state.posterior, *self._leases)
+
+    @property
+    def damaged(self) -> bool:
+        """Returns whether the newest sync found the run or its dataset damaged."""
+        return isinstance(self._failure, Damaged)
 
     def summary(self, posterior: Posterior) -> Summary:
         """Returns the summary of one of the run's posteriors; that of the newest is kept."""
@@ -208,7 +214,7 @@ class Replica:
                 log.warning("run %s: its folded history is not the one in Redis; rebuilding", self.record.name)
                 self._metrics.rebuilt()
             return False
-        self._live_leases, self._snapshot_version = sync.leases, sync.snapshot_version
+        self._leases, self._snapshot_version = (sync.live_leases, sync.leases), sync.snapshot_version
         if held is None and first.posterior.version < sync.snapshot_version:  # the newest snapshot is damaged
             self._put_snapshot()
         if held is not None:

@@ -220,6 +220,9 @@ class Datasets:
             if status == b"deleted":
                 _forget(self._database, name)
                 return
+            if status == b"damaged":
+                self._delete_damaged(name, delete_runs=delete_runs)
+                return
             if status == b"changed" and not delete_runs:
                 raise DatasetHasRuns(name, count)
         raise Conflict(f"dataset {name!r}: its runs change all the time; repeat")

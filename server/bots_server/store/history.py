@@ -50,7 +50,8 @@ class Sync:
     version: int  # the newest
     events: list[StoredEvent]  # after the known version, oldest first; a page: ask again until `version` is reached
     snapshot_version: int  # of the newest snapshot; 0: none but the start
-    leases: int  # tasks under a live lease
+    leases: int  # tasks with a lease, also one that is over and not purged yet
+    live_leases: int  # tasks under a live lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +81,13 @@ class History:
         """
         key = keys.of_run(run)
         answer = self._database.run(
-            "sync", [key.run, key.events, key.leases], [version, nonce, _PAGE_EVENTS, _PAGE_BYTES]
+            "sync", [key.run, key.events, key.leases, key.owners], [version, nonce, _PAGE_EVENTS, _PAGE_BYTES]
         )
         if not answer:
             raise gone(self._database, run)
-        diverged, newest, snapshot_version, leases, entries = answer
+        diverged, newest, snapshot_version, leases, live, entries = answer
         events = [_event(key.events, version + 1 + i, words) for i, words in enumerate(entries)]
-        return Sync(bool(diverged), newest, events, snapshot_version, leases)
+        return Sync(bool(diverged), newest, events, snapshot_version, leases, live)
 
     def append(
         self,

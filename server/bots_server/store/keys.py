@@ -35,12 +35,13 @@ and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted
     P:checkpoints        hash    name -> uid of the state (32 characters), then Checkpoint; until deleted or expired
     P:checkpoint_expiry  zset    name, scored by the time it expires; as the checkpoint
     P:leases             zset    task, scored by the time its lease ends; until released, or purged by a later claim
-    P:owners             hash    task -> selection id; as the lease
+    P:owners             hash    task -> time its lease ends, a blank, selection id; as the lease
     P:selections         hash    selection id -> 8 bytes of the job's digest, then its leased tasks as decimals between
                                  blanks; as the last lease
-    P:jobs               hash    8 bytes of a job's digest -> its newest 16 incarnations, newest first, 8 bytes each
-    P:answer:REQUEST     hash    answer of a selection: digest, taken, expires, offer (Offer); one hour by its request
-                                 id; one minute by its selection id, if a lease was asked for without request id
+    P:jobs               hash    8 bytes of a job's digest -> its newest 16 incarnations, newest first, 8 bytes each,
+                                 and a checksum
+    P:answer:REQUEST     hash    answer of a selection: digest, taken, expires, check, offer (Offer); one hour by its
+                                 request id; one minute by its selection id, if a lease was asked for without request id
 
 Times are milliseconds since 1970, by Redis' clock. Messages and the names in the index end with a checksum (seal.py);
 what scripts make has one where stated.
@@ -54,6 +55,7 @@ from functools import lru_cache
 
 from bots_server.storage.v1 import storage_pb2
 
+ALL = "bots:"  # what every key begins with
 DATASETS = "bots:datasets"
 _KINDS = {DATASETS: "set", "events": "stream", "arrivals": "list"}
 _KINDS |= dict.fromkeys(("strata", "columns", "damaged", "touch"), "string")

@@ -20,11 +20,13 @@
 ]]
 --- @include now
 --- @include head
+--- @include owner
 --- @include end_leases
 --- @include begin_incarnation
 local at, restoring = now(), ARGV[8] ~= ""
 local intact, head = pcall(read_head, KEYS[1])
-if restoring and not (intact and head) then
+local rebuilt = restoring and not (intact and head)
+if rebuilt then
   head, intact = head_of_events(KEYS[2], KEYS[3], at), true
   if head then redis.call("UNLINK", KEYS[1]) end
 end
@@ -51,7 +53,7 @@ if lost or redis.call("LPOS", KEYS[4], ARGV[1], "MAXLEN", within) then
   write_head(KEYS[1], head)
   if not restoring then return {"lost", head.version, head.snapshot, 0} end
   oldest = nil
-elseif head.forgotten > 0 and at - ARGV[3] <= head.forgotten then
+elseif not rebuilt and head.forgotten > 0 and at - ARGV[3] <= head.forgotten then
   return {"old", head.version, head.snapshot, 0}
 end
 if ARGV[4] ~= "" and tonumber(ARGV[4]) ~= head.version then return {"mismatch", head.version, head.snapshot, 0} end

@@ -19,13 +19,18 @@
   for. Without either, no task is leased.
 ]]
 --- @include now
+--- @include head
+--- @include owner
 --- @include end_leases
 --- @include begin_incarnation
 --- @include purge_leases
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
-local kept = KEYS[6] and redis.call("HMGET", KEYS[6], "digest", "taken", "expires", "offer") or {}
-local status = kept[1] == ARGV[3] and "repeated" or "reused"
-if kept[1] then return {status, kept[2], {}, 0, tonumber(kept[3]), kept[4], 0, 0} end
+local kept = KEYS[6] and redis.call("HMGET", KEYS[6], "digest", "taken", "expires", "offer", "check") or {}
+if kept[1] or kept[5] then
+  local check = checksum(kept[1] or "", kept[2] or "", kept[3] or "")
+  if kept[5] ~= check or not kept[4] then damaged(KEYS[6], "has a wrong checksum at check") end
+  return {kept[1] == ARGV[3] and "repeated" or "reused", kept[2], {}, 0, tonumber(kept[3]), kept[4], 0, 0}
+end
 local at = now()
 local ended = begin_incarnation(KEYS[5], KEYS[2], KEYS[3], KEYS[4], ARGV[7], at)
 local purged = purge_leases(KEYS[2], KEYS[3], KEYS[4], at)
@@ -38,9 +43,12 @@ for part = 1, tonumber(ARGV[8]) do
   local from, need = next_part, tonumber(ARGV[7 + 2 * part])
   next_part = from + ARGV[8 + 2 * part]
   for i = from, next_part - 1 do
-    if need > 0 and not seen[ARGV[i]] and tonumber(redis.call("ZSCORE", KEYS[2], ARGV[i]) or 0) <= at then
-      seen[ARGV[i]], need = true, need - 1
-      taken[#taken + 1], tasks[#tasks + 1] = i - first, ARGV[2] ~= "0" and ARGV[i] or nil
+    if need > 0 and not seen[ARGV[i]] then
+      local leased_until, selection = lease_end(KEYS[2], KEYS[3], ARGV[i])
+      if leased_until <= at then
+        seen[ARGV[i]], need = selection or true, need - 1
+        taken[#taken + 1], tasks[#tasks + 1] = i - first, ARGV[2] ~= "0" and ARGV[i] or nil
+      end
     end
   end
   shortfall[part], missing = need, missing + need
@@ -48,16 +56,18 @@ end
 if missing > 0 and ARGV[5] ~= "1" then return {"short", "", shortfall, leases, 0, "", purged, ended} end
 
 local expires = at + ARGV[2]
+local until_text = string.format("%.0f", expires)
 taken = table.concat(taken, " ")
 if KEYS[6] then
-  redis.call("HSET", KEYS[6], "digest", ARGV[3], "taken", taken, "expires", expires, "offer", ARGV[4])
+  redis.call("HSET", KEYS[6], "digest", ARGV[3], "taken", taken, "expires", until_text, "offer", ARGV[4],
+    "check", checksum(ARGV[3], taken, until_text))
   redis.call("PEXPIRE", KEYS[6], ARGV[6])
 end
 local job = ARGV[7] ~= "" and string.sub(ARGV[7], 1, 8) or string.rep("\0", 8)
 if #tasks > 0 then redis.call("HSET", KEYS[4], ARGV[1], job .. table.concat(tasks, " ")) end
 for _, task in ipairs(tasks) do
-  redis.call("HDEL", KEYS[4], redis.call("HGET", KEYS[3], task) or "")
+  if seen[task] ~= true then redis.call("HDEL", KEYS[4], seen[task]) end
   redis.call("ZADD", KEYS[2], expires, task)
-  redis.call("HSET", KEYS[3], task, ARGV[1])
+  redis.call("HSET", KEYS[3], task, until_text .. " " .. ARGV[1])
 end
 return {"claimed", taken, shortfall, leases, expires, ARGV[4], purged, ended}

@@ -7,12 +7,14 @@
   ARGV[1]   uid of the dataset
   ARGV[2..] name and uid of each run that the caller knows of, in turn; none if runs are not to be deleted
 
-  Returns {status, runs}: "deleted", "gone" (no dataset of this uid), "changed" (it has other runs: read again).
+  Returns {status, runs}: "deleted", "gone" (no dataset of this uid), "changed" (it has other runs: read again),
+  "damaged" (it has not the runs that were created).
 
   Safe to repeat: the repeat finds the dataset gone and changes nothing.
 ]]
 if redis.call("HGET", KEYS[1], "uid") ~= ARGV[1] then return {"gone", 0} end
 local runs, known = redis.call("HLEN", KEYS[2]), 0
+if redis.call("HGET", KEYS[1], "runs") ~= tostring(runs) then return {"damaged", runs} end
 -- Once for each run, and below once for each key, all of which the caller has read.
 for i = 2, #ARGV, 2 do
   local record = redis.call("HGET", KEYS[2], ARGV[i]) or ""

@@ -15,5 +15,5 @@ local at_most = ARGV[1] == "inf" and head.version or tonumber(ARGV[1])
 if at_most < head.trimmed then return {"trimmed", 0, "", head.trimmed, head.version} end
 local found = snapshot_versions(KEYS[2], at_most)
 local at = found[#found]
-if not at then return {"start", 0, "", head.trimmed, head.version} end
+if not at or at < head.trimmed then return {"start", 0, "", head.trimmed, head.version} end
 return {"found", at, redis.call("HGET", KEYS[2], string.format("%.0f", at)), head.trimmed, head.version}

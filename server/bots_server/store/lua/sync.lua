@@ -1,14 +1,14 @@
 --[[
   Reads what a server has not seen of a run's history (guarantee 2). Changes nothing.
 
-  KEYS     run (hash), events (stream), leases (zset)
+  KEYS     run (hash), events (stream), leases (zset), owners (hash)
   ARGV[1]  version of the last event that the server folded, 0: none
   ARGV[2]  nonce of that event, "": none
   ARGV[3]  number of events to stop at
   ARGV[4]  bytes of events to stop at
 
-  Returns {} if the run is deleted, else {diverged 0 | 1, version, newest snapshot's version, tasks under a live lease,
-  {fields and values} of each event after the known one}; or the error of a replica, which may be behind its primary.
+  Returns {} if the run is deleted, else {diverged 0 | 1, version, newest snapshot's version, tasks with a lease, also
+  one that is over, tasks under a live lease, {fields and values} of each event after the known one}; or the error of a replica, which may be behind its primary.
   Safe to repeat.
 
   One history: if the known event is trimmed or has another nonce, the server has diverged, whatever was appended
@@ -41,6 +41,8 @@ while not diverged and last < head.version and last - known < tonumber(ARGV[3]) 
     bytes = bytes + #(entry[2][6] or "")
   end
 end
+local leases = redis.call("ZCARD", KEYS[3])
+if leases ~= redis.call("HLEN", KEYS[4]) then damaged(KEYS[3], "and the owners differ in number") end
 -- Most runs have no lease; then the clock is not read.
-local leases = redis.call("EXISTS", KEYS[3]) == 1 and redis.call("ZCOUNT", KEYS[3], "(" .. now(), "+inf") or 0
-return {diverged and 1 or 0, head.version, head.snapshot, leases, diverged and {} or events}
+local live = leases > 0 and redis.call("ZCOUNT", KEYS[3], "(" .. now(), "+inf") or 0
+return {diverged and 1 or 0, head.version, head.snapshot, leases, live, diverged and {} or events}

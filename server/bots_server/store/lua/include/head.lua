@@ -1,4 +1,4 @@
--- Ends the script, before it has written anything: a stored value is not what was written (seal.py has the others).
+-- Ends the script: a stored value is not what was written, or is missing. What was written before stands by itself.
 local function damaged(key, what) error("DAMAGED " .. key .. " " .. what .. " ENDS") end
 
 -- Returns the checksum of words (seal.checksum).
