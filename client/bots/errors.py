@@ -17,6 +17,7 @@
     └── BrokenError              not retryable: report it to the operator
         ├── UnimplementedError        the server is older than this client
         ├── ForkedError               this process was forked in a way that gRPC does not survive (also a RuntimeError)
+        ├── DamagedError              what the service stored is damaged; the message names it and says what to do
         └── InternalError             a fault of the service
 
 A report that failed with a TemporaryError may have been applied. `Batch.report` repeats it safely; with `Run.report`
@@ -131,6 +132,10 @@ class ForkedError(BrokenError, RuntimeError):
     """This process was forked in a way that gRPC does not survive; the message says what to do."""
 
 
+class DamagedError(BrokenError):
+    """What the service stored of the run or dataset is damaged. It is never used; the message says what to do."""
+
+
 class InternalError(BrokenError):
     """The service has a fault."""
 
@@ -152,7 +157,7 @@ CLASS_OF_STATUS: dict[grpc.StatusCode, type[BotsError]] = {
     grpc.StatusCode.UNIMPLEMENTED: UnimplementedError,
     grpc.StatusCode.UNKNOWN: InternalError,
     grpc.StatusCode.INTERNAL: InternalError,
-    grpc.StatusCode.DATA_LOSS: InternalError,
+    grpc.StatusCode.DATA_LOSS: DamagedError,
 }
 
 

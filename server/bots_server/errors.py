@@ -8,11 +8,12 @@ The branches say what the caller can do:
     │                                                   VersionNotFound
     ├── AlreadyExists        choose another name        DatasetExists · RunExists · CheckpointExists
     ├── FailedPrecondition   read the state again       TooFewEligible · RunReplaced · RequestTooOld · VersionMismatch ·
-    │                                                   DatasetHasRuns
+    │                                                   DatasetHasRuns · KeyOccupied
     ├── Conflict             repeat
     ├── Exhausted            wait, or make room         TooManyCalls · CallTooLong · UploadTooSlow ·
     │                                                   QuotaExceeded · StoreFull
     ├── Unavailable          wait, then repeat          StoreUnavailable · NotDurable · ServerTooOld
+    ├── Damaged              delete or repair it        RunDamaged · DatasetDamaged
     ├── DeadlineExceeded     allow more time
     ├── BadToken             send a valid token
     └── AccessDenied         ask for another role       RoleTooLow · NameNotAllowed
@@ -185,6 +186,15 @@ class DatasetHasRuns(FailedPrecondition):
         super().__init__(f"delete_runs: got False, must be true to delete dataset {dataset!r} with its {runs} runs")
 
 
+class KeyOccupied(FailedPrecondition):
+    reason = "KEY_OCCUPIED"
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(
+            f"Redis: the key {key} {what}; another application uses this Redis: delete the key, or use another database"
+        )
+
+
 class Conflict(Failure):
     reason = "CONFLICT"
     retry_seconds = 0.0
@@ -258,6 +268,26 @@ class ServerTooOld(Unavailable):
 
     def __init__(self, what: str, needed: int, reader: int) -> None:
         super().__init__(f"{what} needs reader version {needed}, and this server has {reader}; upgrade it")
+
+
+class Damaged(Failure):
+    """What Redis has under a key is not what was stored there, or is missing; it is not used."""
+
+    advice: ClassVar[str]
+
+    def __init__(self, key: str, what: str) -> None:
+        self.key, self.what = key, what
+        super().__init__(f"stored data is damaged: {key} {what}; {self.advice}")
+
+
+class RunDamaged(Damaged):
+    reason = "RUN_DAMAGED"
+    advice = "restore the run from a checkpoint, or delete it"
+
+
+class DatasetDamaged(Damaged):
+    reason = "DATASET_DAMAGED"
+    advice = "create the dataset again with the same content, or delete it"
 
 
 class DeadlineExceeded(Failure):

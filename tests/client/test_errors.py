@@ -45,6 +45,7 @@ def test_every_status_has_a_class(status: grpc.StatusCode) -> None:
         (grpc.StatusCode.ABORTED, "CONFLICT", bots.AbortedError),
         (grpc.StatusCode.UNIMPLEMENTED, "", bots.UnimplementedError),
         (grpc.StatusCode.INTERNAL, "", bots.InternalError),
+        (grpc.StatusCode.DATA_LOSS, "RUN_DAMAGED", bots.DamagedError),
     ],
 )
 def test_an_error_says_message_code_and_reason(

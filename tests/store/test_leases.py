@@ -44,7 +44,7 @@ def claim(
 
 
 def leases(store: Store, run: storage_pb2.RunRecord) -> int:
-    return store.history.sync(run, 0, b"").leases
+    return store.history.sync(run, 0, b"").live_leases
 
 
 def kept(store: Store, run: storage_pb2.RunRecord) -> list[int]:

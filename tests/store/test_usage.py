@@ -80,7 +80,7 @@ def test_use_counts_for_the_creator(store: Store) -> None:
     use = store.quotas.use()
     assert (use["alice"].datasets, use["alice"].tasks, use["alice"].runs, use["alice"].checkpoints) == (1, 1024, 1, 0)
     assert (
-        use["alice"].bytes == one.bytes == records.columns(0).ByteSize() + 10  # and the strata
+        use["alice"].bytes == one.bytes == records.columns(0).ByteSize() + 10 + 8  # the strata, and checksums
     )
     assert (use["bob"].datasets, use["bob"].tasks, use["bob"].runs, use["bob"].checkpoints) == (1, 1024, 1, 1)
     assert use["bob"].bytes == two.bytes + stored(store, bobs)
@@ -150,7 +150,7 @@ def test_a_snapshot_larger_than_the_bound_is_kept_alone(small: Store, monkeypatc
         assert small.history.put_snapshot(of, snapshot)
         assert small.history.oldest(of) == (0 if version == 2 else version)
     ((_, event),) = records.redis_of(small).xrange(keys.of_run(of).events)
-    assert stored(small, of) == snapshot.ByteSize() + len(event[b"e"])
+    assert stored(small, of) == snapshot.ByteSize() + 4 + len(event[b"e"])  # 4: checksum
 
 
 def test_answers_are_bounded_in_bytes(small: Store) -> None:

@@ -33,6 +33,8 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   ABORTED              CONFLICT (lost a race; repeat)
   RESOURCE_EXHAUSTED   TOO_MANY_CALLS, CALL_TOO_LONG, UPLOAD_TOO_SLOW (the server's limits of long calls), QUOTA_EXCEEDED
                        (a setting of the server; the message has its name, the limit and the use), STORE_FULL
+  DATA_LOSS            RUN_DAMAGED, DATASET_DAMAGED: what is stored is not what was written, or is missing. It is not
+                       used. The message names the key of Redis and what to do.
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat
                        with the same request_id), SERVER_TOO_OLD (the run was written by a newer server; another
                        server may know it)
@@ -199,6 +201,7 @@ class Dataset(google.protobuf.message.Message):
     REFERENCES_FIELD_NUMBER: builtins.int
     FEATURES_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    DAMAGE_FIELD_NUMBER: builtins.int
     name: builtins.str
     uid: builtins.str
     size: builtins.int
@@ -220,6 +223,8 @@ class Dataset(google.protobuf.message.Message):
     reference_grid: builtins.float
     """Step to which reference pass rates were rounded; 0: kept as given."""
     has_ids: builtins.bool
+    damage: builtins.str
+    """In a listing: why the dataset cannot be used; then the other fields but the name may be absent. Empty: it can."""
     @property
     def tags(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TagCount]:
         """In the order of the header, with their number of tasks. Empty: the tasks have no tags."""
@@ -248,9 +253,10 @@ class Dataset(google.protobuf.message.Message):
         references: collections.abc.Iterable[global___ReferenceCount] | None = ...,
         features: collections.abc.Iterable[builtins.str] | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        damage: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "features", b"features", "fingerprint", b"fingerprint", "has_ids", b"has_ids", "name", b"name", "reference_grid", b"reference_grid", "references", b"references", "size", b"size", "strata", b"strata", "tags", b"tags", "uid", b"uid"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "damage", b"damage", "features", b"features", "fingerprint", b"fingerprint", "has_ids", b"has_ids", "name", b"name", "reference_grid", b"reference_grid", "references", b"references", "size", b"size", "strata", b"strata", "tags", b"tags", "uid", b"uid"]) -> None: ...
 
 global___Dataset = Dataset
 
@@ -702,12 +708,17 @@ class Run(google.protobuf.message.Message):
     FORKED_FROM_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    DAMAGE_FIELD_NUMBER: builtins.int
     dataset_uid: builtins.str
     model: global___EvidenceModel.ValueType
     version: builtins.int
     """Number of events."""
     policy: builtins.str
     """Label of the policy that trains; empty: not given."""
+    damage: builtins.str
+    """In a listing: why the run cannot be used; then the other fields but `ref.name` may be absent. Empty: none found, but
+    its history and state were not read.
+    """
     @property
     def ref(self) -> global___RunRef: ...
     @property
@@ -731,9 +742,10 @@ class Run(google.protobuf.message.Message):
         forked_from: global___ForkPoint | None = ...,
         policy: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        damage: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "forked_from", b"forked_from", "hyperparameters", b"hyperparameters", "ref", b"ref"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "dataset_uid", b"dataset_uid", "forked_from", b"forked_from", "hyperparameters", b"hyperparameters", "model", b"model", "policy", b"policy", "ref", b"ref", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "damage", b"damage", "dataset_uid", b"dataset_uid", "forked_from", b"forked_from", "hyperparameters", b"hyperparameters", "model", b"model", "policy", b"policy", "ref", b"ref", "version", b"version"]) -> None: ...
 
 global___Run = Run
 

@@ -28,7 +28,7 @@ class DatasetHandlers:
         if not (one := caller()).may_see(header.name):
             raise NameNotAllowed("header.name", header.name, one.identity, one.datasets)
         there = self._there(header.name)
-        if header.fingerprint and there is not None and (known := same_or_unknown(there, header)) is not None:
+        if header.fingerprint and there is not None and (known := self._same(there, header)) is not None:
             return known
         owner, quotas = caller().identity, self._store.quotas
         # If the name is taken, nothing will be stored: the upload is compared with what has it.
@@ -51,6 +51,8 @@ class DatasetHandlers:
                 record.uid, record.chunks = upload.uid, chunks
                 different = header_difference(there, header) or content_difference(self._store, there, record)
                 raise DatasetExists(header.name, different)
+            if not created and self._store.datasets.is_damaged(there):
+                upload.repair(there)
         return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=created)
 
     def get_dataset(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
@@ -78,14 +80,15 @@ class DatasetHandlers:
         except DatasetNotFound:
             return None
 
+    def _same(self, there: storage.DatasetRecord, header: pb.DatasetHeader) -> pb.CreateDatasetResponse | None:
+        """Returns the answer if the dataset that has the name is the one of the header, and not damaged.
 
-def same_or_unknown(there: storage.DatasetRecord, header: pb.DatasetHeader) -> pb.CreateDatasetResponse | None:
-    """Returns the answer if the dataset that has the name is the one of the header; None: the header does not tell.
-
-    Raises DatasetExists if it is another one.
-    """
-    if there.fingerprint == header.fingerprint:
-        return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=False)
-    if different := header_difference(there, header):
-        raise DatasetExists(header.name, different)
-    return None
+        None: the header does not tell. Raises DatasetExists if it is another one.
+        """
+        if there.fingerprint == header.fingerprint:
+            if self._store.datasets.is_damaged(there):
+                return None
+            return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=False)
+        if different := header_difference(there, header):
+            raise DatasetExists(header.name, different)
+        return None

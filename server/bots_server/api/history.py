@@ -74,6 +74,7 @@ class HistoryHandlers:
         # The point may be gone by the time of a repeat, so the first answer is looked for before it.
         first = self._store.history.repeated(run.record, request_id, content) if request.request_id else None
         if first is not None:
+            run.recover(first.version)
             return restored(first, run)
         posterior = self._state(run, request)
         state = codec.snapshot_message(posterior)
@@ -97,6 +98,7 @@ class HistoryHandlers:
             state=state,
         )
         self._metrics.leases_ended("superseded", appended.released)
+        run.recover(appended.version)
         self._registry.appended(run, appended)
         return restored(appended, run)
 

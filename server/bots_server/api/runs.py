@@ -86,6 +86,11 @@ class RunHandlers:
         self._registry.gone(run)
         return pb.DeleteRunResponse()
 
+    def delete_damaged_run(self, dataset: str, name: str) -> pb.DeleteRunResponse:
+        """Answers DeleteRun for a run that cannot be opened."""
+        self._store.runs.delete_damaged(self._store.datasets.get(dataset), name)
+        return pb.DeleteRunResponse()
+
     def _create(
         self, request: pb.CreateRunRequest, dataset: storage.DatasetRecord, requested: storage.RunRequest
     ) -> tuple[storage.RunRecord, bool]:

@@ -41,8 +41,8 @@ class SelectionHandlers:
             drawn = run.drawn(view.posterior, spec)
         else:
             drawn = draw(np.random.default_rng(seed), view.posterior, tasks, spec)
-        # Without live leases an incarnation has none to end.
-        if terms.lease_seconds is None and not terms.request_id and not view.live_leases:
+        # Without leases an incarnation has none to end.
+        if terms.lease_seconds is None and not terms.request_id and not view.leases:
             selection = unclaimed(drawn, tasks, allow_fewer=request.allow_fewer)
         else:
             selection, claim = claimed(self._store, run.record, drawn, tasks, terms, allow_fewer=request.allow_fewer)

@@ -23,7 +23,7 @@ from bots_server.api.reports import ReportHandlers
 from bots_server.api.runs import RunHandlers
 from bots_server.api.selections import SelectionHandlers
 from bots_server.api.server import ServerHandlers
-from bots_server.errors import DatasetNotFound, RunReplaced
+from bots_server.errors import DatasetNotFound, RunDamaged, RunReplaced
 from bots_server.runs.registry import Registry
 from bots_server.store import Store
 from bots_server.telemetry.metrics import Metrics
@@ -45,7 +45,7 @@ class TaskSelectionService:
         self._long_calls = long_calls
         subjects = (
             DatasetHandlers(store, registry.memory),
-            RunHandlers(store, registry),
+            runs := RunHandlers(store, registry),
             SelectionHandlers(store, metrics),
             ReportHandlers(store, registry, metrics),
             ReadingHandlers(stopping),
@@ -56,7 +56,7 @@ class TaskSelectionService:
             name = re.sub("(?<!^)(?=[A-Z])", "_", method.name).lower()
             (handler,) = (getattr(subject, name) for subject in subjects if hasattr(subject, name))
             if "run" in method.input_type.fields_by_name:
-                handler = self._of_run(handler)
+                handler = self._of_run(handler, runs.delete_damaged_run if method.name == "DeleteRun" else None)
             if method.server_streaming:
                 answer = self._stream(handler)
             elif method.client_streaming:
@@ -65,8 +65,12 @@ class TaskSelectionService:
                 answer = _unary(handler)
             setattr(self, method.name, answer)
 
-    def _of_run(self, handler: Callable[[Any, Any], Any]) -> Handler:
+    def _of_run(
+        self, handler: Callable[[Any, Any], Any], of_damaged: Callable[[str, str], Any] | None = None
+    ) -> Handler:
         """Returns a handler of requests whose RunRef is resolved.
+
+        of_damaged: answers for the dataset and name of a run whose record is damaged; None: the call fails
 
         It raises DatasetNotFound, RunNotFound, and RunReplaced if the request has the uid of another run. If the store
         says that the run is gone, nothing was changed, and the run that has the name now is asked once more.
@@ -76,7 +80,12 @@ class TaskSelectionService:
             ref: pb.RunRef = request.run
             names = checks.dataset("run.dataset", ref.dataset), checks.name("run.name", ref.name)
             uid = checks.uid("run.uid", ref.uid)
-            run = self._registry.open(*names, uid)
+            try:
+                run = self._registry.open(*names, uid)
+            except RunDamaged:
+                if of_damaged is None:
+                    raise
+                return of_damaged(*names)
             try:
                 return handler(request, run)
             except (RunReplaced, DatasetNotFound):

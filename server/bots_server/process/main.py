@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from bots_server.api.callers import Callers
 from bots_server.errors import Failure, StoreUnavailable
-from bots_server.process import address, embedded, token
+from bots_server.process import address, embedded, fsck, token
 from bots_server.process.server import METHODS, Server, certificates, make_server
 from bots_server.process.settings import Settings, settings
 from bots_server.process.signals import stop_on
@@ -33,7 +33,7 @@ log = logging.getLogger("bots_server")
 
 
 # What the first argument may ask for in place of serving; each gets the arguments after it.
-COMMANDS = {"token": token.main}
+COMMANDS = {"fsck": fsck.main, "token": token.main}
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from bots_server.api.interceptor import CallInterceptor
 from bots_server.api.methods import MAX_MESSAGE_BYTES, REFLECTION, SERVICE
 from bots_server.api.reflection import Reflection
 from bots_server.api.servicer import TaskSelectionService
-from bots_server.errors import Failure, RunReplaced
+from bots_server.errors import Damaged, Failure, RunReplaced
 from bots_server.process import address
 from bots_server.process.settings import Settings
 from bots_server.process.tls import Certificates
@@ -139,6 +139,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)
     metrics.rpc_threads(threads)
     metrics.replicas(lambda: len(registry.held()))
+    metrics.damaged_runs(registry.damaged)
     metrics.export_runs(partial(observed_runs, registry))
     metrics.export_usage(partial(observed_usage, store), asdict(store.quotas.limits))
     return Server(store, registry, long_calls, server, health, callers, stopping, listen(server, settings))
@@ -154,7 +155,7 @@ def observed_runs(registry: Registry) -> list[ObservedRun]:
         for replica in registry.held():
             try:
                 view = replica.last_view() if away else replica.view()
-            except RunReplaced:
+            except (RunReplaced, Damaged):  # `damaged_runs` counts the damaged
                 continue
             except Failure:  # each further one would wait as long
                 away, view = True, replica.last_view()

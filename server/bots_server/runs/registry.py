@@ -85,6 +85,11 @@ class Registry:
         with self._lock:
             self._evict()
 
+    def damaged(self) -> int:
+        """Returns how many of the runs in use were damaged when they were last read."""
+        with self._lock:
+            return sum(replica.damaged for replica, _ in self._held.values())
+
     def appended(self, replica: Replica, appended: Appended, *, prefetch: bool = False) -> None:
         """Has the event that was just appended folded, and a snapshot stored if one is due, in the background."""
         if appended.snapshot_due:

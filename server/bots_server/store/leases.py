@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bots_server.errors import RequestIdReused, RunReplaced
+from bots_server.errors import RequestIdReused
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys
 from bots_server.store.database import Database
+from bots_server.store.history import gone
+from bots_server.store.seal import seal, unseal
 
 _ANSWER_MS = 3_600_000  # how long the answer to a request id is kept
 _CALL_MS = 60_000  # the same for a call without one, which only this process repeats: after a broken connection
@@ -75,7 +77,7 @@ class Leases:
                 offer.selection_id,
                 0 if lease_seconds is None else max(1, round(lease_seconds * 1000)),
                 digest,
-                offer.SerializeToString() if answer_id else b"",
+                seal(offer.SerializeToString(), "offer") if answer_id else b"",
                 int(allow_fewer),
                 _ANSWER_MS if request_id else _CALL_MS,
                 keys.incarnation(job, incarnation),
@@ -88,13 +90,13 @@ class Leases:
         )
         status = answer[0]
         if status == b"gone":
-            raise RunReplaced(run.name, run.uid)
+            raise gone(self._database, run)
         if status == b"reused":
             raise RequestIdReused(request_id)
         _, taken, short, leased, expires, kept, expired, ended = answer
         return Claim(
             taken=[int(position) for position in taken.split()],
-            offer=storage_pb2.Offer.FromString(kept) if status == b"repeated" else offer,
+            offer=storage_pb2.Offer.FromString(unseal(kept, "offer", names[5])) if status == b"repeated" else offer,
             repeated=status == b"repeated",
             short=short or [0] * len(parts),
             leased=leased,
@@ -117,5 +119,5 @@ class Leases:
             [selection_id, " ".join(map(str, tasks or ()))],
         )
         if released < 0:
-            raise RunReplaced(run.name, run.uid)
+            raise gone(self._database, run)
         return released

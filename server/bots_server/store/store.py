@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from bots_server.store import keys
 from bots_server.store.checkpoints import Checkpoints
 from bots_server.store.clients import RedisClient
 from bots_server.store.database import Database, Observe
 from bots_server.store.datasets import Datasets
 from bots_server.store.durability import MEMORY, Durability
+from bots_server.store.fsck import Damage, damages
 from bots_server.store.history import HISTORY_BYTES, History
 from bots_server.store.leases import Leases
 from bots_server.store.runs import Runs
@@ -58,6 +61,10 @@ class Store:
     def time_ms(self) -> int:
         """Returns Redis' clock, in milliseconds since 1970. Of a cluster: that of the server that `ping` asks."""
         return int(self._database.run("time", [keys.DATASETS], []))
+
+    def damages(self) -> Iterator[Damage]:
+        """Yields everything that is damaged, after looking at every key. Takes as long as reading all of Redis."""
+        return damages(self, self._database)
 
     def close(self) -> None:
         """Ends the connections."""

@@ -80,6 +80,8 @@ class Metrics:
         ).inc
         held = Gauge("bots_replicas", "Runs that this process holds in memory.", registry=registry)
         self.replicas = held.set_function  # asked at each scrape
+        damaged = Gauge("bots_damaged_runs", "Runs that were asked for and are damaged in Redis.", registry=registry)
+        self.damaged_runs = damaged.set_function
         self._leases = Counter(
             "bots_leases",
             "Leases that began (granted) and ended (released, expired, superseded by a new incarnation of the job).",

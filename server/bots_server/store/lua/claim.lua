@@ -19,6 +19,8 @@
   for. Without either, no task is leased.
 ]]
 --- @include now
+--- @include head
+--- @include owner
 --- @include end_leases
 --- @include begin_incarnation
 --- @include purge_leases
@@ -26,9 +28,9 @@
 --- @include answers
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
 if ARGV[8] ~= "" then
-  local digest, lease_end, first_taken, offer = read_answer(KEYS[6], ARGV[8])
+  local digest, lease_until, first_taken, offer = read_answer(KEYS[6], ARGV[8])
   local status = digest == ARGV[3] and "repeated" or "reused"
-  if digest then return {status, first_taken, {}, 0, lease_end, offer, 0, 0} end
+  if digest then return {status, first_taken, {}, 0, tonumber(lease_until), offer, 0, 0} end
 end
 local at = now()
 local ended = begin_incarnation(KEYS[5], KEYS[2], KEYS[3], KEYS[4], ARGV[7], at)
@@ -42,9 +44,12 @@ for part = 1, tonumber(ARGV[10]) do
   local from, need = next_part, tonumber(ARGV[9 + 2 * part])
   next_part = from + ARGV[10 + 2 * part]
   for i = from, next_part - 1 do
-    if need > 0 and not seen[ARGV[i]] and tonumber(redis.call("ZSCORE", KEYS[2], ARGV[i]) or 0) <= at then
-      seen[ARGV[i]], need = true, need - 1
-      taken[#taken + 1], tasks[#tasks + 1] = i - first, ARGV[2] ~= "0" and ARGV[i] or nil
+    if need > 0 and not seen[ARGV[i]] then
+      local leased_until, selection = lease_end(KEYS[2], KEYS[3], ARGV[i])
+      if leased_until <= at then
+        seen[ARGV[i]], need = selection or true, need - 1
+        taken[#taken + 1], tasks[#tasks + 1] = i - first, ARGV[2] ~= "0" and ARGV[i] or nil
+      end
     end
   end
   shortfall[part], missing = need, missing + need
@@ -52,16 +57,17 @@ end
 if missing > 0 and ARGV[5] ~= "1" then return {"short", "", shortfall, leases, 0, "", purged, ended} end
 
 local expires = at + ARGV[2]
+local until_text = string.format("%.0f", expires)
 taken = table.concat(taken, " ")
 if ARGV[8] ~= "" then
   local till = at + ARGV[6]
-  keep_answer(KEYS[6], KEYS[7], ARGV[8], at, till, tonumber(ARGV[9]), ARGV[3], expires, taken, ARGV[4])
+  keep_answer(KEYS[6], KEYS[7], ARGV[8], at, till, tonumber(ARGV[9]), ARGV[3], until_text, taken, ARGV[4])
 end
 local job = ARGV[7] ~= "" and string.sub(ARGV[7], 1, 8) or string.rep("\0", 8)
 if #tasks > 0 then redis.call("HSET", KEYS[4], ARGV[1], job .. table.concat(tasks, " ")) end
 for _, task in ipairs(tasks) do
-  redis.call("HDEL", KEYS[4], redis.call("HGET", KEYS[3], task) or "")
+  if seen[task] ~= true then redis.call("HDEL", KEYS[4], seen[task]) end
   redis.call("ZADD", KEYS[2], expires, task)
-  redis.call("HSET", KEYS[3], task, ARGV[1])
+  redis.call("HSET", KEYS[3], task, until_text .. " " .. ARGV[1])
 end
 return {"claimed", taken, shortfall, leases, expires, ARGV[4], purged, ended}

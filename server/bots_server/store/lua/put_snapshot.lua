@@ -1,7 +1,7 @@
 --[[
   Keeps a snapshot of a run, then trims the history that is not needed any more.
 
-  KEYS     run (hash), events (stream), snapshots (hash), snapshot_versions (zset), states (hash), restores (zset)
+  KEYS     run (hash), events (stream), snapshots (hash), states (hash), restores (zset)
   ARGV[1]  version    ARGV[2]  nonce of its event    ARGV[3]  snapshot (Snapshot)
   ARGV[4]  number of events to keep behind the newest
   ARGV[5]  versions between the snapshots kept along the history
@@ -16,54 +16,59 @@
   that the newest snapshot does not hold are never deleted, and between base and the newest the oldest snapshot of each
   stride is kept.
 
-  Safe to repeat: the same version again is accepted and changes nothing.
+  Safe to repeat: the same version again is stored again and trims the same.
 ]]
-local run = redis.call("HMGET", KEYS[1], "version", "snapshot", "trimmed")
-local at, stride = tonumber(ARGV[1]), tonumber(ARGV[5])
-local entry = redis.call("XRANGE", KEYS[2], ARGV[1] .. "-0", ARGV[1] .. "-0")[1]
-if not run[1] or not entry or entry[2][2] ~= ARGV[2] or at < tonumber(run[2]) then return 0 end
-if at == tonumber(run[2]) then return 1 end
+--- @include head
+--- @include snapshots
+local head, at, stride = read_head(KEYS[1]), tonumber(ARGV[1]), tonumber(ARGV[5])
+if not head or at == 0 or at < head.snapshot or nonce_of(KEYS[2], at) ~= ARGV[2] then return 0 end
 
 -- Returns the bytes that were written until a version.
 local function written_at(version)
-  local fields = (redis.call("XRANGE", KEYS[2], version .. "-0", version .. "-0")[1] or {0, {}})[2]
+  local id = string.format("%.0f-0", version)
+  local fields = (redis.call("XRANGE", KEYS[2], id, id)[1] or {0, {}})[2]
   for i = 1, #fields, 2 do
-    if fields[i] == "b" then return tonumber(fields[i + 1]) end
+    if fields[i] == "b" then return tonumber(fields[i + 1]) or 0 end
   end
   return 0
 end
-local function drop(version)
-  redis.call("HDEL", KEYS[3], version)
-  redis.call("ZREM", KEYS[4], version)
+redis.call("HSET", KEYS[3], ARGV[1], ARGV[3])
+local horizon, versions, base = math.min(head.version - ARGV[4], at), snapshot_versions(KEYS[3], at), head.trimmed
+for _, version in ipairs(versions) do
+  if version <= horizon then base = math.max(base, version) end
 end
-redis.call("HSET", KEYS[3], at, ARGV[3])
-redis.call("ZADD", KEYS[4], at, at)
-local horizon = math.min(tonumber(run[1]) - tonumber(ARGV[4]), at)
-local base = tonumber(redis.call("ZREVRANGEBYSCORE", KEYS[4], horizon, 0, "LIMIT", 0, 1)[1] or run[3])
-local before = redis.call("ZREVRANGEBYSCORE", KEYS[4], "(" .. at, base, "LIMIT", 0, 2)
-local last, earlier = tonumber(before[1] or base), tonumber(before[2] or base)
-if last > base and math.floor(last / stride) == math.floor(earlier / stride) then drop(last) end
--- From the newest to the oldest, as far back as they fit: a dozen, or as many as an unusual history has, and base, which
--- is no snapshot if it is the start.
-local candidates = redis.call("ZREVRANGEBYSCORE", KEYS[4], "(" .. at, "(" .. base)
-if base < at then candidates[#candidates + 1] = base end
+local dropped
+local last, earlier = versions[#versions - 1] or base, versions[#versions - 2] or base
+last, earlier = math.max(last, base), math.max(earlier, base)
+if last > base and math.floor(last / stride) == math.floor(earlier / stride) then
+  redis.call("HDEL", KEYS[3], string.format("%.0f", last))
+  dropped = last
+end
+-- From the newest to the oldest as far back as they fit, and to base, which is no snapshot if it is the start.
 local written, bytes, oldest = written_at(at), 0, at
-for _, version in ipairs(candidates) do
-  local more = redis.call("HSTRLEN", KEYS[3], version)
-  if bytes + more + written - written_at(version) > tonumber(ARGV[6]) then break end
-  bytes, oldest = bytes + more, tonumber(version)
+local function fits(version)
+  local more = redis.call("HSTRLEN", KEYS[3], string.format("%.0f", version))
+  if bytes + more + written - written_at(version) > tonumber(ARGV[6]) then return false end
+  bytes, oldest = bytes + more, version
+  return true
 end
+local fit = true
+for i = #versions, 1, -1 do
+  if fit and versions[i] > base and versions[i] < at and versions[i] ~= dropped then fit = fits(versions[i]) end
+end
+if fit and base < at then fits(base) end
 base = oldest
--- Few: base moves one snapshot at a time. A hundred is the bound for an unusual history; the next call takes the rest.
-for _, version in ipairs(redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", "(" .. base, "LIMIT", 0, 100)) do
-  drop(version)
+for _, version in ipairs(versions) do
+  if version < base then redis.call("HDEL", KEYS[3], string.format("%.0f", version)) end
 end
-for _, uid in ipairs(redis.call("ZRANGEBYSCORE", KEYS[6], "-inf", "(" .. base, "LIMIT", 0, 100)) do
-  redis.call("HDEL", KEYS[5], uid)
-  redis.call("ZREM", KEYS[6], uid)
+-- A hundred is the bound for an unusual history; the next call takes the rest.
+for _, uid in ipairs(redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", "(" .. base, "LIMIT", 0, 100)) do
+  redis.call("HDEL", KEYS[4], uid)
+  redis.call("ZREM", KEYS[5], uid)
 end
-if base > tonumber(run[3]) then redis.call("HSET", KEYS[1], "written_before_base", written_at(base - 1)) end
-redis.call("XTRIM", KEYS[2], "MINID", base .. "-0")
-redis.call("HSET", KEYS[1], "snapshot", at, "trimmed", base, "written_at_snapshot", written, "snapshot_bytes",
-  bytes + #ARGV[3])
+if base > head.trimmed then redis.call("HSET", KEYS[1], "written_before_base", written_at(base - 1)) end
+redis.call("XTRIM", KEYS[2], "MINID", string.format("%.0f-0", base))
+head.snapshot, head.trimmed = at, base
+write_head(KEYS[1], head)
+redis.call("HSET", KEYS[1], "written_at_snapshot", written, "snapshot_bytes", bytes + #ARGV[3])
 return 1

@@ -1,13 +1,18 @@
 -- Returns the answer of a selection that is kept under an id: digest of its request, end of its lease, taken, offer.
 local function read_answer(answers, id)
   local packed = redis.call("HGET", answers, id)
-  if packed then return cmsgpack.unpack(packed) end
+  if not packed then return nil end
+  local read, digest, expires, taken, offer, check = pcall(cmsgpack.unpack, packed)
+  if not read or check ~= checksum(digest or "", expires or "", taken or "") then
+    damaged(answers, "has a wrong checksum at " .. id)
+  end
+  return digest, expires, taken, offer
 end
 
 -- Keeps an answer (as `read_answer` returns it) until a time. The field "bytes" is the size of all. Forgets answers whose
 -- time is over at `at`, and while all take more than `most` bytes those whose time is over first.
-local function keep_answer(answers, times, id, at, till, most, ...)
-  local packed = cmsgpack.pack(...)
+local function keep_answer(answers, times, id, at, till, most, digest, expires, taken, offer)
+  local packed = cmsgpack.pack(digest, expires, taken, offer, checksum(digest, expires, taken))
   redis.call("HSET", answers, id, packed)
   redis.call("ZADD", times, till, id)
   local bytes = count(answers, "bytes", #packed)
