@@ -201,9 +201,10 @@ def delete_run(client: ClientCore, dataset: str, name: str, *, uid: str = "") ->
 
 
 def get_server(client: ClientCore) -> Steps[ServerInfo]:
-    """Returns the version of the server, its clock, its durability, and what its Redis puts at risk."""
+    """Returns the version of the server, its clock, its durability, what its Redis puts at risk, and the quotas."""
     answer = yield from client.session.ask("GetServer", pb.GetServerRequest())
-    return record(ServerInfo, answer)
+    quotas = {quota.setting: (quota.use, quota.limit) for quota in answer.quotas}
+    return record(ServerInfo, answer, quotas=quotas)
 
 
 def flush(client: ClientCore, timeout: float | None = None) -> Steps[None]:

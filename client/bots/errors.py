@@ -7,7 +7,8 @@
     │   ├── AlreadyExistsError        the name is taken by other content
     │   ├── FailedPreconditionError   not in this state: too few eligible tasks, a deleted run, ...
     │   ├── UnauthenticatedError      the token is missing or not valid
-    │   └── PermissionDeniedError     the token is valid, but not for this: its role is too low, or the name not its own
+    │   ├── PermissionDeniedError     the token is valid, but not for this: its role is too low, or the name not its own
+    │   └── QuotaExceededError        the identity has as much as a setting of the server allows
     ├── TemporaryError           wait and repeat: the same call may succeed
     │   ├── UnavailableError          the service or its store is away
     │   ├── DeadlineExceededError     no answer within the deadline
@@ -16,6 +17,7 @@
     └── BrokenError              not retryable: report it to the operator
         ├── UnimplementedError        the server is older than this client
         ├── ForkedError               this process was forked in a way that gRPC does not survive (also a RuntimeError)
+        ├── DamagedError              what the service stored is damaged; the message names it and says what to do
         └── InternalError             a fault of the service
 
 A report that failed with a TemporaryError may have been applied. `Batch.report` repeats it safely; with `Run.report`
@@ -94,6 +96,10 @@ class PermissionDeniedError(RefusedError):
     """The token is valid, but not for this call: its role is too low, or it may not use the name."""
 
 
+class QuotaExceededError(RefusedError):
+    """The identity has as much as a setting of the server allows; the message has setting, use and limit."""
+
+
 class TemporaryError(BotsError):
     """Wait and repeat: the same call may succeed."""
 
@@ -126,6 +132,10 @@ class ForkedError(BrokenError, RuntimeError):
     """This process was forked in a way that gRPC does not survive; the message says what to do."""
 
 
+class DamagedError(BrokenError):
+    """What the service stored of the run or dataset is damaged. It is never used; the message says what to do."""
+
+
 class InternalError(BrokenError):
     """The service has a fault."""
 
@@ -147,7 +157,7 @@ CLASS_OF_STATUS: dict[grpc.StatusCode, type[BotsError]] = {
     grpc.StatusCode.UNIMPLEMENTED: UnimplementedError,
     grpc.StatusCode.UNKNOWN: InternalError,
     grpc.StatusCode.INTERNAL: InternalError,
-    grpc.StatusCode.DATA_LOSS: InternalError,
+    grpc.StatusCode.DATA_LOSS: DamagedError,
 }
 
 
@@ -181,10 +191,10 @@ def from_rpc(error: FailedCall, tried: str, timeout: float, request_id: str = ""
     timeout  deadline of the call in seconds.
     """
     status = error.code()
-    kind = CLASS_OF_STATUS.get(status, InternalError)
     metadata = {str(key): value for key, value in error.trailing_metadata() or ()}
     reason, violations, retry_seconds = _details(metadata.get("grpc-status-details-bin", b""))
     reason = reason or str(metadata.get("bots-reason", ""))
+    kind = QuotaExceededError if reason == "QUOTA_EXCEEDED" else CLASS_OF_STATUS.get(status, InternalError)
     message = error.details() or status.name
     if status is grpc.StatusCode.DEADLINE_EXCEEDED:
         message = f"no answer within {timeout:.3g} s"

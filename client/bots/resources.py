@@ -113,6 +113,7 @@ class ServerInfo:
     redis_time  by the clock of its Redis, which decides about leases and request ids.
     durability  of an acknowledged report.
     risks       what puts data or calls at risk in its Redis, one line each.
+    quotas      what the caller's identity uses, and may use at most, by setting of the server.
     """
 
     version: str
@@ -120,3 +121,4 @@ class ServerInfo:
     redis_time: datetime
     durability: Literal["memory", "fsync", "replica"]
     risks: tuple[str, ...]
+    quotas: Mapping[str, tuple[int, int]]

@@ -8,10 +8,12 @@ The branches say what the caller can do:
     │                                                   VersionNotFound
     ├── AlreadyExists        choose another name        DatasetExists · RunExists · CheckpointExists
     ├── FailedPrecondition   read the state again       TooFewEligible · RunReplaced · RequestTooOld · VersionMismatch ·
-    │                                                   ReportNotCounted · DatasetHasRuns
+    │                                                   ReportNotCounted · DatasetHasRuns · KeyOccupied
     ├── Conflict             repeat
-    ├── Exhausted            wait, or make room         TooManyCalls · StoreFull
+    ├── Exhausted            wait, or make room         TooManyCalls · CallTooLong · UploadTooSlow ·
+    │                                                   QuotaExceeded · StoreFull
     ├── Unavailable          wait, then repeat          StoreUnavailable · NotDurable · ServerTooOld
+    ├── Damaged              delete or repair it        RunDamaged · DatasetDamaged
     ├── DeadlineExceeded     allow more time
     ├── BadToken             send a valid token
     └── AccessDenied         ask for another role       RoleTooLow · NameNotAllowed
@@ -191,6 +193,15 @@ class DatasetHasRuns(FailedPrecondition):
         super().__init__(f"delete_runs: got False, must be true to delete dataset {dataset!r} with its {runs} runs")
 
 
+class KeyOccupied(FailedPrecondition):
+    reason = "KEY_OCCUPIED"
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(
+            f"Redis: the key {key} {what}; another application uses this Redis: delete the key, or use another database"
+        )
+
+
 class Conflict(Failure):
     reason = "CONFLICT"
     retry_seconds = 0.0
@@ -204,10 +215,33 @@ class TooManyCalls(Exhausted):
     reason = "TOO_MANY_CALLS"
     retry_seconds = 1.0
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, whose: str = "") -> None:
         super().__init__(
-            f"the server serves at most {limit} long calls (WatchRun, GetPosteriors, CreateDataset) at once"
+            f"the server serves at most {limit} long calls {whose}(WatchRun, GetPosteriors, CreateDataset) at once"
         )
+
+
+class CallTooLong(Exhausted):
+    reason = "CALL_TOO_LONG"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"max_call_seconds: a long call must take at most {seconds:g} s")
+
+
+class UploadTooSlow(Exhausted):
+    reason = "UPLOAD_TOO_SLOW"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"max_idle_seconds: got no message for {seconds:g} s, must be sent without such a pause")
+
+
+class QuotaExceeded(Exhausted):
+    """A setting of the server would be exceeded. A request cannot raise it."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, setting: str, limit: int, use: int, more: int, what: str) -> None:
+        super().__init__(f"{setting}: got {use} {what} in use and {more} more, must be at most {limit}")
 
 
 class StoreFull(Exhausted):
@@ -241,6 +275,26 @@ class ServerTooOld(Unavailable):
 
     def __init__(self, what: str, needed: int, reader: int) -> None:
         super().__init__(f"{what} needs reader version {needed}, and this server has {reader}; upgrade it")
+
+
+class Damaged(Failure):
+    """What Redis has under a key is not what was stored there, or is missing; it is not used."""
+
+    advice: ClassVar[str]
+
+    def __init__(self, key: str, what: str) -> None:
+        self.key, self.what = key, what
+        super().__init__(f"stored data is damaged: {key} {what}; {self.advice}")
+
+
+class RunDamaged(Damaged):
+    reason = "RUN_DAMAGED"
+    advice = "restore the run from a checkpoint, or delete it"
+
+
+class DatasetDamaged(Damaged):
+    reason = "DATASET_DAMAGED"
+    advice = "create the dataset again with the same content, or delete it"
 
 
 class DeadlineExceeded(Failure):

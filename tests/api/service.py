@@ -174,8 +174,9 @@ def dataset_parts(
 def serving(url: str, **settings: Any) -> Iterator[Service]:
     """Yields a server over the Redis at `url`, and ends it."""
     redis = connect(url, timeout_seconds=settings.get("redis_timeout_seconds", 5.0))
-    store, registry = Store(redis), CollectorRegistry()
-    server = make_server(store, Settings(**({"port": 0} | settings)), Metrics(registry, ("SelectBatch",)))
+    chosen, registry = Settings(**({"port": 0} | settings)), CollectorRegistry()
+    store = Store(redis, history_bytes=chosen.history_bytes, quotas=chosen.quotas)
+    server = make_server(store, chosen, Metrics(registry, ("SelectBatch",)))
     server.start()
     address = f"127.0.0.1:{server.port}"
     try:

@@ -158,7 +158,11 @@ BAD = [
         "page_size: got 1001, must be between 1",
     ),
     Bad("ListEvents", pb.ListEventsRequest(**RUN, page_size=-1), "page_size: got -1, must be between 1 and 10000"),
-    Bad("ListEvents", pb.ListEventsRequest(**RUN, page_token="x"), "page_token: got 'x', must be a next_page_token"),
+    Bad(
+        "ListEvents",
+        pb.ListEventsRequest(**RUN, page_token="x"),
+        "page_token: got 'x', must be a next_page_token of this listing",
+    ),
     Bad("ListEvents", pb.ListEventsRequest(**RUN, after_version=-1), "after_version: got -1, must be between 0 and "),
 ]
 

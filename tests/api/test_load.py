@@ -14,13 +14,14 @@ from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
 from bots_server.errors import DeadlineExceeded
 from bots_server.runs.dataset import DatasetCache
+from bots_server.runs.memory import Memory
 from bots_server.runs.replica import Replica
 from bots_server.store import within
 from bots_server.telemetry.metrics import Metrics
 from tests.api.service import SECONDS, Run, Service, dataset_parts, reason_of, serving
 from tests.valkey import valkey
 
-SMALL = {"threads": 2, "max_long_calls": 3}
+SMALL = {"threads": 2, "max_long_calls": 3, "max_long_calls_per_caller": 3}
 SLOW = [("grpc.http2.lookahead_bytes", 4096), ("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -130,7 +131,9 @@ def test_call_waits_for_another_ones_sync_no_longer_than_its_deadline() -> None:
         service.dataset("tasks", 100)
         run = service.create("tasks", "policy")
         record = service.store.runs.get(service.store.datasets.get("tasks"), "policy")
-        replica = Replica(service.store, Metrics(CollectorRegistry()), DatasetCache(service.store), record)
+        replica = Replica(
+            service.store, Metrics(CollectorRegistry()), DatasetCache(service.store, Memory(2**30)), record
+        )
         replica.view()
         redis.pause()
         try:

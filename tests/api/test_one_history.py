@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from bots_server.core.posterior import alpha_beta
 from bots_server.runs.dataset import DatasetCache
+from bots_server.runs.memory import Memory
 from bots_server.runs.replica import Replica
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import codec
@@ -30,7 +31,7 @@ def replica_of(service: Service, registry: CollectorRegistry | None = None) -> R
     """Returns a replica of the run `policy` of `letters`."""
     record = service.store.runs.get(service.store.datasets.get("letters"), "policy")
     metrics = Metrics(registry or CollectorRegistry())
-    return Replica(service.store, metrics, DatasetCache(service.store), record)
+    return Replica(service.store, metrics, DatasetCache(service.store, Memory(2**30)), record)
 
 
 @pytest.mark.parametrize("later", [0, 3, 5, 8])

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.tasks import Tasks
 from bots_server.runs.dataset import DatasetCache
+from bots_server.runs.memory import Memory
 from bots_server.runs.replica import PAUSE, Replica
 from bots_server.runs.selection import Drawn, SelectionSpec, draw
 from bots_server.telemetry.metrics import Metrics
@@ -21,7 +22,7 @@ def replica(letters: Service) -> Replica:
     """A replica of a run that has evidence."""
     letters.run("letters", "policy").report([0, 1, 2], [4, 2, 0])
     record = letters.store.runs.get(letters.store.datasets.get("letters"), "policy")
-    return Replica(letters.store, Metrics(CollectorRegistry()), DatasetCache(letters.store), record)
+    return Replica(letters.store, Metrics(CollectorRegistry()), DatasetCache(letters.store, Memory(2**30)), record)
 
 
 def draws(monkeypatch: pytest.MonkeyPatch) -> list[Posterior]:

@@ -14,6 +14,7 @@ from bots.v1 import task_selection_pb2 as pb
 from bots_server.api.selections import selection_response
 from bots_server.core.posterior import Posterior, fold, individuals
 from bots_server.runs.dataset import DatasetCache
+from bots_server.runs.memory import Memory
 from bots_server.runs.replica import Replica
 from bots_server.runs.selection import SelectionSpec, draw
 from bots_server.store import Store, codec, connect
@@ -71,7 +72,7 @@ def stages(addresses: list[str], redis_url: str, size: int, told: Callable[[str]
             side.step(rng)
         seeded = client.create_run(name, "seeded", fork_from="ahead")
         run = store.runs.get(store.datasets.get(name), "ahead")
-        replica = Replica(store, Metrics(CollectorRegistry()), DatasetCache(store), run)
+        replica = Replica(store, Metrics(CollectorRegistry()), DatasetCache(store, Memory(2**30)), run)
         posterior, tasks = replica.view().posterior, replica.dataset.tasks
         for seed in range(ROUNDS):
             with timed("empty"):

@@ -41,9 +41,11 @@ def test_every_status_has_a_class(status: grpc.StatusCode) -> None:
         (grpc.StatusCode.FAILED_PRECONDITION, "TOO_FEW_ELIGIBLE", bots.FailedPreconditionError),
         (grpc.StatusCode.UNAUTHENTICATED, "BAD_TOKEN", bots.UnauthenticatedError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORE_FULL", bots.ResourceExhaustedError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", bots.QuotaExceededError),
         (grpc.StatusCode.ABORTED, "CONFLICT", bots.AbortedError),
         (grpc.StatusCode.UNIMPLEMENTED, "", bots.UnimplementedError),
         (grpc.StatusCode.INTERNAL, "", bots.InternalError),
+        (grpc.StatusCode.DATA_LOSS, "RUN_DAMAGED", bots.DamagedError),
     ],
 )
 def test_an_error_says_message_code_and_reason(

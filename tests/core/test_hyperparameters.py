@@ -10,6 +10,7 @@ from bots_server.core.hyperparameters import (
     Hyperparameters,
     InvalidHyperparameter,
     check,
+    check_size,
     default_model,
 )
 
@@ -19,7 +20,7 @@ LIMITS = {  # lowest and highest value that is taken, and the next ones that are
     "uniform_fraction": (0, 1, -1e-9, 1.000001),
     "temperature": (0, 1e6, -1e-9, 1e6 + 1),
     "greedy": (False, True, -1, 2),
-    "rollouts_per_update": (0, 10**9, -1, 10**9 + 1),
+    "rollouts_per_update": (0, 10**6, -1, 10**6 + 1),
     "forgetting": (0, 0.999999, -1e-9, 1),
     "implicit_weight": (0, 1, -1e-9, 1.000001),
     "implicit_rollouts": (0, 1e6, -1e-9, 1e6 + 1),
@@ -71,3 +72,20 @@ def test_the_model_of_a_run_that_asks_for_none() -> None:
         (("weak", "strong"), False, 1),
     ]:
         assert default_model(names, tagged, features) == "item_response"
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "taken", "refused", "rule"),
+    [
+        ("interpolation", "forgetting", 0.01, 0.0099, "at least 0.01"),
+        ("item_response", "residual_memory", 0.99, 0.991, "at most 0.99"),
+    ],
+)
+def test_large_datasets_need_forgetting(model: str, field: str, taken: float, refused: float, rule: str) -> None:
+    """Beyond 2^20 tasks, so that the number of those with a posterior of their own is bounded."""
+    values = Hyperparameters(**{field: refused})  # type: ignore[arg-type]
+    check_size(model, values, 2**20)
+    check_size(MODELS[model == "interpolation"], values, 2**20 + 1)
+    check_size(model, Hyperparameters(**{field: taken}), 2**20 + 1)  # type: ignore[arg-type]
+    with pytest.raises(InvalidHyperparameter, match=f"{field}: got {refused}, must be {rule}, as the dataset has more"):
+        check_size(model, values, 2**20 + 1)

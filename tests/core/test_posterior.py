@@ -152,6 +152,15 @@ def test_dropped_deviations_never_add_up(forgetting: float) -> None:
     np.testing.assert_allclose(alpha_beta(state, tasks, None), right.now().seen(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("forgetting", [0.0, 1e-12, 0.1])
+def test_negligible_deviations_are_dropped_whatever_the_forgetting(forgetting: float) -> None:
+    """A deviation of 0, or of 1e-144 after thousands of updates, is none."""
+    before = deviations.Deviations(np.array([3, 5, 7]), np.array([0.0, 1e-144, 1.0]), np.array([0.0, -1e-144, 0.0]))
+    nothing = np.empty(0)
+    after = deviations.after_update(before, forgetting, np.empty(0, np.int64), nothing, nothing)
+    assert after.tasks.tolist() == [7]
+
+
 @st.composite
 def split_steps(draw: st.DrawFn) -> tuple[str, Columns, dict[str, Any], list[Outcomes], list[Outcomes]]:
     """A model, a dataset, a start, training steps of one report each, and the same steps split into reports.

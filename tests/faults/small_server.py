@@ -5,12 +5,10 @@ python -m tests.faults.small_server SNAPSHOT_EVENTS HISTORY_EVENTS HISTORY_STRID
 
 import sys
 
-from bots_server import store
 from bots_server.store import history
 
 if __name__ == "__main__":
     history.SNAPSHOT_EVENTS, history.HISTORY_EVENTS, history.HISTORY_STRIDE = map(int, sys.argv[1:4])
-    store.SNAPSHOT_EVENTS = history.SNAPSHOT_EVENTS
     del sys.argv[1:4]
 
     from bots_server.process.main import main

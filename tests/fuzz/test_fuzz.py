@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from bots_server.runs import registry, replica
+from bots_server.store import history
 from tests.api.service import Service, serving
 from tests.fuzz.requests import METHODS, SERVICE, VALID, World, requests
 from tests.fuzz.session import Lines, Session, call_raw, log_lines
@@ -29,8 +29,7 @@ fuzz = settings(
 def servers(shared_valkey: Valkey) -> Iterator[tuple[Service, Service, Lines]]:
     """Two servers over one Redis, and what they log."""
     patched = pytest.MonkeyPatch()
-    for module in (registry, replica):
-        patched.setattr(module, "SNAPSHOT_EVENTS", SNAPSHOT_EVENTS)
+    patched.setattr(history, "SNAPSHOT_EVENTS", SNAPSHOT_EVENTS)
     with log_lines() as lines, serving(shared_valkey.url) as one, serving(shared_valkey.url) as other:
         yield one, other, lines
     patched.undo()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Appended, Store, history
+from bots_server.store import Appended, Store, history, keys
 from bots_server.store.datasets import MIN_CHUNK_TASKS
+from bots_server.store.seal import checksum
 
 HYPERPARAMETERS = storage_pb2.Hyperparameters(target=0.5, rest=0.5, forgetting=0.1)
 
@@ -84,6 +85,14 @@ def snapshot(store: Store, of: storage_pb2.RunRecord, version: int) -> storage_p
     return storage_pb2.Snapshot(
         version=version, nonce=page.events[0].nonce, state=storage_pb2.State(updates=version), min_reader=1
     )
+
+
+def set_head(store: Store, of: storage_pb2.RunRecord, **fields: str | int | bytes) -> None:
+    """Changes fields of a run's head, and its checksum to fit."""
+    redis, key = redis_of(store), keys.of_run(of).run
+    redis.hset(key, mapping=fields)
+    words = redis.hmget(key, "version", "nonce", "snapshot", "trimmed", "forgotten", "ids")
+    redis.hset(key, "check", checksum(*words))
 
 
 def keep(

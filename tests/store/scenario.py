@@ -46,7 +46,7 @@ def _everything(store: Store, name: str) -> None:
         answer = store.history.append(run, records.report(1, selection_id="one"), request_id=one, digest=b"contents")
         assert (answer.version, answer.repeated) == (1, repeated)
     assert store.history.repeated(run, one, b"contents") == answer
-    assert store.history.sync(run, 0, b"").leases == 1
+    assert store.history.sync(run, 0, b"").live_leases == 1
     assert store.leases.release(run, "one", [3]) == 0
     assert store.leases.release(run, "one") == 1
 

@@ -23,10 +23,12 @@ from bots_server.core.posterior import (
     start,
 )
 from bots_server.core.strata import Strata, StrataBuilder
+from bots_server.core.task_ids import pack
 from bots_server.core.tasks import Tasks, arrange
 from bots_server.errors import ServerTooOld
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store, StoredEvent, codec, keys, reader
+from bots_server.store.seal import seal
 from tests.store import records
 
 SIZE = 200
@@ -148,7 +150,7 @@ def test_datasets_are_read_back() -> None:
     columns = codec.Columns(
         stratum=np.array([3, 1, 2], np.uint32),
         tag=np.array([0, 1, 0], np.uint32),
-        ids=np.array([b"a", b"l\xc3\xa4", b"xyz"]),
+        ids=pack([b"a", b"l\xc3\xa4", b"xyz"]),
         features=np.array([[1, np.nan], [0, 2], [3, 4]], np.float32),
     )
     message = codec.columns_message(
@@ -256,13 +258,13 @@ def test_records_of_a_newer_server_are_not_used_but_listed(store: Store) -> None
     run = records.run(store)
     of = store.datasets.get("guru-math")
     redis = records.redis_of(store)
-    redis.hset(keys.runs(of.name, of.uid), run.name, newer(run, min_reader=2).SerializeToString())
+    redis.hset(keys.runs(of.name, of.uid), run.name, seal(newer(run, min_reader=2).SerializeToString(), run.name))
     with pytest.raises(ServerTooOld, match="run 'qwen-7b' needs reader version 2"):
         store.runs.get(of, run.name)
     with pytest.raises(ServerTooOld):
         store.runs.create(records.run_record(of))
     assert [one.record.uid for one in store.runs.list(of)] == [run.uid]
-    redis.hset(keys.dataset(of.name), "record", newer(of, min_reader=2).SerializeToString())
+    redis.hset(keys.dataset(of.name), "record", seal(newer(of, min_reader=2).SerializeToString(), "record"))
     with pytest.raises(ServerTooOld, match="dataset 'guru-math' needs reader version 2"):
         store.datasets.get(of.name)
     assert [one.uid for one in store.datasets.list()] == [of.uid]

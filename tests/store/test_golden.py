@@ -14,6 +14,7 @@ import pytest
 
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import Holder, Part, Store, connect
+from bots_server.store.seal import checksum
 from tests.store import records
 from tests.valkey import valkey
 
@@ -35,6 +36,8 @@ DATASET = storage_pb2.DatasetRecord(
     chunks=1,
     create_time_ms=1_700_000_000_000,
     min_reader=1,
+    owner="alice",
+    bytes=104,
 )
 STRATA = storage_pb2.StrataTable(references=b"\0\0\x80>\0\0@?", prior_alpha=ONE, prior_beta=ONE)
 COLUMNS = storage_pb2.TaskColumns(
@@ -74,6 +77,7 @@ RUN = storage_pb2.RunRecord(
     policy="qwen",
     create_time_ms=1_700_000_000_000,
     min_reader=1,
+    owner="alice",
 )
 REPORTED = storage_pb2.Event(
     job="node-3",
@@ -259,13 +263,15 @@ def _lines(store: Store) -> list[str]:
         elif kind == b"zset":
             words = [[b"ZADD", key]]
             for member, score in client.zrange(key, 0, -1, withscores=True):
-                words[0] += [b"4102444800000" if key.endswith(b":leases") else b"%d" % score, member]
+                late = key.endswith((b":leases", b":answer_times"))
+                words[0] += [b"4102444800000" if late else f"{score:.0f}".encode(), member]
         else:
             entries = client.xrange(key)
-            words = [
-                [b"XADD", key, entry, b"n", event[b"n"], b"t", b"1700000000001", b"e", event[b"e"]]
-                for entry, event in entries
-            ]
+            time = b"1700000000001"
+            for entry, event in entries:
+                event |= {b"t": time, b"c": checksum(entry, event[b"n"], time)}
+            pairs = [(entry, event.items()) for entry, event in entries]
+            words = [[b"XADD", key, entry, *(word for pair in event for word in pair)] for entry, event in pairs]
         lines += [" ".join(_encoded(word) for word in command) for command in words]
     return lines
 

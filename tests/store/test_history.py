@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
-from bots_server.errors import RequestIdReused, RequestTooOld, RunReplaced, VersionMismatch
+from bots_server.errors import RequestIdReused, RequestTooOld, RunDamaged, RunReplaced, VersionMismatch
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import Store, StoredEvent, keys
+from bots_server.store.seal import checksum, seal
 from tests.store import records
 
 
@@ -18,7 +19,7 @@ def test_versions_have_no_gaps(store: Store) -> None:
     seconds, microseconds = records.redis_of(store).time()
     assert [records.append(store, run, records.report(task)).version for task in range(5)] == [1, 2, 3, 4, 5]
     seen = store.history.sync(run, 0, b"")
-    assert (seen.exists, seen.diverged, seen.version, seen.snapshot_version, seen.leases) == (True, False, 5, 0, 0)
+    assert (seen.diverged, seen.version, seen.snapshot_version, seen.leases) == (False, 5, 0, 0)
     assert [event.version for event in seen.events] == [1, 2, 3, 4, 5]
     assert [event.event for event in seen.events] == [records.report(task) for task in range(5)]
     assert len({event.nonce for event in seen.events}) == 5
@@ -85,11 +86,11 @@ def test_an_unknown_id_is_accepted_if_it_was_first_sent_after_the_forgotten_ones
     seconds, microseconds = redis.time()
     now = seconds * 1000 + microseconds // 1000
     assert now - 10_000 < int(redis.hget(keys.of_run(run).run, "forgotten")) <= now
-    redis.hset(keys.of_run(run).run, "forgotten", now - 600_000)  # as if it had arrived ten minutes ago
+    records.set_head(store, run, forgotten=now - 600_000)  # as if it had arrived ten minutes ago
     assert again(store, run, records.request_id()) == (4, False)
-    redis.hset(keys.of_run(run).run, "forgotten", now - 600_000)
+    records.set_head(store, run, forgotten=now - 600_000)
     assert again(store, run, records.request_id(), age_ms=590_000) == (5, False)
-    redis.hset(keys.of_run(run).run, "forgotten", now - 600_000)
+    records.set_head(store, run, forgotten=now - 600_000)
     late = records.request_id()
     with pytest.raises(RequestTooOld, match=late):
         again(store, run, late, age_ms=610_000)
@@ -106,7 +107,7 @@ def test_the_clock_of_the_caller_decides_nothing(store: Store, monkeypatch: pyte
     redis, key = records.redis_of(store), keys.of_run(run).run
     for version in range(3, 6):
         assert again(store, run, records.request_id()) == (version, False)
-        redis.hset(key, "forgotten", int(redis.hget(key, "forgotten") or 1) - 1)  # so that no two times are equal
+        records.set_head(store, run, forgotten=int(redis.hget(key, "forgotten")) - 1)  # so that no two times are equal
 
 
 def test_the_first_answer_is_found_before_anything_is_looked_up(store: Store) -> None:
@@ -201,13 +202,14 @@ def test_lost_history_is_seen(store: Store) -> None:
 
 
 def test_a_gap_is_seen(store: Store) -> None:
-    """If events after the known one are missing, the server is told to start from a snapshot."""
+    """If events are missing, the run is damaged: it is neither read nor appended to."""
     run = records.run(store)
     for _ in range(3):
         records.append(store, run)
     records.redis_of(store).execute_command("XDEL", keys.of_run(run).events, "1-0", "2-0")
-    assert store.history.sync(run, 0, b"").diverged
-    assert store.history.sync(run, 1, b"anything").diverged
+    for call in (lambda: store.history.sync(run, 0, b""), lambda: records.append(store, run)):
+        with pytest.raises(RunDamaged, match="events lacks 2 events"):
+            call()
 
 
 def test_a_deleted_run_accepts_no_events(store: Store) -> None:
@@ -216,7 +218,8 @@ def test_a_deleted_run_accepts_no_events(store: Store) -> None:
     store.runs.delete(run)
     again = records.run(store)
     assert again.uid != run.uid
-    assert not store.history.sync(run, 0, b"").exists
+    with pytest.raises(RunReplaced, match=run.uid):
+        store.history.sync(run, 0, b"")
     with pytest.raises(RunReplaced, match=run.uid):
         records.append(store, run)
     with pytest.raises(RunReplaced):
@@ -289,6 +292,8 @@ def _lose_last_event(store: Store, run: storage_pb2.RunRecord) -> None:
     entries = store.history.events(run, 0, 10_000).events
     client.delete(names.events)
     for event in entries[:-1]:
-        entry = {b"n": event.nonce, b"t": event.time_ms, b"e": event.event.SerializeToString()}
+        value = seal(event.event.SerializeToString(), event.nonce)
+        check = checksum(f"{event.version}-0", event.nonce, event.time_ms)
+        entry = {b"n": event.nonce, b"t": event.time_ms, b"e": value, b"c": check}
         client.xadd(names.events, entry, f"{event.version}-0")
-    client.hset(names.run, mapping={"version": len(entries) - 1, "nonce": entries[-2].nonce})
+    records.set_head(store, run, version=len(entries) - 1, nonce=entries[-2].nonce)

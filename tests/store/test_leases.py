@@ -45,7 +45,7 @@ def claim(
 
 
 def leases(store: Store, run: storage_pb2.RunRecord) -> int:
-    return store.history.sync(run, 0, b"").leases
+    return store.history.sync(run, 0, b"").live_leases
 
 
 def kept(store: Store, run: storage_pb2.RunRecord) -> list[int]:
@@ -83,7 +83,7 @@ def test_all_or_nothing_is_taken(store: Store) -> None:
     one = records.request_id()
     short = claim(store, run, (1, [3]), (3, [1, 2, 4]), request_id=one)
     assert (short.taken, short.short, short.leased) == ([], [0, 2], 2)
-    assert (leases(store, run), records.redis_of(store).exists(keys.of_run(run).answer(one))) == (2, 0)
+    assert (leases(store, run), records.redis_of(store).hexists(keys.of_run(run).answers, one)) == (2, 0)
     fewer = claim(store, run, (1, [3]), (3, [1, 2, 4]), request_id=one, allow_fewer=True)
     assert (fewer.taken, fewer.short, leases(store, run)) == ([0, 3], [0, 2], 4)
     none = claim(store, run, (1, [1]), allow_fewer=True)
@@ -99,7 +99,7 @@ def test_repeat_returns_the_first_answer(store: Store) -> None:
     assert (again.repeated, again.taken, again.short, again.expire_time_ms) == (True, [0, 1], [0], first.expire_time_ms)
     assert again.offer == storage_pb2.Offer(selection_id="first", tasks=[1, 2, 3])
     assert leases(store, run) == 2
-    assert 3_590_000 < records.redis_of(store).pttl(keys.of_run(run).answer(one)) <= 3_600_000
+    assert 3_590_000 < records.redis_of(store).pttl(keys.of_run(run).answers) <= 3_600_000
     with pytest.raises(RequestIdReused, match=one):
         claim(store, run, (2, [4, 5, 6]), request_id=one, digest=b"another")
 

@@ -74,6 +74,7 @@ def _told(client: bots.Client) -> tuple[dict[str, Cell], list[str]]:
     now = (asked + time.time()) / 2
     warnings = list(server.risks)
     told: dict[str, Cell] = {"server version": server.version, "durability": server.durability}
+    told |= {quota.removeprefix("quota_") + " used": f"{use} of {most}" for quota, (use, most) in server.quotas.items()}
     for clock, shown in (("server clock", server.time), ("Redis clock", server.redis_time)):
         ahead = shown.timestamp() - now
         told[clock] = f"{ahead:+.1f} s from this machine's"

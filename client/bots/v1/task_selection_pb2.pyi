@@ -31,7 +31,10 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   FAILED_PRECONDITION  TOO_FEW_ELIGIBLE, RUN_REPLACED (run.uid is of a deleted run), REQUEST_TOO_OLD,
                        VERSION_MISMATCH, REPORT_NOT_COUNTED, DATASET_HAS_RUNS
   ABORTED              CONFLICT (lost a race; repeat)
-  RESOURCE_EXHAUSTED   TOO_MANY_CALLS, STORE_FULL
+  RESOURCE_EXHAUSTED   TOO_MANY_CALLS, CALL_TOO_LONG, UPLOAD_TOO_SLOW (the server's limits of long calls), QUOTA_EXCEEDED
+                       (a setting of the server; the message has its name, the limit and the use), STORE_FULL
+  DATA_LOSS            RUN_DAMAGED, DATASET_DAMAGED: what is stored is not what was written, or is missing. It is not
+                       used. The message names the key of Redis and what to do.
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat
                        with the same request_id), SERVER_TOO_OLD (the run was written by a newer server; another
                        server may know it)
@@ -198,6 +201,7 @@ class Dataset(google.protobuf.message.Message):
     REFERENCES_FIELD_NUMBER: builtins.int
     FEATURES_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    DAMAGE_FIELD_NUMBER: builtins.int
     name: builtins.str
     uid: builtins.str
     size: builtins.int
@@ -219,6 +223,8 @@ class Dataset(google.protobuf.message.Message):
     reference_grid: builtins.float
     """Step to which reference pass rates were rounded; 0: kept as given."""
     has_ids: builtins.bool
+    damage: builtins.str
+    """In a listing: why the dataset cannot be used; then the other fields but the name may be absent. Empty: it can."""
     @property
     def tags(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TagCount]:
         """In the order of the header, with their number of tasks. Empty: the tasks have no tags."""
@@ -247,9 +253,10 @@ class Dataset(google.protobuf.message.Message):
         references: collections.abc.Iterable[global___ReferenceCount] | None = ...,
         features: collections.abc.Iterable[builtins.str] | None = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        damage: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "features", b"features", "fingerprint", b"fingerprint", "has_ids", b"has_ids", "name", b"name", "reference_grid", b"reference_grid", "references", b"references", "size", b"size", "strata", b"strata", "tags", b"tags", "uid", b"uid"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "damage", b"damage", "features", b"features", "fingerprint", b"fingerprint", "has_ids", b"has_ids", "name", b"name", "reference_grid", b"reference_grid", "references", b"references", "size", b"size", "strata", b"strata", "tags", b"tags", "uid", b"uid"]) -> None: ...
 
 global___Dataset = Dataset
 
@@ -583,13 +590,14 @@ class Hyperparameters(google.protobuf.message.Message):
     rollouts_per_update: builtins.int
     """Updates.
 
-    R: outcomes wait until this many rollouts are pending and are then applied as one update, between 0 and 1000000000.
+    R: outcomes wait until this many rollouts are pending and are then applied as one update, between 0 and 1000000.
     Selections see pending outcomes. Default 0: the outcomes of one selection are one update.
     """
     forgetting: builtins.float
     """Model interpolation.
 
-    lambda: share of the evidence forgotten in an update, at least 0 and below 1. Default 0.1.
+    lambda: share of the evidence forgotten in an update, at least 0 and below 1; at least 0.01 if the dataset has more
+    than 1048576 tasks, so that few of them have a posterior of their own at a time. Default 0.1.
     """
     implicit_weight: builtins.float
     """rho: weight of the implicit evidence, between 0 and 1. Default 0.1."""
@@ -598,7 +606,8 @@ class Hyperparameters(google.protobuf.message.Message):
     residual_memory: builtins.float
     """Model item_response.
 
-    Share of a task's own difficulty that is kept in an update, between 0 and 1. Default 0.99.
+    Share of a task's own difficulty that is kept in an update, between 0 and 1; at most 0.99 if the dataset has more than
+    1048576 tasks. Default 0.99.
     """
     drift: builtins.float
     """Scale of the random walk of the policy's ability and of the weights in an update, between 0 and 1. Default 0.01."""
@@ -699,12 +708,17 @@ class Run(google.protobuf.message.Message):
     FORKED_FROM_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    DAMAGE_FIELD_NUMBER: builtins.int
     dataset_uid: builtins.str
     model: global___EvidenceModel.ValueType
     version: builtins.int
     """Number of events."""
     policy: builtins.str
     """Label of the policy that trains; empty: not given."""
+    damage: builtins.str
+    """In a listing: why the run cannot be used; then the other fields but `ref.name` may be absent. Empty: none found, but
+    its history and state were not read.
+    """
     @property
     def ref(self) -> global___RunRef: ...
     @property
@@ -728,9 +742,10 @@ class Run(google.protobuf.message.Message):
         forked_from: global___ForkPoint | None = ...,
         policy: builtins.str = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        damage: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "forked_from", b"forked_from", "hyperparameters", b"hyperparameters", "ref", b"ref"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "dataset_uid", b"dataset_uid", "forked_from", b"forked_from", "hyperparameters", b"hyperparameters", "model", b"model", "policy", b"policy", "ref", b"ref", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "damage", b"damage", "dataset_uid", b"dataset_uid", "forked_from", b"forked_from", "hyperparameters", b"hyperparameters", "model", b"model", "policy", b"policy", "ref", b"ref", "version", b"version"]) -> None: ...
 
 global___Run = Run
 
@@ -2541,6 +2556,7 @@ class GetServerResponse(google.protobuf.message.Message):
     REDIS_TIME_FIELD_NUMBER: builtins.int
     DURABILITY_FIELD_NUMBER: builtins.int
     RISKS_FIELD_NUMBER: builtins.int
+    QUOTAS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """Of the package bots-server."""
     durability: global___Durability.ValueType
@@ -2558,6 +2574,10 @@ class GetServerResponse(google.protobuf.message.Message):
     def risks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What puts data or calls at risk in this Redis, one line each: its version, role, memory, persistence, replicas."""
 
+    @property
+    def quotas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Quota]:
+        """Those of the caller's identity."""
+
     def __init__(
         self,
         *,
@@ -2566,11 +2586,38 @@ class GetServerResponse(google.protobuf.message.Message):
         redis_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         durability: global___Durability.ValueType = ...,
         risks: collections.abc.Iterable[builtins.str] | None = ...,
+        quotas: collections.abc.Iterable[global___Quota] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["redis_time", b"redis_time", "time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["durability", b"durability", "redis_time", b"redis_time", "risks", b"risks", "time", b"time", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["durability", b"durability", "quotas", b"quotas", "redis_time", b"redis_time", "risks", b"risks", "time", b"time", "version", b"version"]) -> None: ...
 
 global___GetServerResponse = GetServerResponse
+
+@typing.final
+class Quota(google.protobuf.message.Message):
+    """A setting of the server that a request cannot raise, and what the caller's identity uses of it. A dataset or run counts
+    for the identity that created it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SETTING_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    USE_FIELD_NUMBER: builtins.int
+    setting: builtins.str
+    """quota_datasets, quota_tasks, quota_runs, quota_checkpoints or quota_bytes."""
+    limit: builtins.int
+    use: builtins.int
+    def __init__(
+        self,
+        *,
+        setting: builtins.str = ...,
+        limit: builtins.int = ...,
+        use: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "setting", b"setting", "use", b"use"]) -> None: ...
+
+global___Quota = Quota
 
 ROLE_FIELD_NUMBER: builtins.int
 MAX_REQUEST_BYTES_FIELD_NUMBER: builtins.int

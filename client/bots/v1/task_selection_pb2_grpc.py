@@ -148,7 +148,8 @@ class TaskSelectionServiceServicer(object):
         """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
         chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
         returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-        is taken by other content; the message says what differs.
+        is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+        seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,7 +222,8 @@ class TaskSelectionServiceServicer(object):
         longest first. Same seed, version and eligible set: same batch.
 
         FAILED_PRECONDITION (TOO_FEW_ELIGIBLE): fewer tasks than batch_size, resting ones included; the message has the
-        counts. A repeat of its request_id within an hour returns the first answer.
+        counts. A repeat of its request_id within an hour returns the first answer, unless the run's later answers took more
+        than the server's history_bytes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,7 +233,8 @@ class TaskSelectionServiceServicer(object):
         """Adds outcomes of rollouts (guarantee 1), and ends the leases that its selection has on the tasks reported.
 
         Outcomes of one selection may arrive in any number of reports: together they are one update (guarantee 3), as long
-        as fewer than 16 other selections of the run have been reported for the first time in between.
+        as fewer than 16 other selections of the run have been reported for the first time in between and they have at most
+        100000 tasks.
 
         FAILED_PRECONDITION: RUN_REPLACED or REQUEST_TOO_OLD.
         """
@@ -270,7 +273,7 @@ class TaskSelectionServiceServicer(object):
 
     def GetPosteriors(self, request, context):
         """The posterior of all tasks or of the given ones at one version, in chunks in the order asked for.
-        RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once.
+        RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once, in all or for one caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

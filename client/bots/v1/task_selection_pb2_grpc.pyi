@@ -31,7 +31,10 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   FAILED_PRECONDITION  TOO_FEW_ELIGIBLE, RUN_REPLACED (run.uid is of a deleted run), REQUEST_TOO_OLD,
                        VERSION_MISMATCH, REPORT_NOT_COUNTED, DATASET_HAS_RUNS
   ABORTED              CONFLICT (lost a race; repeat)
-  RESOURCE_EXHAUSTED   TOO_MANY_CALLS, STORE_FULL
+  RESOURCE_EXHAUSTED   TOO_MANY_CALLS, CALL_TOO_LONG, UPLOAD_TOO_SLOW (the server's limits of long calls), QUOTA_EXCEEDED
+                       (a setting of the server; the message has its name, the limit and the use), STORE_FULL
+  DATA_LOSS            RUN_DAMAGED, DATASET_DAMAGED: what is stored is not what was written, or is missing. It is not
+                       used. The message names the key of Redis and what to do.
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat
                        with the same request_id), SERVER_TOO_OLD (the run was written by a newer server; another
                        server may know it)
@@ -84,7 +87,8 @@ class TaskSelectionServiceStub:
     """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
     chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
     returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-    is taken by other content; the message says what differs.
+    is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+    seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
     """
 
     GetDataset: grpc.UnaryUnaryMultiCallable[
@@ -150,7 +154,8 @@ class TaskSelectionServiceStub:
     longest first. Same seed, version and eligible set: same batch.
 
     FAILED_PRECONDITION (TOO_FEW_ELIGIBLE): fewer tasks than batch_size, resting ones included; the message has the
-    counts. A repeat of its request_id within an hour returns the first answer.
+    counts. A repeat of its request_id within an hour returns the first answer, unless the run's later answers took more
+    than the server's history_bytes.
     """
 
     ReportOutcomes: grpc.UnaryUnaryMultiCallable[
@@ -160,7 +165,8 @@ class TaskSelectionServiceStub:
     """Adds outcomes of rollouts (guarantee 1), and ends the leases that its selection has on the tasks reported.
 
     Outcomes of one selection may arrive in any number of reports: together they are one update (guarantee 3), as long
-    as fewer than 16 other selections of the run have been reported for the first time in between.
+    as fewer than 16 other selections of the run have been reported for the first time in between and they have at most
+    100000 tasks.
 
     FAILED_PRECONDITION: RUN_REPLACED or REQUEST_TOO_OLD.
     """
@@ -196,7 +202,7 @@ class TaskSelectionServiceStub:
         bots.v1.task_selection_pb2.GetPosteriorsResponse,
     ]
     """The posterior of all tasks or of the given ones at one version, in chunks in the order asked for.
-    RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once.
+    RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once, in all or for one caller.
     """
 
     GetRunSummary: grpc.UnaryUnaryMultiCallable[
@@ -282,7 +288,8 @@ class TaskSelectionServiceAsyncStub:
     """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
     chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
     returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-    is taken by other content; the message says what differs.
+    is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+    seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
     """
 
     GetDataset: grpc.aio.UnaryUnaryMultiCallable[
@@ -348,7 +355,8 @@ class TaskSelectionServiceAsyncStub:
     longest first. Same seed, version and eligible set: same batch.
 
     FAILED_PRECONDITION (TOO_FEW_ELIGIBLE): fewer tasks than batch_size, resting ones included; the message has the
-    counts. A repeat of its request_id within an hour returns the first answer.
+    counts. A repeat of its request_id within an hour returns the first answer, unless the run's later answers took more
+    than the server's history_bytes.
     """
 
     ReportOutcomes: grpc.aio.UnaryUnaryMultiCallable[
@@ -358,7 +366,8 @@ class TaskSelectionServiceAsyncStub:
     """Adds outcomes of rollouts (guarantee 1), and ends the leases that its selection has on the tasks reported.
 
     Outcomes of one selection may arrive in any number of reports: together they are one update (guarantee 3), as long
-    as fewer than 16 other selections of the run have been reported for the first time in between.
+    as fewer than 16 other selections of the run have been reported for the first time in between and they have at most
+    100000 tasks.
 
     FAILED_PRECONDITION: RUN_REPLACED or REQUEST_TOO_OLD.
     """
@@ -394,7 +403,7 @@ class TaskSelectionServiceAsyncStub:
         bots.v1.task_selection_pb2.GetPosteriorsResponse,
     ]
     """The posterior of all tasks or of the given ones at one version, in chunks in the order asked for.
-    RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once.
+    RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once, in all or for one caller.
     """
 
     GetRunSummary: grpc.aio.UnaryUnaryMultiCallable[
@@ -482,7 +491,8 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
         chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
         returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-        is taken by other content; the message says what differs.
+        is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+        seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
         """
 
     @abc.abstractmethod
@@ -566,7 +576,8 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         longest first. Same seed, version and eligible set: same batch.
 
         FAILED_PRECONDITION (TOO_FEW_ELIGIBLE): fewer tasks than batch_size, resting ones included; the message has the
-        counts. A repeat of its request_id within an hour returns the first answer.
+        counts. A repeat of its request_id within an hour returns the first answer, unless the run's later answers took more
+        than the server's history_bytes.
         """
 
     @abc.abstractmethod
@@ -578,7 +589,8 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         """Adds outcomes of rollouts (guarantee 1), and ends the leases that its selection has on the tasks reported.
 
         Outcomes of one selection may arrive in any number of reports: together they are one update (guarantee 3), as long
-        as fewer than 16 other selections of the run have been reported for the first time in between.
+        as fewer than 16 other selections of the run have been reported for the first time in between and they have at most
+        100000 tasks.
 
         FAILED_PRECONDITION: RUN_REPLACED or REQUEST_TOO_OLD.
         """
@@ -624,7 +636,7 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[bots.v1.task_selection_pb2.GetPosteriorsResponse], collections.abc.AsyncIterator[bots.v1.task_selection_pb2.GetPosteriorsResponse]]:
         """The posterior of all tasks or of the given ones at one version, in chunks in the order asked for.
-        RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once.
+        RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the server has as many long calls as it serves at once, in all or for one caller.
         """
 
     @abc.abstractmethod

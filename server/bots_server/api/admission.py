@@ -1,25 +1,103 @@
-"""Long calls are bounded: each holds a thread for as long as its caller likes."""
+"""Long calls are bounded in number, in all and for each caller, and in time: each holds a thread."""
+
+from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-from bots_server.errors import TooManyCalls
+import grpc
+
+from bots_server.errors import CallTooLong, TooManyCalls, UploadTooSlow
+
+Item = TypeVar("Item")
+
+
+@dataclass(eq=False)
+class LongCall:
+    """One admitted call. It ends itself when `over`; while it sends, `LongCalls.cancel_stalled` watches it."""
+
+    who: str
+    context: grpc.ServicerContext
+    end: float  # on the monotonic clock
+    sending_since: float | None = field(default=None)
+
+    @property
+    def over(self) -> bool:
+        """Returns whether the call has had its time."""
+        return time.monotonic() > self.end
 
 
 class LongCalls:
-    """At most `limit` of WatchRun, GetPosteriors and CreateDataset at once. Short calls have threads of their own."""
+    """At most `limit` of WatchRun, GetPosteriors and CreateDataset at once. Short calls have threads of their own.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._free = threading.BoundedSemaphore(limit)
+    per_caller:   at most so many of one caller: its identity, or its host if callers have no identity
+    seconds:      most time that a call takes
+    idle_seconds: most time that it waits for its caller: for the next chunk, or to take what is sent
+    """
+
+    def __init__(self, limit: int, per_caller: int, seconds: float, idle_seconds: float) -> None:
+        self._limit, self._per_caller = limit, per_caller
+        self._seconds, self._idle_seconds = seconds, idle_seconds
+        self._lock = threading.Lock()
+        self._calls: set[LongCall] = set()
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
+    def admitted(self, identity: str, context: grpc.ServicerContext) -> Iterator[LongCall]:
         """Admits one call for the duration of the block. Raises TooManyCalls."""
-        if not self._free.acquire(blocking=False):
-            raise TooManyCalls(self._limit)
+        call = LongCall(identity or context.peer().rpartition(":")[0], context, time.monotonic() + self._seconds)
+        with self._lock:
+            if len(self._calls) >= self._limit:
+                raise TooManyCalls(self._limit)
+            if sum(other.who == call.who for other in self._calls) >= self._per_caller:
+                raise TooManyCalls(self._per_caller, "of one caller ")
+            self._calls.add(call)
         try:
-            yield
+            yield call
         finally:
-            self._free.release()
+            with self._lock:
+                self._calls.discard(call)
+
+    def responses(self, call: LongCall, responses: Iterator[Item | None]) -> Iterator[Item]:
+        """Yields responses until the caller is gone or the call is over; None is not sent, but has that looked at."""
+        for response in responses:
+            if not call.context.is_active():
+                return
+            if call.over:
+                raise CallTooLong(self._seconds)
+            if response is not None:
+                call.sending_since = time.monotonic()
+                yield response
+                call.sending_since = None
+
+    def requests(self, call: LongCall, requests: Iterator[Item]) -> Iterator[Item]:
+        """Yields requests as they come. Raises UploadTooSlow if the next one does not come in time, CallTooLong."""
+        # gRPC's iterator waits without an end, so another thread waits for it. It ends with the call.
+        reader = ThreadPoolExecutor(1, thread_name_prefix="upload")
+        following: Callable[[], Item | None] = lambda: next(requests, None)  # noqa: E731
+        try:
+            while True:
+                try:
+                    request = reader.submit(following).result(self._idle_seconds)
+                except TimeoutError:
+                    raise UploadTooSlow(self._idle_seconds) from None
+                if request is None:
+                    return
+                if call.over:
+                    raise CallTooLong(self._seconds)
+                yield request
+        finally:
+            reader.shutdown(wait=False)
+
+    def cancel_stalled(self) -> None:
+        """Cancels calls whose callers do not take what is sent. Their threads wait in gRPC, and end no other way."""
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            since = call.sending_since
+            if since is not None and time.monotonic() - since > self._idle_seconds:
+                call.context.cancel()

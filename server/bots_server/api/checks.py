@@ -3,6 +3,7 @@
 A handler checks its whole request before it asks the store to change anything.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ MAX_PAGE = 1_000
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _UID = re.compile(r"[0-9a-f]{32}")
+_TOKEN_DIGITS = 16
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 Number = TypeVar("Number", int, float)
@@ -132,11 +134,22 @@ def column(field: str, values: NDArray[np.generic], valid: NDArray[np.bool_], ru
         raise InvalidField(f"{field}[{offset + first}]", values[first].item(), rule)
 
 
-def page(page_size: int, page_token: str, high: int = MAX_PAGE) -> tuple[int, str]:
-    """Returns the size of a page, 100 if it is not given, and where it begins: what the page before ended with."""
+def page(page_size: int, page_token: str, listing: Sequence[str], high: int = MAX_PAGE) -> tuple[int, str]:
+    """Returns the size of a page, 100 if it is not given, and where it begins: what the page before ended with.
+
+    listing: what is listed: the token of another listing is refused
+    """
     size = within("page_size", page_size, 1, high) if page_size else 100
-    text("page_token", page_token, 64)
-    return size, page_token
+    last = page_token[_TOKEN_DIGITS:]
+    made = not page_token or page_token == next_page_token(last, listing)
+    require(made, "page_token", page_token, "must be a next_page_token of this listing")
+    return size, last
+
+
+def next_page_token(last: str, listing: Sequence[str]) -> str:
+    """Returns the token of the page after the item `last`: a digest that tells it from other text, and the item."""
+    content = "\0".join((*listing, last)).encode()
+    return hashlib.blake2b(content, digest_size=_TOKEN_DIGITS // 2).hexdigest() + last
 
 
 def tasks(

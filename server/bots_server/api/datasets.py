@@ -8,14 +8,17 @@ from bots_server.api.callers import caller
 from bots_server.api.difference import content_difference, header_difference
 from bots_server.api.upload import DatasetBuilder, check_header
 from bots_server.errors import DatasetExists, DatasetNotFound, Described, InvalidField, NameNotAllowed
+from bots_server.runs.memory import UPLOADED_TASK_BYTES, Memory
+from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store
+from bots_server.store.usage import require
 
 
 class DatasetHandlers:
     """Datasets: created, listed and deleted."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, memory: Memory) -> None:
+        self._store, self._memory = store, memory
 
     def create_dataset(self, requests: Iterator[pb.CreateDatasetRequest]) -> pb.CreateDatasetResponse:
         first = next(requests, None)
@@ -24,22 +27,32 @@ class DatasetHandlers:
         header = check_header(first.header)
         if not (one := caller()).may_see(header.name):
             raise NameNotAllowed("header.name", header.name, one.identity, one.datasets)
-        if header.fingerprint and (known := self._known(header)) is not None:
+        there = self._there(header.name)
+        if header.fingerprint and there is not None and (known := self._same(there, header)) is not None:
             return known
+        owner, quotas = caller().identity, self._store.quotas
+        # If the name is taken, nothing will be stored: the upload is compared with what has it.
+        used = 0 if there is not None else quotas.require(owner, datasets=1, tasks=header.size).bytes
         builder = DatasetBuilder(header)
-        with self._store.datasets.upload(header.name) as upload:
+        with self._store.datasets.upload(header.name) as upload, self._memory.for_upload() as grow:
             chunks = 0
             for request in requests:
                 if request.WhichOneof("part") != "chunk":
                     raise InvalidField("part", Described("header"), "must be a chunk in each message after the first")
-                upload.put(builder.add(request.chunk))
+                stored = builder.add(request.chunk)
+                grow(len(stored.ids) + UPLOADED_TASK_BYTES * len(stored.id_lengths) // 4)
+                upload.put(stored)
+                require("bytes", quotas.limits.bytes, used, upload.bytes)
                 chunks += 1
             record = builder.record()
+            record.owner = owner
             there, created = upload.commit(record, builder.strata())
             if there.fingerprint != record.fingerprint:
                 record.uid, record.chunks = upload.uid, chunks
                 different = header_difference(there, header) or content_difference(self._store, there, record)
                 raise DatasetExists(header.name, different)
+            if not created and self._store.datasets.is_damaged(there):
+                upload.repair(there)
         return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=created)
 
     def get_dataset(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
@@ -47,26 +60,34 @@ class DatasetHandlers:
         return pb.GetDatasetResponse(dataset=messages.dataset(record), runs=self._store.datasets.run_count(record))
 
     def list_datasets(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
-        size, after = checks.page(request.page_size, request.page_token)
+        listing = ("datasets",)
+        size, after = checks.page(request.page_size, request.page_token, listing)
         found = self._store.datasets.list(after, size, caller().may_see)
+        more = len(found) == size
         return pb.ListDatasetsResponse(
-            datasets=map(messages.dataset, found), next_page_token=found[-1].name if len(found) == size else ""
+            datasets=map(messages.dataset, found),
+            next_page_token=checks.next_page_token(found[-1].name, listing) if more else "",
         )
 
     def delete_dataset(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:
         self._store.datasets.delete(checks.dataset("name", request.name), delete_runs=request.delete_runs)
         return pb.DeleteDatasetResponse()
 
-    def _known(self, header: pb.DatasetHeader) -> pb.CreateDatasetResponse | None:
-        """Returns the answer if the name has a dataset that the header tells from this one, or that is equal to it.
-
-        Raises DatasetExists.
-        """
+    def _there(self, name: str) -> storage.DatasetRecord | None:
+        """Returns the dataset that has the name; None: none has it."""
         try:
-            there = self._store.datasets.get(header.name)
+            return self._store.datasets.get(name)
         except DatasetNotFound:
             return None
+
+    def _same(self, there: storage.DatasetRecord, header: pb.DatasetHeader) -> pb.CreateDatasetResponse | None:
+        """Returns the answer if the dataset that has the name is the one of the header, and not damaged.
+
+        None: the header does not tell. Raises DatasetExists if it is another one.
+        """
         if there.fingerprint == header.fingerprint:
+            if self._store.datasets.is_damaged(there):
+                return None
             return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=False)
         if different := header_difference(there, header):
             raise DatasetExists(header.name, different)

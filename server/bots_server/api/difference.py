@@ -72,7 +72,7 @@ class TaskReader:
                 "features": chunk.features,
                 "priors": np.stack([strata.prior_alpha[chunk.stratum], strata.prior_beta[chunk.stratum]], axis=1),
                 "tag": chunk.tag,
-                "ids": chunk.ids,
+                "ids": None if chunk.ids is None else np.array(chunk.ids.read(np.arange(len(chunk.ids))), object),
             }
             self._columns = {name: column for name, column in columns.items() if column is not None}
         return self._left

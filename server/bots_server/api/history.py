@@ -38,20 +38,24 @@ class HistoryHandlers:
             posterior = run.at(checks.at_least_zero("version", request.version))
         else:
             posterior = run.view().posterior
+        state = codec.snapshot_message(posterior)
+        if self._store.checkpoints.find(run.record, request.name) is None:
+            self._store.quotas.require(run.record.owner, checkpoints=1, bytes=state.ByteSize())
         kept = self._store.checkpoints.put(
             run.record,
             storage.Checkpoint(name=request.name, version=posterior.version, state_uid=uuid4().hex),
-            codec.snapshot_message(posterior),
+            state,
             ttl,
         )
         return pb.CreateCheckpointResponse(checkpoint=messages.checkpoint(kept))
 
     def list_checkpoints(self, request: pb.ListCheckpointsRequest, run: Replica) -> pb.ListCheckpointsResponse:
-        size, after = checks.page(request.page_size, request.page_token)
+        listing = "checkpoints", run.record.uid
+        size, after = checks.page(request.page_size, request.page_token, listing)
         found = self._store.checkpoints.list(run.record, after, size)
         return pb.ListCheckpointsResponse(
             checkpoints=map(messages.checkpoint, found),
-            next_page_token=found[-1].name if len(found) == size else "",
+            next_page_token=checks.next_page_token(found[-1].name, listing) if len(found) == size else "",
         )
 
     def delete_checkpoint(self, request: pb.DeleteCheckpointRequest, run: Replica) -> pb.DeleteCheckpointResponse:
@@ -73,8 +77,11 @@ class HistoryHandlers:
         # The point may be gone by the time of a repeat, so the first answer is looked for before it.
         first = self._store.history.repeated(run.record, request_id, content) if request.request_id else None
         if first is not None:
+            run.recover(first.version)
             return restored(first, run)
         posterior = self._state(run, request)
+        state = codec.snapshot_message(posterior)
+        self._store.quotas.require(run.record.owner, bytes=state.ByteSize())
         event = codec.stored_event(
             Restored(posterior),
             identity=caller().identity,
@@ -90,9 +97,10 @@ class HistoryHandlers:
             digest=content,
             request_age_ms=age_ms,
             expected_version=expected,
-            state=codec.snapshot_message(posterior),
+            state=state,
         )
         self._metrics.leases_ended("ended", appended.released)
+        run.recover(appended.version)
         self._registry.appended(run, appended)
         return restored(appended, run)
 
@@ -108,16 +116,14 @@ class HistoryHandlers:
         )
 
     def list_events(self, request: pb.ListEventsRequest, run: Replica) -> pb.ListEventsResponse:
-        size, token = checks.page(request.page_size, request.page_token, MAX_EVENTS)
-        if token:
-            valid = token.isascii() and token.isdigit() and int(token) <= MAX_VERSION
-            checks.require(valid, "page_token", token, "must be a next_page_token")
-        after = int(token) if token else checks.within("after_version", request.after_version, 0, MAX_VERSION)
+        listing = "events", run.record.uid
+        size, last = checks.page(request.page_size, request.page_token, listing, MAX_EVENTS)
+        after = int(last) if last else checks.within("after_version", request.after_version, 0, MAX_VERSION)
         page = self._store.history.events(run.record, after, size)
-        last = page.events[-1].version if page.events else page.version
+        end = page.events[-1].version if page.events else page.version
         return pb.ListEventsResponse(
             events=map(messages.event, page.events),
-            next_page_token=str(last) if last < page.version else "",
+            next_page_token=checks.next_page_token(str(end), listing) if end < page.version else "",
             version=page.version,
         )
 

@@ -55,11 +55,16 @@ def dataset(record: storage.DatasetRecord) -> pb.Dataset:
         references=[pb.ReferenceCount(name=one.name, tasks=one.tasks) for one in record.references],
         features=record.features,
         create_time=timestamp(record.create_time_ms),
+        damage="" if record.uid else "its record is damaged; delete the dataset",
     )
 
 
 def run(listed: ListedRun) -> pb.Run:
     """Returns a run as it is in the store."""
+    if listed.damage:
+        record = listed.record
+        ref = pb.RunRef(dataset=record.dataset, name=record.name, uid=record.uid)
+        return pb.Run(ref=ref, dataset_uid=record.dataset_uid, damage=listed.damage)
     values = pb.Hyperparameters()
     values.CopyFrom(DEFAULTS[listed.record.model])  # a run may be older than a hyperparameter
     values.MergeFromString(listed.hyperparameters.SerializeToString())  # equal fields have equal numbers

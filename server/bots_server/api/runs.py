@@ -1,5 +1,7 @@
 """CreateRun, GetRun, ListRuns, UpdateRun, DeleteRun."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from uuid import uuid4
 
@@ -8,12 +10,19 @@ from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
+from bots_server.api.callers import caller
 from bots_server.api.identity import append
-from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check, default_model
+from bots_server.core.hyperparameters import (
+    Hyperparameters,
+    InvalidHyperparameter,
+    check,
+    check_size,
+    default_model,
+)
 from bots_server.core.posterior import HyperparametersChanged
 from bots_server.core.transfer import transfer
 from bots_server.errors import Described, InvalidField, RunExists, RunNotFound, RunReplaced
-from bots_server.runs.dataset import Dataset, load
+from bots_server.runs.dataset import Dataset
 from bots_server.runs.registry import Registry
 from bots_server.runs.replica import Replica
 from bots_server.storage.v1 import storage_pb2 as storage
@@ -50,16 +59,20 @@ class RunHandlers:
         return pb.GetRunResponse(run=messages.run(self._store.runs.current(run.record)))
 
     def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
-        size, after = checks.page(request.page_size, request.page_token)
+        listing = "runs", request.dataset
+        size, after = checks.page(request.page_size, request.page_token, listing)
         dataset = self._store.datasets.get(checks.dataset("dataset", request.dataset))
         found = self._store.runs.list(dataset, after, size)
         return pb.ListRunsResponse(
-            runs=map(messages.run, found), next_page_token=found[-1].record.name if len(found) == size else ""
+            runs=map(messages.run, found),
+            next_page_token=checks.next_page_token(found[-1].record.name, listing) if len(found) == size else "",
         )
 
     def update_run(self, request: pb.UpdateRunRequest, run: Replica) -> pb.UpdateRunResponse:
         check_hyperparameters(run.record.model, request.hyperparameters)
         changes = messages.present(request.hyperparameters)
+        with hyperparameters_rule():
+            check_size(run.record.model, replace(Hyperparameters(), **changes), run.dataset.record.size)
         checks.require(bool(changes), "hyperparameters", Described("none"), "must have at least one field")
         event, content = HyperparametersChanged(changes), ("update", sorted(changes.items()))
         append(self._store, self._registry, run, request, event, *content)
@@ -73,6 +86,11 @@ class RunHandlers:
         self._registry.gone(run)
         return pb.DeleteRunResponse()
 
+    def delete_damaged_run(self, dataset: str, name: str) -> pb.DeleteRunResponse:
+        """Answers DeleteRun for a run that cannot be opened."""
+        self._store.runs.delete_damaged(self._store.datasets.get(dataset), name)
+        return pb.DeleteRunResponse()
+
     def _create(
         self, request: pb.CreateRunRequest, dataset: storage.DatasetRecord, requested: storage.RunRequest
     ) -> tuple[storage.RunRecord, bool]:
@@ -84,12 +102,14 @@ class RunHandlers:
             dataset_uid=dataset.uid,
             requested=requested,
             policy=request.policy,
+            owner=caller().identity,
         )
         if request.HasField("fork_from"):
             return self._fork(request, dataset, record)
         references = tuple(reference.name for reference in dataset.references)
         record.model = requested.model or default_model(references, bool(dataset.tags), len(dataset.features))
-        set_hyperparameters(record, Hyperparameters(), request.hyperparameters)
+        set_hyperparameters(record, dataset.size, Hyperparameters(), request.hyperparameters)
+        self._store.quotas.require(record.owner, runs=1)
         return self._store.runs.create(record)
 
     def _fork(
@@ -105,8 +125,8 @@ class RunHandlers:
         record.model = posterior.model
         asked = messages.MODELS[request.model]
         checks.require(asked in ("", record.model), "model", asked, f"must be the forked run's, {record.model}")
-        values = set_hyperparameters(record, posterior.hyperparameters, request.hyperparameters)
-        target = source.dataset if dataset.uid == source_dataset.uid else load(self._store, dataset.name, dataset.uid)
+        values = set_hyperparameters(record, dataset.size, posterior.hyperparameters, request.hyperparameters)
+        target = self._registry.datasets.get(dataset.name, dataset.uid)
         row = np.arange(len(target.tasks)) if target is source.dataset else rows_by_id(source.dataset, target)
         carried = transfer(posterior, source.dataset.tasks, target.tasks, row, values)
         record.forked_from.CopyFrom(
@@ -120,7 +140,9 @@ class RunHandlers:
                 dropped_tasks=carried.dropped,
             )
         )
-        return self._store.runs.create(record, codec.snapshot_message(carried.posterior))
+        start = codec.snapshot_message(carried.posterior)
+        self._store.quotas.require(record.owner, runs=1, bytes=start.ByteSize())
+        return self._store.runs.create(record, start)
 
 
 def what_is_requested(request: pb.CreateRunRequest) -> storage.RunRequest:
@@ -168,19 +190,28 @@ def difference(record: storage.RunRecord, requested: storage.RunRequest) -> str:
 
 
 def set_hyperparameters(
-    record: storage.RunRecord, given: Hyperparameters, stated: pb.Hyperparameters
+    record: storage.RunRecord, size: int, given: Hyperparameters, stated: pb.Hyperparameters
 ) -> Hyperparameters:
-    """Sets the record's hyperparameters: those stated, and else those given. Returns them."""
+    """Sets the hyperparameters of a record over `size` tasks: those stated, and else those given. Returns them."""
     check_hyperparameters(record.model, stated)
     values = replace(given, **messages.present(stated))
+    with hyperparameters_rule():
+        check_size(record.model, values, size)
     record.hyperparameters.CopyFrom(codec.hyperparameters_message(messages.of_model(record.model, values)))
     return values
 
 
 def check_hyperparameters(model: str, values: pb.Hyperparameters) -> None:
     """Raises InvalidField for a value that breaks its rule or is of the other model."""
-    try:
+    with hyperparameters_rule():
         check(model, **messages.present(values))
+
+
+@contextmanager
+def hyperparameters_rule() -> Iterator[None]:
+    """Raises InvalidField for the field of an InvalidHyperparameter."""
+    try:
+        yield
     except InvalidHyperparameter as error:
         raise InvalidField(f"hyperparameters.{error.field}", error.value, f"must be {error.rule}") from None
 
@@ -203,6 +234,4 @@ def rows_by_id(old: Dataset, new: Dataset) -> NDArray[np.int64]:
         without = old if old.ids is None else new
         rule = f"must be a dataset with ids, as the new run's must be; {without.record.name!r} has none"
         raise InvalidField("fork_from.dataset", old.record.name, rule)
-    order = np.argsort(old.ids.ids, kind="stable")
-    at = order.take(np.searchsorted(old.ids.ids, new.ids.ids, sorter=order), mode="clip")
-    return np.where(old.ids.ids[at] == new.ids.ids, at, -1)
+    return old.ids.find_each(new.ids.ids)

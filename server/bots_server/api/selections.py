@@ -42,8 +42,8 @@ class SelectionHandlers:
             drawn = run.drawn(view.posterior, spec)
         else:
             drawn = draw(np.random.default_rng(seed), view.posterior, tasks, spec)
-        # Without live leases an incarnation has none to end.
-        if terms.lease_seconds is None and not terms.request_id and not view.live_leases:
+        # Without leases an incarnation has none to end.
+        if terms.lease_seconds is None and not terms.request_id and not view.leases:
             selection = unclaimed(drawn, tasks, allow_fewer=request.allow_fewer)
         else:
             selection, claim = claimed(self._store, run.record, drawn, tasks, terms, allow_fewer=request.allow_fewer)
@@ -62,11 +62,11 @@ class SelectionHandlers:
         return pb.ReleaseSelectionResponse(released=released)
 
     def list_leases(self, request: pb.ListLeasesRequest, run: Replica) -> pb.ListLeasesResponse:
-        size, after = checks.page(request.page_size, request.page_token)
+        listing = "leases", run.record.uid
+        size, after = checks.page(request.page_size, request.page_token, listing)
         found = self._store.leases.list(run.record, after, size)
-        return pb.ListLeasesResponse(
-            leases=map(messages.lease, found), next_page_token=found[-1].selection_id if len(found) == size else ""
-        )
+        more = checks.next_page_token(found[-1].selection_id, listing) if len(found) == size else ""
+        return pb.ListLeasesResponse(leases=map(messages.lease, found), next_page_token=more)
 
     def end_leases(self, request: pb.EndLeasesRequest, run: Replica) -> pb.EndLeasesResponse:
         if request.HasField("job"):

@@ -1,11 +1,13 @@
 """GetServer: what answers, and what its Redis puts at risk."""
 
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import messages
-from bots_server.store import Level, Store, check_redis
+from bots_server.api.callers import caller
+from bots_server.store import Level, Store, Usage, check_redis
 
 DURABILITIES = {
     Level.MEMORY: pb.DURABILITY_MEMORY,
@@ -29,4 +31,13 @@ class ServerHandlers:
             redis_time=redis_time,
             durability=DURABILITIES[self._store.durability.level],
             risks=risks,
+            quotas=self._quotas(),
         )
+
+    def _quotas(self) -> list[pb.Quota]:
+        quotas = self._store.quotas
+        use = quotas.use().get(caller().identity, Usage())
+        return [
+            pb.Quota(setting=f"quota_{name}", limit=limit, use=getattr(use, name))
+            for name, limit in asdict(quotas.limits).items()
+        ]

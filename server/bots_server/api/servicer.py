@@ -14,6 +14,7 @@ import grpc
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks
 from bots_server.api.admission import LongCalls
+from bots_server.api.callers import caller
 from bots_server.api.datasets import DatasetHandlers
 from bots_server.api.history import HistoryHandlers
 from bots_server.api.methods import SERVICE
@@ -22,7 +23,7 @@ from bots_server.api.reports import ReportHandlers
 from bots_server.api.runs import RunHandlers
 from bots_server.api.selections import SelectionHandlers
 from bots_server.api.server import ServerHandlers
-from bots_server.errors import DatasetNotFound, RunReplaced
+from bots_server.errors import DatasetNotFound, RunDamaged, RunReplaced
 from bots_server.runs.registry import Registry
 from bots_server.store import Store
 from bots_server.telemetry.metrics import Metrics
@@ -33,9 +34,9 @@ Handler = Callable[[Any], Any]  # of a request, or of an iterator of requests; r
 class TaskSelectionService:
     """Answers `bots.v1.TaskSelectionService` from a store and the runs over it, by one attribute for each call.
 
-    max_long_calls: streams (WatchRun, GetPosteriors, CreateDataset) served at once; each takes a thread
+    long_calls:        admits streams (WatchRun, GetPosteriors, CreateDataset); each takes a thread
     max_lease_seconds: longest lease that a selection may ask for
-    stopping:       set when the server drains, so that streams end
+    stopping:          set when the server drains, so that streams end
     """
 
     def __init__(
@@ -44,15 +45,15 @@ class TaskSelectionService:
         registry: Registry,
         metrics: Metrics,
         *,
-        max_long_calls: int,
+        long_calls: LongCalls,
         max_lease_seconds: float,
         stopping: threading.Event,
     ) -> None:
         self._registry = registry
-        self._long_calls = LongCalls(max_long_calls)
+        self._long_calls = long_calls
         subjects = (
-            DatasetHandlers(store),
-            RunHandlers(store, registry),
+            DatasetHandlers(store, registry.memory),
+            runs := RunHandlers(store, registry),
             SelectionHandlers(store, metrics, max_lease_seconds=max_lease_seconds),
             ReportHandlers(store, registry, metrics),
             ReadingHandlers(stopping),
@@ -63,7 +64,7 @@ class TaskSelectionService:
             name = re.sub("(?<!^)(?=[A-Z])", "_", method.name).lower()
             (handler,) = (getattr(subject, name) for subject in subjects if hasattr(subject, name))
             if "run" in method.input_type.fields_by_name:
-                handler = self._of_run(handler)
+                handler = self._of_run(handler, runs.delete_damaged_run if method.name == "DeleteRun" else None)
             if method.server_streaming:
                 answer = self._stream(handler)
             elif method.client_streaming:
@@ -72,8 +73,12 @@ class TaskSelectionService:
                 answer = _unary(handler)
             setattr(self, method.name, answer)
 
-    def _of_run(self, handler: Callable[[Any, Any], Any]) -> Handler:
+    def _of_run(
+        self, handler: Callable[[Any, Any], Any], of_damaged: Callable[[str, str], Any] | None = None
+    ) -> Handler:
         """Returns a handler of requests whose RunRef is resolved.
+
+        of_damaged: answers for the dataset and name of a run whose record is damaged; None: the call fails
 
         It raises DatasetNotFound, RunNotFound, and RunReplaced if the request has the uid of another run. If the store
         says that the run is gone, nothing was changed, and the run that has the name now is asked once more.
@@ -83,7 +88,12 @@ class TaskSelectionService:
             ref: pb.RunRef = request.run
             names = checks.dataset("run.dataset", ref.dataset), checks.name("run.name", ref.name)
             uid = checks.uid("run.uid", ref.uid)
-            run = self._registry.open(*names, uid)
+            try:
+                run = self._registry.open(*names, uid)
+            except RunDamaged:
+                if of_damaged is None:
+                    raise
+                return of_damaged(*names)
             try:
                 return handler(request, run)
             except (RunReplaced, DatasetNotFound):
@@ -96,19 +106,15 @@ class TaskSelectionService:
         """Returns a handler whose responses end when the caller is gone. It yields None to have that looked at."""
 
         def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._long_calls.admitted():
-                for response in handler(request):
-                    if not context.is_active():
-                        return
-                    if response is not None:
-                        yield response
+            with self._long_calls.admitted(caller().identity, context) as call:
+                yield from self._long_calls.responses(call, handler(request))
 
         return answer
 
     def _upload(self, handler: Handler) -> Callable[[Any, grpc.ServicerContext], Any]:
         def answer(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
-            with self._long_calls.admitted():
-                return handler(requests)
+            with self._long_calls.admitted(caller().identity, context) as call:
+                return handler(self._long_calls.requests(call, requests))
 
         return answer
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks
 from bots_server.core.strata import StrataBuilder, TooManyStrata
-from bots_server.core.task_ids import DuplicateTaskId, index_ids
+from bots_server.core.task_ids import DuplicateTaskId, Texts, index_ids, join, pack
 from bots_server.errors import Described, InvalidField
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import codec
@@ -69,7 +69,7 @@ class DatasetBuilder:
         self._hashes = {column: hashlib.sha256() for column in COLUMNS if present[column]}
         self._with_rate = np.zeros(len(header.references), np.int64)
         self._with_tag = np.zeros(len(header.tags), np.int64)
-        self._ids: list[NDArray[np.bytes_]] = []
+        self._ids: list[Texts] = []
 
     def add(self, chunk: pb.DatasetChunk) -> storage.TaskColumns:
         """Returns a chunk as it is stored. Raises InvalidField."""
@@ -169,25 +169,23 @@ class DatasetBuilder:
         self._with_tag += np.bincount(tag, minlength=known)
         return tag
 
-    def _id_column(self, chunk: pb.DatasetChunk) -> NDArray[np.bytes_] | None:
+    def _id_column(self, chunk: pb.DatasetChunk) -> Texts | None:
         if "ids" not in self._hashes:
             return None
         for index, text in enumerate(chunk.ids):
             checks.text(f"chunk.ids[{index}]", text, MAX_ID_BYTES, 1)
         ids = [text.encode() for text in chunk.ids]
         self._hashes["ids"].update(b"".join(struct.pack("<I", len(one)) + one for one in ids))
-        self._ids.append(np.array(ids))
+        self._ids.append(pack(ids))
         return self._ids[-1]
 
     def _check_distinct_ids(self) -> None:
         if not self._ids:
             return
-        ids = np.concatenate(self._ids)
         try:
-            index_ids(ids)
+            index_ids(join(self._ids))
         except DuplicateTaskId as error:
-            double = error.args[0]
-            first, second = np.flatnonzero(ids == double.encode())[:2].tolist()
+            double, first, second = error.args
             raise InvalidField(
                 f"ids[{second}]", double, f"must be distinct over the dataset: task {first} has it"
             ) from None

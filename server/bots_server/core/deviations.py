@@ -11,6 +11,9 @@ Ints = NDArray[np.int64]
 # Pseudo-counts below which a deviation is dropped.
 TOLERANCE = 1e-6
 
+# Share of it that is dropped whatever the forgetting.
+LEAST_SHARE = 1e-6
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deviations:
@@ -39,7 +42,8 @@ def after_update(before: Deviations, forgetting: float, evaluated: Ints, alpha: 
     after = plus(Deviations(before.tasks, before.alpha * keep, before.beta * keep), evaluated, alpha, beta)
     # The error of a dropped task is below the floor in this update and decays by (1 - forgetting) in each later one.
     # With a floor of at most 100 * forgetting * tolerance, repeated drops never add up to more than 100 * tolerance.
-    floor = TOLERANCE * min(1.0, 100 * forgetting)
+    # With hardly any forgetting they add up to that only after 1e8 evaluations of the task, each followed by a drop.
+    floor = TOLERANCE * min(1.0, max(100 * forgetting, LEAST_SHARE))
     kept = np.maximum(np.abs(after.alpha), np.abs(after.beta)) >= floor
     return after if kept.all() else Deviations(after.tasks[kept], after.alpha[kept], after.beta[kept])
 

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 
 MODELS = ("interpolation", "item_response")
 
+# In a dataset of at most so many tasks each may keep a posterior of its own. In a larger one outcomes must be forgotten
+# at least this fast, so that the number of such tasks is that of some 2,000 updates.
+MOST_OWN_TASKS = 2**20
+LEAST_FORGETTING = 0.01
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
@@ -69,7 +74,7 @@ RULES: Mapping[str, Rule] = {
     "uniform_fraction": Rule("between 0 and 1", lambda value: 0 <= value <= 1),
     "temperature": Rule("between 0 and 1000000", lambda value: 0 <= value <= 1e6),
     "greedy": Rule("true or false", lambda value: value in (False, True)),
-    "rollouts_per_update": Rule("between 0 and 1000000000", lambda value: 0 <= value <= 1e9),
+    "rollouts_per_update": Rule("between 0 and 1000000", lambda value: 0 <= value <= 1e6),
     "forgetting": Rule("at least 0 and below 1", lambda value: 0 <= value < 1, "interpolation"),
     "implicit_weight": Rule("between 0 and 1", lambda value: 0 <= value <= 1, "interpolation"),
     "implicit_rollouts": Rule("between 0 and 1000000", lambda value: 0 <= value <= 1e6, "interpolation"),
@@ -89,6 +94,19 @@ def check(model: str, **values: float) -> None:
             raise InvalidHyperparameter(field, value, f"absent: it belongs to {rule.model}, and the model is {model}")
         if not rule.holds(value):
             raise InvalidHyperparameter(field, value, rule.words)
+
+
+def check_size(model: str, values: Hyperparameters, size: int) -> None:
+    """Raises InvalidHyperparameter if a run over `size` tasks could keep too many posteriors of single tasks."""
+    if size <= MOST_OWN_TASKS:
+        return
+    because = f", as the dataset has more than {MOST_OWN_TASKS} tasks"
+    if model == "interpolation" and values.forgetting < LEAST_FORGETTING:
+        raise InvalidHyperparameter("forgetting", values.forgetting, f"at least {LEAST_FORGETTING}{because}")
+    if model == "item_response" and values.residual_memory > 1 - LEAST_FORGETTING:
+        raise InvalidHyperparameter(
+            "residual_memory", values.residual_memory, f"at most {1 - LEAST_FORGETTING}{because}"
+        )
 
 
 def default_model(references: tuple[str, ...], tagged: bool, features: int) -> str:

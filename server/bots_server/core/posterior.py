@@ -26,6 +26,9 @@ Ints = NDArray[np.int64]
 
 OPEN_UPDATES = 16
 
+# Of an open update that takes a further part. A selection has at most a tenth of it.
+MOST_TASKS = 100_000
+
 # Of the states between open updates every eighth is kept, and the newest. A part of an older update is applied from the
 # last kept state before it; where the oldest open update has none, closed ones before it are kept.
 _KEPT = 8
@@ -233,7 +236,8 @@ def _reported(posterior: Posterior, tasks: Tasks, report: Report) -> Posterior:
     chain = list(posterior.open)
     for at in range(max(len(chain) - OPEN_UPDATES, 0), len(chain)):
         part = chain[at]
-        if report.selection_id and part.selection_id == report.selection_id:
+        same = bool(report.selection_id) and part.selection_id == report.selection_id
+        if same and len(part.evidence) + len(evidence) <= MOST_TASKS:
             lag = report.policy_lag if part.policy_lag is None else part.policy_lag
             chain[at] = replace(part, evidence=merge(part.evidence, evidence), policy_lag=lag)
             return _applied(posterior, tasks, chain, at)

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from bots_server.api.callers import Callers
 from bots_server.errors import Failure, StoreUnavailable
-from bots_server.process import address, embedded, token
+from bots_server.process import address, embedded, fsck, token
 from bots_server.process.server import METHODS, Server, certificates, make_server
 from bots_server.process.settings import Settings, settings
 from bots_server.process.signals import stop_on
@@ -35,6 +35,7 @@ log = logging.getLogger("bots_server")
 
 # What the first argument may ask for in place of serving; each gets the arguments after it.
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "fsck": fsck.main,
     "token": token.main,
     "--version": lambda arguments: print(version("bots-server")),  # noqa: T201
 }
@@ -160,7 +161,14 @@ def watch_risks(chosen: Settings, stopping: threading.Event, seconds: float = CH
 def open_store(chosen: Settings, durability: Durability, metrics: Metrics) -> Iterator[Store]:
     """Yields the store at the chosen Redis."""
     client = client_of(chosen, metrics.redis_retry)
-    store = Store(client, durability=durability, observe=metrics.observe_redis, prefix=chosen.key_prefix)
+    store = Store(
+        client,
+        durability=durability,
+        history_bytes=chosen.history_bytes,
+        quotas=chosen.quotas,
+        observe=metrics.observe_redis,
+        prefix=chosen.key_prefix,
+    )
     with closing(store):
         yield store
 

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -12,13 +13,14 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
+from bots_server.api.admission import LongCalls
 from bots_server.api.callers import Callers
 from bots_server.api.health import Health
 from bots_server.api.interceptor import CallInterceptor
 from bots_server.api.methods import MAX_MESSAGE_BYTES, REFLECTION, SERVICE
 from bots_server.api.reflection import Reflection
 from bots_server.api.servicer import TaskSelectionService
-from bots_server.errors import DeadlineExceeded, Failure, RunReplaced, StoreUnavailable
+from bots_server.errors import Damaged, DeadlineExceeded, Failure, RunReplaced, StoreUnavailable
 from bots_server.process import address
 from bots_server.process.settings import Settings
 from bots_server.process.tls import Certificates
@@ -49,6 +51,7 @@ class Server:
         self,
         store: Store,
         registry: Registry,
+        long_calls: LongCalls,
         server: grpc.Server,
         health: Health,
         callers: Callers,
@@ -56,7 +59,7 @@ class Server:
         port: int,
     ) -> None:
         self.port = port
-        self._store, self._registry, self._server = store, registry, server
+        self._store, self._registry, self._long_calls, self._server = store, registry, long_calls, server
         self._health, self._callers, self._stopping = health, callers, stopping
         self.serving: bool | None = None
         self.on_probe: Callable[[bool], object] = lambda serving: None  # called each second
@@ -82,7 +85,8 @@ class Server:
             self._report_health()
             self.on_probe(bool(self.serving))
             self._callers.reload()
-            self._registry.held()  # drops those that are idle, or more than the memory allows
+            self._registry.evict()
+            self._long_calls.cancel_stalled()
 
     def _report_health(self) -> None:
         """Reports SERVING if the store answers, so that a balancer avoids a server that is cut off from it."""
@@ -103,6 +107,12 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     """Returns a server that is not started yet. `store` is closed by its maker, after `stop`."""
     stopping = threading.Event()
     registry = Registry(store, metrics, max_bytes=settings.max_memory_bytes, idle_seconds=settings.replica_idle_seconds)
+    long_calls = LongCalls(
+        settings.max_long_calls,
+        settings.max_long_calls_per_caller,
+        settings.max_call_seconds,
+        settings.max_idle_seconds,
+    )
     callers, health = Callers(settings.token_file), Health()
     threads = settings.threads + settings.max_long_calls
     server = grpc.server(
@@ -126,7 +136,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
         store,
         registry,
         metrics,
-        max_long_calls=settings.max_long_calls,
+        long_calls=long_calls,
         max_lease_seconds=settings.max_lease_seconds,
         stopping=stopping,
     )
@@ -136,8 +146,10 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)
     metrics.rpc_threads(threads)
     metrics.replicas(lambda: len(registry.held()))
+    metrics.damaged_runs(registry.damaged)
     metrics.export_runs(partial(observed_runs, registry))
-    return Server(store, registry, server, health, callers, stopping, listen(server, settings))
+    metrics.export_usage(partial(observed_usage, store), asdict(store.quotas.limits))
+    return Server(store, registry, long_calls, server, health, callers, stopping, listen(server, settings))
 
 
 def observed_runs(registry: Registry) -> list[ObservedRun]:
@@ -150,7 +162,7 @@ def observed_runs(registry: Registry) -> list[ObservedRun]:
         for replica in registry.held():
             try:
                 view = replica.last_view() if away else replica.view()
-            except RunReplaced:
+            except (RunReplaced, Damaged):  # `damaged_runs` counts the damaged
                 continue
             except (DeadlineExceeded, StoreUnavailable):  # each further one would wait as long
                 away, view = True, replica.last_view()
@@ -162,6 +174,15 @@ def observed_runs(registry: Registry) -> list[ObservedRun]:
                     ObservedRun(record.dataset, record.name, record.uid, view.posterior, summary, view.live_leases)
                 )
     return observed
+
+
+def observed_usage(store: Store) -> dict[str, dict[str, int]]:
+    """Returns what identities use, for a scrape; nothing if Redis is away."""
+    try:
+        with within(SCRAPE_SECONDS):
+            return {identity: asdict(use) for identity, use in store.quotas.use().items()}
+    except Failure:
+        return {}
 
 
 def started_pool(threads: int) -> ThreadPoolExecutor:

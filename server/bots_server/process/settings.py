@@ -4,6 +4,7 @@
 """
 
 import os
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from bots_server.process.address import is_local
+from bots_server.store import DEFAULT_QUOTAS, HISTORY_BYTES, Usage
 
 PREFIX = "BOTS_"
 # Variables of the client and its command line, which may be in the environment of a server too. BOTS_TOKEN is not among
@@ -43,13 +45,33 @@ class Settings(BaseSettings):
         16, ge=1, le=1000, description="WatchRun, GetPosteriors and CreateDataset calls that a process serves at once"
     )
     max_lease_seconds: float = Field(3600.0, gt=0, le=86_400, description="longest lease that a selection may ask for")
+    max_long_calls_per_caller: int = Field(
+        8, ge=1, le=1000, description="the same for one identity; for one host if callers have no identity"
+    )
+    max_call_seconds: float = Field(3600.0, gt=0, description="time after which a long call is ended")
+    max_idle_seconds: float = Field(
+        30.0, gt=0, description="time that a long call waits for its caller's next chunk, or for it to take an answer"
+    )
     connection_age_seconds: float = Field(
         300.0, gt=0, description="age at which a connection is closed, so that running clients find added servers"
     )
     max_memory_bytes: int = Field(
-        2 * 2**30, ge=2**20, description="memory for the runs and datasets that a process holds"
+        2 * 2**30, ge=2**20, description="memory for the runs and datasets that a process holds, loads and takes in"
     )
     replica_idle_seconds: float = Field(3600.0, gt=0, description="a run that was not used for this time is dropped")
+
+    quota_datasets: int = Field(DEFAULT_QUOTAS.datasets, ge=0, description="datasets of one identity")
+    quota_tasks: int = Field(DEFAULT_QUOTAS.tasks, ge=0, description="tasks in the datasets of one identity")
+    quota_runs: int = Field(DEFAULT_QUOTAS.runs, ge=0, description="runs of one identity")
+    quota_checkpoints: int = Field(DEFAULT_QUOTAS.checkpoints, ge=0, description="checkpoints of one identity's runs")
+    quota_bytes: int = Field(
+        DEFAULT_QUOTAS.bytes, ge=0, description="bytes in Redis of one identity's datasets and runs"
+    )
+    history_bytes: int = Field(
+        HISTORY_BYTES,
+        ge=2**16,
+        description="bytes of a run's history behind its newest snapshot; and again of answers to selections",
+    )
 
     redis: SecretStr | None = Field(
         None,
@@ -104,6 +126,12 @@ class Settings(BaseSettings):
         if self.open_to_others and not given & {"redis", "redis_file", "data_dir"}:
             raise ValueError("BOTS_REDIS: must be set, or BOTS_DATA_DIR for a private Valkey, to serve other machines")
         return self
+
+    @property
+    def quotas(self) -> Usage:
+        """Returns the quotas of one identity."""
+        names = (field.name for field in fields(Usage))
+        return Usage(**{name: getattr(self, f"quota_{name}") for name in names})
 
     @property
     def open_to_others(self) -> bool:

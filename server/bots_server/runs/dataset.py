@@ -9,12 +9,14 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bots_server.core.task_ids import TaskIds, index_ids
+from bots_server.core.task_ids import TaskIds, index_ids, join
 from bots_server.core.tasks import Tasks, arrange
-from bots_server.errors import DatasetNotFound
+from bots_server.errors import DatasetNotFound, DeadlineExceeded
+from bots_server.runs.memory import LOADED_COPIES, LOADED_TASK_BYTES, Memory
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import Store, codec
+from bots_server.store import Store, codec, remaining
 
 log = logging.getLogger(__name__)
 
@@ -41,43 +43,78 @@ class Dataset:
 class DatasetCache:
     """The datasets in use: each is loaded once, and freed when the last replica of its runs is."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._lock = threading.Lock()
+    def __init__(self, store: Store, memory: Memory) -> None:
+        self._store, self._memory = store, memory
+        self._lock = threading.Lock()  # of the next two
         self._loaded: weakref.WeakValueDictionary[str, Dataset] = weakref.WeakValueDictionary()
+        self._loading: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
 
     def get(self, name: str, uid: str) -> Dataset:
         """Returns the dataset. Raises DatasetNotFound if the name has none, or another, by now."""
-        # One load at a time: they are rare, and two at once would need the memory twice.
         with self._lock:
-            dataset = self._loaded.get(uid)
-            if dataset is None:
-                self._loaded[uid] = dataset = load(self._store, name, uid)
+            dataset, loading = self._loaded.get(uid), self._loading.setdefault(uid, threading.Lock())
+        if dataset is not None:
             return dataset
+        timeout = remaining()
+        if not loading.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            raise DeadlineExceeded
+        try:
+            with self._lock:
+                dataset = self._loaded.get(uid)
+            if dataset is None:
+                dataset = self._load(name, uid)
+                with self._lock:
+                    self._loaded[uid] = dataset
+            return dataset
+        finally:
+            loading.release()
+
+    def _load(self, name: str, uid: str) -> Dataset:
+        record = self._store.datasets.get(name)
+        if record.uid != uid:
+            raise DatasetNotFound(name)
+        with self._memory.for_load(LOADED_TASK_BYTES * record.size + LOADED_COPIES * record.bytes):
+            begin = time.perf_counter()
+            dataset = load(self._store, record)
+        log.info(
+            "loaded dataset %s: %d tasks in %d strata, %.2f s",
+            name,
+            record.size,
+            record.strata,
+            time.perf_counter() - begin,
+        )
+        return dataset
 
 
-def load(store: Store, name: str, uid: str) -> Dataset:
-    """Reads a dataset from the store. Raises DatasetNotFound."""
-    begin = time.perf_counter()
-    record = store.datasets.get(name)
-    if record.uid != uid:
-        raise DatasetNotFound(name)
+def load(store: Store, record: storage.DatasetRecord) -> Dataset:
+    """Reads a dataset from the store. Raises DatasetNotFound if it is deleted."""
     strata = codec.strata(store.datasets.strata(record))
-    chunks = [codec.columns(chunk) for chunk in store.datasets.columns(record)]
+    narrow: type[np.unsignedinteger] = np.uint16 if record.strata <= 2**16 else np.uint32
+    narrow_tag: type[np.unsignedinteger] = np.uint8 if len(record.tags) <= 2**8 else np.uint16
+    stratum: NDArray[np.unsignedinteger] = np.empty(record.size, narrow)
+    tag: NDArray[np.unsignedinteger] | None = np.empty(record.size, narrow_tag) if record.tags else None
+    features = np.empty((record.size, len(record.features)), np.float32) if record.features else None
+    ids, end = [], 0
+    for message in store.datasets.columns(record):
+        chunk = codec.columns(message)
+        begin, end = end, end + message.size
+        stratum[begin:end] = chunk.stratum
+        if tag is not None and chunk.tag is not None:
+            tag[begin:end] = chunk.tag
+        if features is not None and chunk.features is not None:
+            features[begin:end] = chunk.features
+        if chunk.ids is not None:
+            ids.append(chunk.ids)
     tasks = arrange(
         strata,
-        np.concatenate([chunk.stratum for chunk in chunks]),
-        np.concatenate([chunk.tag for chunk in chunks]) if record.tags else None,
-        tuple(tag.name for tag in record.tags),
+        stratum,
+        tag,
+        tuple(one.name for one in record.tags),
         reference_names=tuple(reference.name for reference in record.references),
-        features=np.concatenate([chunk.features for chunk in chunks]) if record.features else None,
+        features=features,
         feature_names=tuple(record.features),
     )
-    ids = index_ids(np.concatenate([chunk.ids for chunk in chunks])) if record.has_ids else None
-    log.info(
-        "loaded dataset %s: %d tasks in %d strata, %.2f s", name, record.size, len(strata), time.perf_counter() - begin
-    )
-    return Dataset(record, tasks, ids)
+    return Dataset(record, tasks, index_ids(join(ids)) if record.has_ids else None)
 
 
 def array_bytes(*values: object) -> int:

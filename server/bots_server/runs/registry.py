@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bots_server.errors import Failure, NotFound, RunReplaced
 from bots_server.runs.dataset import DatasetCache
+from bots_server.runs.memory import Memory
 from bots_server.runs.replica import Replica
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import SNAPSHOT_EVENTS, Appended, Store
+from bots_server.store import Appended, Store
 from bots_server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ class Registry:
     A replica is dropped if it is idle, if memory is short, or if the store says that its run is gone. Nothing refers to
     it then but the calls that still use it, so that its memory is freed when they end.
 
-    max_bytes:    of the replicas and their datasets together; the one used last is held in any case
+    max_bytes:    of the replicas, their datasets, loads and uploads together; the replica used last is held in any case
     idle_seconds: a replica that was not used for so long is dropped
     """
 
@@ -39,8 +40,9 @@ class Registry:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._metrics = store, metrics
-        self._datasets = DatasetCache(store)
-        self._max_bytes, self._idle_seconds, self._clock = max_bytes, idle_seconds, clock
+        self.memory = Memory(max_bytes, changed=self.evict)
+        self.datasets = DatasetCache(store, self.memory)
+        self._idle_seconds, self._clock = idle_seconds, clock
         self._lock = threading.Lock()
         self._held: OrderedDict[tuple[str, str], tuple[Replica, float]] = OrderedDict()  # least recently used first
         self._waiting: set[tuple[str, str]] = set()  # work and uid of the run, for the background
@@ -61,7 +63,7 @@ class Registry:
         with self._lock:
             held = self._held.get((dataset, name))
             if held is None or held[0].record.uid != record.uid:
-                return self._use(Replica(self._store, self._metrics, self._datasets, record))
+                return self._use(Replica(self._store, self._metrics, self.datasets, record))
             return self._use(held[0])
 
     def gone(self, replica: Replica) -> None:
@@ -74,16 +76,26 @@ class Registry:
 
     def held(self) -> list[Replica]:
         """Returns the replicas that have a state, after dropping those that are idle or too many."""
+        self.evict()
+        with self._lock:
+            return [replica for replica, _ in self._held.values() if replica.last_view() is not None]
+
+    def evict(self) -> None:
+        """Drops replicas that are idle, or more than the memory allows."""
         with self._lock:
             self._evict()
-            return [replica for replica, _ in self._held.values() if replica.last_view() is not None]
+
+    def damaged(self) -> int:
+        """Returns how many of the runs in use were damaged when they were last read."""
+        with self._lock:
+            return sum(replica.damaged for replica, _ in self._held.values())
 
     def appended(self, replica: Replica, appended: Appended, *, prefetch: bool = False) -> None:
         """Has the event that was just appended folded, and a snapshot stored if one is due, in the background."""
-        if appended.version - appended.snapshot_version >= SNAPSHOT_EVENTS:
-            self._submit("snapshot", replica)
+        if appended.snapshot_due:
+            self._submit("snapshot", replica, lambda: self._snapshot(replica, appended.snapshot_version))
         if prefetch:
-            self._submit("prefetch", replica)
+            self._submit("prefetch", replica, replica.prefetch)
 
     def close(self) -> None:
         """Waits for the work in progress, and drops what waits."""
@@ -117,34 +129,35 @@ class Registry:
         oldest = self._clock() - self._idle_seconds
         while self._held and next(iter(self._held.values()))[1] < oldest:
             self._held.popitem(last=False)
-        while len(self._held) > 1 and self._bytes() > self._max_bytes:
+        while len(self._held) > 1 and self._bytes() > self.memory.limit:
             self._held.popitem(last=False)
 
     def _bytes(self) -> int:
         replicas = [replica for replica, _ in self._held.values()]
         datasets = {dataset.record.uid: dataset for replica in replicas if (dataset := replica.loaded_dataset())}
-        return sum(replica.bytes + RECORD_BYTES for replica in replicas) + sum(d.bytes for d in datasets.values())
+        held = sum(replica.bytes + RECORD_BYTES for replica in replicas) + sum(d.bytes for d in datasets.values())
+        return held + self.memory.taken
 
-    def _submit(self, work: str, replica: Replica) -> None:
-        key = work, replica.record.uid
+    def _submit(self, name: str, replica: Replica, work: Callable[[], None]) -> None:
+        key = name, replica.record.uid
         with self._lock:
             if key not in self._waiting and not self._closed:
                 self._waiting.add(key)
-                self._background.submit(self._do, work, replica)
+                self._background.submit(self._do, key, replica, work)
 
-    def _do(self, work: str, replica: Replica) -> None:
+    def _do(self, key: tuple[str, str], replica: Replica, work: Callable[[], None]) -> None:
         with self._lock:
-            self._waiting.discard((work, replica.record.uid))
+            self._waiting.discard(key)
         try:
-            replica.prefetch() if work == "prefetch" else self._snapshot(replica)
+            work()
         except Failure as failure:  # nothing is lost: the next call or report does the same
-            log.debug("run %s: no %s: %s", replica.record.name, work, failure)
+            log.debug("run %s: no %s: %s", replica.record.name, key[0], failure)
         except Exception:
-            log.exception("run %s: no %s, because of a bug", replica.record.name, work)
+            log.exception("run %s: no %s, because of a bug", replica.record.name, key[0])
 
-    def _snapshot(self, replica: Replica) -> None:
+    def _snapshot(self, replica: Replica, newest: int) -> None:
         begin, outcome = time.perf_counter(), "failed"
         try:
-            outcome = "stored" if replica.snapshot_if_due() else "refused"
+            outcome = "stored" if replica.snapshot(newest) else "refused"
         finally:
             self._metrics.observe_snapshot(outcome, time.perf_counter() - begin)

@@ -8,17 +8,17 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bots_server.core.posterior import Event, Posterior, fold_all, start
 from bots_server.core.summary import Summary, summarise
-from bots_server.errors import Conflict, DeadlineExceeded, Failure, RunReplaced, VersionNotFound
+from bots_server.errors import Conflict, Damaged, DeadlineExceeded, Failure, RunDamaged, VersionNotFound
 from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
 from bots_server.runs.selection import Drawn, SelectionSpec, computing, draw
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import SNAPSHOT_EVENTS, Store, StoredEvent, Sync, codec, remaining
+from bots_server.store import Store, StoredEvent, Sync, codec, remaining
 from bots_server.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,11 @@ PAUSE = 16  # selections without a prefetch after one that was not used
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A run at a version: its posterior, and how many tasks are leased."""
+    """A run at a version: its posterior, and how many tasks have a lease that is alive, or any."""
 
     posterior: Posterior
     live_leases: int
+    leases: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Replica:
         self._begun = self._ended = 0  # number of the newest sync that began, and of the newest that ended
         self._failure: Failure | None = None  # of the newest sync that ended
         self._state: State | None = None
-        self._live_leases = 0
+        self._leases = 0, 0  # live ones, and all
         self._snapshot_version = 0
         self._summary: tuple[Posterior, Summary] | None = None
         self._bytes: tuple[Posterior | None, int] = (None, 0)
@@ -95,14 +96,19 @@ class Replica:
             if self._failure is not None:
                 raise self._failure.again()
             assert self._state is not None
-            return View(self._state.posterior, self._live_leases)
+            return View(self._state.posterior, *self._leases)
         finally:
             self._lock.release()
 
     def last_view(self) -> View | None:
         """Returns the run as it was seen last, without asking Redis; None: it was not seen yet."""
         state = self._state
-        return None if state is None else View(state.posterior, self._live_leases)
+        return None if state is None else View(state.posterior, *self._leases)
+
+    @property
+    def damaged(self) -> bool:
+        """Returns whether the newest sync found the run or its dataset damaged."""
+        return isinstance(self._failure, Damaged)
 
     def summary(self, posterior: Posterior) -> Summary:
         """Returns the summary of one of the run's posteriors; that of the newest is kept."""
@@ -128,24 +134,39 @@ class Replica:
         snapshot = self._store.history.snapshot(self.record, at_most)
         tasks = self.dataset.tasks
         if snapshot is None:
-            return State(start(tasks, codec.hyperparameters(self.record.hyperparameters), self.record.model), b"")
+            return State(self._start(), b"")
         return State(codec.posterior(snapshot, tasks), snapshot.nonce)
 
     def core_event(self, stored: StoredEvent) -> Event:
         """Returns a stored event as the fold takes it. Raises Diverged if the state that it names is trimmed."""
-        return codec.core_event(stored, self._kept)
 
-    def snapshot_if_due(self) -> bool:
-        """Stores the newest state if SNAPSHOT_EVENTS have come since the last snapshot; returns whether Redis took it.
+        def state(uid: str) -> Posterior:
+            kept = self._store.checkpoints.state(self.record, uid, stored.version)
+            if kept is None:
+                raise Diverged(self.record.name)
+            return codec.posterior(kept, self.dataset.tasks)
+
+        return codec.core_event(stored, state)
+
+    def snapshot(self, newest: int) -> bool:
+        """Stores the newest state unless there is a snapshot above version `newest`; returns whether Redis took it.
 
         Redis takes a snapshot only of an event that it has, and only one that is newer than its newest.
         """
-        version = self.view().posterior.version
-        if version - self._snapshot_version < SNAPSHOT_EVENTS:
-            return False
-        state = self._state
-        assert state is not None
-        return self._store.history.put_snapshot(self.record, codec.snapshot_message(state.posterior, state.nonce))
+        self.view()
+        return self._snapshot_version <= newest and self._put_snapshot()
+
+    def recover(self, restored_version: int) -> None:
+        """Makes a restore the beginning of the kept history if something that is stored before it is damaged."""
+        try:
+            self.view()
+            return
+        except RunDamaged as damage:
+            log.warning("run %s: its history begins at version %d: %s", self.record.name, restored_version, damage)
+        (event,) = self._store.history.events(self.record, restored_version - 1, 1).events
+        folded = fold_all(self._start(), self.dataset.tasks, [self.core_event(event)])
+        message = codec.snapshot_message(replace(folded, version=event.version), event.nonce)
+        self._store.history.put_snapshot(self.record, message, events=0)
 
     def drawn(self, posterior: Posterior, spec: SelectionSpec) -> Drawn:
         """Returns a draw for a selection: the prefetched one if it is of this posterior and spec, else a new one.
@@ -203,16 +224,21 @@ class Replica:
         """Folds up to the newest event; returns False if Redis has another history, which the next call reads."""
         held, begin, kinds = self._state, time.perf_counter(), list[str]()
         try:
-            for state, sync in self._following(held or self.stored(), None):
+            first = held or self.stored()
+            for state, sync in self._following(first, None):
                 self._state = state
                 kinds += [entry.event.WhichOneof("kind") or "" for entry in sync.events]
-        except Diverged:
+        except (Diverged, RunDamaged) as error:
             self._state = None
+            if held is None and isinstance(error, RunDamaged):
+                raise
             if held is not None:
                 log.warning("run %s: its folded history is not the one in Redis; rebuilding", self.record.name)
                 self._metrics.rebuilt()
             return False
-        self._live_leases, self._snapshot_version = sync.leases, sync.snapshot_version
+        self._leases, self._snapshot_version = (sync.live_leases, sync.leases), sync.snapshot_version
+        if held is None and first.posterior.version < sync.snapshot_version:  # the newest snapshot is damaged
+            self._put_snapshot()
         if held is not None:
             record = self.record
             self._metrics.observe_fold(record.dataset, record.name, kinds, time.perf_counter() - begin)
@@ -222,8 +248,6 @@ class Replica:
         """Yields the state after each page of events, up to a version or to the newest. Raises Diverged."""
         while True:
             sync = self._store.history.sync(self.record, state.posterior.version, state.nonce)
-            if not sync.exists:
-                raise RunReplaced(self.record.name, self.record.uid)
             if sync.diverged:
                 raise Diverged(self.record.name)
             if until is None and sync.snapshot_version - state.posterior.version > LEAP_EVENTS:
@@ -246,9 +270,12 @@ class Replica:
                 posterior = fold_all(posterior, tasks, events[begin : begin + PIECE_EVENTS])
         return posterior
 
-    def _kept(self, state_uid: str) -> Posterior:
-        """Returns the state that a restore or an undo names. Raises Diverged if it is trimmed, and so is its event."""
-        state = self._store.checkpoints.state(self.record, state_uid)
-        if state is None:
-            raise Diverged(self.record.name)
-        return codec.posterior(state, self.dataset.tasks)
+    def _start(self) -> Posterior:
+        """Returns version 0 of a run that starts at the prior."""
+        return start(self.dataset.tasks, codec.hyperparameters(self.record.hyperparameters), self.record.model)
+
+    def _put_snapshot(self) -> bool:
+        """Stores the newest state; returns whether Redis took it."""
+        state = self._state
+        assert state is not None
+        return self._store.history.put_snapshot(self.record, codec.snapshot_message(state.posterior, state.nonce))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from bots_server.core.posterior import Posterior, Restored, fold
 from bots_server.core.undo import Step, counted
-from bots_server.errors import Conflict, ReportNotCounted, RunReplaced, VersionNotFound
+from bots_server.errors import Conflict, ReportNotCounted, VersionNotFound
 from bots_server.runs.replica import Diverged, Replica, State
 from bots_server.runs.selection import computing
 from bots_server.store import Store, StoredEvent
@@ -65,8 +65,6 @@ def _events(store: Store, run: Replica, after: State) -> Iterator[StoredEvent]:
     version, nonce = after.posterior.version, after.nonce
     while True:
         sync = store.history.sync(run.record, version, nonce)
-        if not sync.exists:
-            raise RunReplaced(run.record.name, run.record.uid)
         if sync.diverged:
             raise Diverged(run.record.name)
         yield from sync.events

@@ -16,15 +16,17 @@ from bots_server.store.datasets import Datasets, Upload
 from bots_server.store.deadline import remaining, within
 from bots_server.store.durability import MEMORY, Durability, Level
 from bots_server.store.failures import Refused
-from bots_server.store.history import SNAPSHOT_EVENTS, Appended, History, Page, StoredEvent, Sync
+from bots_server.store.history import HISTORY_BYTES, Appended, History, Page, StoredEvent, Sync
 from bots_server.store.leases import NOBODY, Claim, Holder, Lease, Leases, Part
 from bots_server.store.runs import ListedRun, Runs
 from bots_server.store.store import Store
+from bots_server.store.usage import DEFAULT_QUOTAS, Usage
 
 __all__ = [
+    "DEFAULT_QUOTAS",
+    "HISTORY_BYTES",
     "MEMORY",
     "NOBODY",
-    "SNAPSHOT_EVENTS",
     "Appended",
     "Checkpoints",
     "Claim",
@@ -45,6 +47,7 @@ __all__ = [
     "StoredEvent",
     "Sync",
     "Upload",
+    "Usage",
     "check_redis",
     "choose_durability",
     "connect",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from bots_server.errors import CheckpointExists, CheckpointNotFound, Conflict, RunReplaced
+from bots_server.errors import CheckpointExists, CheckpointNotFound, Conflict, RunDamaged
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys, reader
 from bots_server.store.database import Database
+from bots_server.store.history import gone
 from bots_server.store.pages import page
+from bots_server.store.seal import intact, seal, unseal
 
 _SWEEP = 100  # checkpoints that one script deletes
 _ATTEMPTS = 10  # to keep a checkpoint, while others delete and create it
 _UID = 32  # characters before the stored message: uid of the state
+_EXPIRES, _ENDING = 6, 14  # bytes after it: when it expires, and this with its checksum
 
 
 class Checkpoints:
@@ -34,15 +37,22 @@ class Checkpoints:
         own = storage_pb2.Checkpoint()
         own.CopyFrom(checkpoint)
         own.create_time_ms = self._database.time_ms(run.dataset)
-        content = (own.name, own.state_uid, own.SerializeToString(), state.SerializeToString(), ttl_ms)
+        content = (
+            own.name,
+            own.state_uid,
+            seal(own.state_uid.encode() + own.SerializeToString(), own.name),
+            seal(state.SerializeToString(), own.state_uid),
+            ttl_ms,
+        )
         for _ in range(_ATTEMPTS):
             self.sweep(run)
             status, *answer = self._database.run_durably(
                 "put_checkpoint", [key.run, key.checkpoints, key.checkpoint_expiry, key.states], content
             )
             if status == b"gone":
-                raise RunReplaced(run.name, run.uid)
-            there, expires = _checkpoint(*answer), answer[1]
+                raise gone(self._database, run)
+            there = _checkpoint(run, checkpoint.name, *answer)
+            expires = there.expire_time_ms
             if there.version != checkpoint.version:
                 raise CheckpointExists(run.name, there.name, there.version)
             if status == b"exists":
@@ -60,9 +70,9 @@ class Checkpoints:
         """Returns the checkpoint and its state. Raises CheckpointNotFound, RunReplaced, ServerTooOld."""
         checkpoint = self._get(run, name)
         state = self.state(run, checkpoint.state_uid)
-        if state is None:  # deleted between the two reads, perhaps with the run
+        if state is None:  # deleted between the two reads, perhaps with the run, or damaged
             self._get(run, name)
-            raise CheckpointNotFound(run.name, name)
+            raise RunDamaged(keys.of_run(run).states, f"lacks the state of checkpoint {name}")
         return checkpoint, state
 
     def list(self, run: storage_pb2.RunRecord, after_name: str = "", limit: int = 100) -> list[storage_pb2.Checkpoint]:
@@ -77,48 +87,69 @@ class Checkpoints:
 
     def delete(self, run: storage_pb2.RunRecord, name: str) -> None:
         """Deletes a checkpoint and its state. Raises CheckpointNotFound, RunReplaced."""
-        checkpoint = self._get(run, name)
+        self.sweep(run)
         key = keys.of_run(run)
         names = [key.run, key.checkpoints, key.checkpoint_expiry, key.states]
-        deleted = self._database.run_durably("delete_checkpoint", names, [name, checkpoint.state_uid])
+        stored = self._database.command("HGET", key.checkpoints, name) or b""
+        deleted = self._database.run_durably("delete_checkpoint", names, [name, stored[:_UID]])
         if deleted < 0:
-            raise RunReplaced(run.name, run.uid)
+            raise gone(self._database, run)
         if deleted == 0:
             raise CheckpointNotFound(run.name, name)
 
-    def state(self, run: storage_pb2.RunRecord, state_uid: str) -> storage_pb2.Snapshot | None:
-        """Returns the state that a `restored` event names; None if it was trimmed, because a newer snapshot holds the
-        event. Raises ServerTooOld.
+    def state(
+        self, run: storage_pb2.RunRecord, state_uid: str, version: int | None = None
+    ) -> storage_pb2.Snapshot | None:
+        """Returns the state that the event of `version` names; None if it was trimmed, because a newer snapshot holds
+        the event. Raises RunDamaged, ServerTooOld.
         """
-        value = self._database.command("HGET", keys.of_run(run).states, state_uid)
-        return None if value is None else reader.snapshot(run, value)
+        key = keys.of_run(run)
+        value = self._database.command("HGET", key.states, state_uid)
+        if value is None and version is not None:
+            trimmed = self._database.command("HGET", key.run, "trimmed")
+            if trimmed is not None and int(trimmed) <= version:
+                raise RunDamaged(key.states, f"lacks the state of version {version}")
+        return None if value is None else reader.snapshot(run, key.states, state_uid, value)
 
     def sweep(self, run: storage_pb2.RunRecord) -> None:
         """Deletes the checkpoints that have expired by Redis' clock."""
         key = keys.of_run(run)
-        names = [key.checkpoints, key.checkpoint_expiry, key.states]
+        names = [key.run, key.checkpoints, key.checkpoint_expiry, key.states]
         while self._database.run("sweep_checkpoints", names, []) >= _SWEEP:
             pass
 
-    def _get(self, run: storage_pb2.RunRecord, name: str) -> storage_pb2.Checkpoint:
+    def find(self, run: storage_pb2.RunRecord, name: str) -> storage_pb2.Checkpoint | None:
+        """Returns the checkpoint that has the name; None: none has it. Raises RunReplaced."""
         self.sweep(run)
-        found = _read(self._database, run, [name])
-        if not found:
+        found = next(iter(_read(self._database, run, [name.encode()])), None)
+        if found is None:
+            key = keys.of_run(run).checkpoints
+            if any(intact(other[:-_ENDING], name) for other in self._database.command("HVALS", key)):
+                raise RunDamaged(key, f"has {name} under another name")
+        return found
+
+    def _get(self, run: storage_pb2.RunRecord, name: str) -> storage_pb2.Checkpoint:
+        found = self.find(run, name)
+        if found is None:
             raise CheckpointNotFound(run.name, name)
-        return found[0]
+        return found
 
 
-def _read(database: Database, run: storage_pb2.RunRecord, names: list[str]) -> list[storage_pb2.Checkpoint]:
-    """Returns the checkpoints of these names that exist. Raises RunReplaced."""
+def _read(database: Database, run: storage_pb2.RunRecord, names: list[bytes]) -> list[storage_pb2.Checkpoint]:
+    """Returns the checkpoints of these names that exist. Raises RunReplaced, RunDamaged."""
     key = keys.of_run(run)
-    status, *answer = database.run("checkpoints", [key.run, key.checkpoints, key.checkpoint_expiry], names)
+    status, *answer = database.run(
+        "checkpoints", [key.run, key.checkpoints, key.checkpoint_expiry, key.states, key.restores], names
+    )
     if status == b"gone":
-        raise RunReplaced(run.name, run.uid)
-    (flat,) = answer
-    return [_checkpoint(value, expires) for value, expires in zip(flat[::2], flat[1::2], strict=True) if value]
+        raise gone(database, run)
+    (values,) = answer
+    return [_checkpoint(run, name, value) for name, value in zip(names, values, strict=True) if value]
 
 
-def _checkpoint(value: bytes, expires: bytes | int) -> storage_pb2.Checkpoint:
-    checkpoint = storage_pb2.Checkpoint.FromString(value[_UID:])
-    checkpoint.expire_time_ms = int(expires)
+def _checkpoint(run: storage_pb2.RunRecord, name: str | bytes, value: bytes) -> storage_pb2.Checkpoint:
+    """Returns a checkpoint as `lua/include/checkpoint.lua` stores it. Raises RunDamaged."""
+    content, expires = value[:-_ENDING], value[-_ENDING:][:_EXPIRES]
+    checkpoint = storage_pb2.Checkpoint.FromString(unseal(content, name, keys.of_run(run).checkpoints)[_UID:])
+    checkpoint.expire_time_ms = int.from_bytes(expires, "big")
     return checkpoint

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
-from bots_server.errors import NotDurable
+from bots_server.errors import Failure, KeyOccupied, NotDurable
 from bots_server.store import keys
 from bots_server.store.clients import Command, RedisClient
 from bots_server.store.deadline import remaining
 from bots_server.store.durability import Durability, Level
 from bots_server.store.failures import REDIS_ERRORS, ReadOnly, failure_of, failures
+from bots_server.store.seal import damaged
 
 # Called after each script or command with its name, the seconds it took, and whether it failed.
 Observe = Callable[[str, float, bool], None]
@@ -26,13 +27,18 @@ Argument = bytes | str | int | float
 # Status of a script that found its work done by an earlier call.
 _DONE_BEFORE = b"repeated", b"exists"
 
+# What `damaged` of lua/include/head.lua says, and what Lua says of a value that no script expects.
+_DAMAGED = re.compile(r"DAMAGED (\S+) (.*?) ENDS")
+_UNEXPECTED = re.compile(r"user_script:\d+: (attempt to|bad argument)")
+
 _INCLUDE = re.compile(rb"^--- @include (\w+)\n", re.MULTILINE)  # as in BullMQ's scripts
 
 
 class Database:
     """One Redis, for the parts of the store. If it has forgotten a script, for instance by a restart, it gets it again.
 
-    Each method raises StoreUnavailable, StoreFull, or DeadlineExceeded if the call has no time left before it.
+    Each method raises StoreUnavailable, StoreFull, Damaged or KeyOccupied if a key does not have what is stored there,
+    or DeadlineExceeded if the call has no time left before it.
     """
 
     def __init__(self, client: RedisClient, durability: Durability, observe: Observe, prefix: str = "") -> None:
@@ -52,7 +58,8 @@ class Database:
         if not commands:
             return []
         own = [self._own(command) for command in commands]
-        return self._observed(str(commands[0][0]).lower(), lambda: self.client.ask_each(own))
+        names = [str(command[1]) for command in own]
+        return self._observed(str(commands[0][0]).lower(), names, lambda: self.client.ask_each(own))
 
     def run(self, name: str, keys: Sequence[str], args: Iterable[Argument]) -> Any:
         """Returns the answer of script `name`."""
@@ -124,9 +131,10 @@ class Database:
                 answers = self.client.ask(key, ("EVAL", self._scripts[name], *commands[0][2:]), *commands[1:])
             return answers
 
-        return self._observed(name, ask)
+        names = commands[0][3 : 3 + int(commands[0][2])] if commands[0][0] == "EVALSHA" else [key]
+        return self._observed(name, names, ask)
 
-    def _observed(self, name: str, ask: Callable[[], list[Any]]) -> list[Any]:
+    def _observed(self, name: str, names: Sequence[Argument], ask: Callable[[], list[Any]]) -> list[Any]:
         """Returns the answers, or raises one of our errors if the call fails or an answer is an error."""
         remaining()
         start = time.perf_counter()
@@ -138,13 +146,29 @@ class Database:
                     raise answer
             failed = False
         except REDIS_ERRORS as error:
-            failure = failure_of(error)
+            failure = self._damage(error, names) or failure_of(error)
             if isinstance(failure, ReadOnly):
                 self.client.disconnect()
             raise failure from error
         finally:
             self._observe(name, time.perf_counter() - start, failed)
         return answers
+
+    def _damage(self, error: Exception, names: Sequence[Argument]) -> Failure | None:
+        """Returns what an error answer says about one of the keys `names`; None: nothing."""
+        if not isinstance(error, ResponseError):
+            return None
+        if found := _DAMAGED.search(str(error)):
+            return damaged(found[1], found[2])
+        if _UNEXPECTED.search(str(error)):
+            return damaged(str(names[0]), "or another key of the run does not have the form that is stored there")
+        if "WRONGTYPE" in str(error):
+            for name in map(str, names):
+                kind = self.client.ask(name, ("TYPE", name))[0].decode()
+                if kind not in ("none", keys.kind(name)):
+                    what = f"is a {kind}, not a {keys.kind(name)}"
+                    return KeyOccupied(name, what) if name == keys.DATASETS else damaged(name, what)
+        return None
 
     def _check_durability(self, wait: Command, reached: Any) -> None:
         """Raises NotDurable if the answer of the command `wait`, WAIT or WAITAOF, is too low."""

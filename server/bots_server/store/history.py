@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import uuid
 from dataclasses import dataclass
 
-from bots_server.errors import RequestIdReused, RequestTooOld, RunReplaced, VersionMismatch, VersionNotFound
+from bots_server.errors import (
+    RequestIdReused,
+    RequestTooOld,
+    RunDamaged,
+    RunReplaced,
+    VersionMismatch,
+    VersionNotFound,
+)
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys, reader
 from bots_server.store.database import Database
+from bots_server.store.seal import checksum, seal, unseal
+
+log = logging.getLogger(__name__)
 
 SNAPSHOT_EVENTS = 256  # events after the newest snapshot at which the next one is due
 HISTORY_EVENTS = 10_000  # newest events that are kept
 HISTORY_STRIDE = 1_024  # versions between the snapshots that are kept along the history
 REQUEST_IDS = 100_000  # newest request ids that are remembered
+HISTORY_BYTES = 64 << 20  # default of the bytes that are kept behind the newest snapshot, and of a run's answers
+UNSAVED_SHARE = 0.25  # of history_bytes, written since the newest snapshot, at which the next one is due
 
 _PAGE_EVENTS = 1024
 _PAGE_BYTES = 1 << 20
 _LIST_BYTES = 4 << 20
 _DIGEST_BYTES = 8
+_IDS_LOST = "lacked request ids: whether this call was applied is not known, and the next calls are accepted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +48,12 @@ class StoredEvent:
 class Sync:
     """What a server must know before it answers from its replica."""
 
-    exists: bool  # False: the run is deleted; the other fields are empty
     diverged: bool  # the events that the server has folded are not Redis' history: rebuild from a snapshot
     version: int  # the newest
     events: list[StoredEvent]  # after the known version, oldest first; a page: ask again until `version` is reached
     snapshot_version: int  # of the newest snapshot; 0: none but the start
-    leases: int  # tasks under a live lease
+    leases: int  # tasks with a lease, also one that is over and not purged yet
+    live_leases: int  # tasks under a live lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +61,7 @@ class Appended:
     version: int  # of the run after the event; of a repeat: after the first time
     repeated: bool  # the request id was seen before; nothing was changed
     snapshot_version: int  # of the newest snapshot
+    snapshot_due: bool
     released: int  # live leases that ended with the event
 
 
@@ -57,27 +72,25 @@ class Page:
 
 
 class History:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, history_bytes: int) -> None:
+        self._database, self._most_bytes = database, history_bytes
 
     def sync(self, run: storage_pb2.RunRecord, version: int, nonce: bytes) -> Sync:
         """Returns what follows the event of `version` with its `nonce` (0 and b"": the start), in one round trip.
 
         A selection syncs first (guarantee 2). A page ends after 1,024 events or 1 MiB, or up to seven events later; if
-        the server is up to date, no event travels. Raises StoreUnavailable if a replica answers, which may be behind.
+        the server is up to date, no event travels. Raises RunReplaced, RunDamaged, and StoreUnavailable if a replica
+        answers, which may be behind.
         """
         key = keys.of_run(run)
         answer = self._database.run(
-            "sync", [key.run, key.events, key.leases], [version, nonce, _PAGE_EVENTS, _PAGE_BYTES]
+            "sync", [key.run, key.events, key.leases, key.owners], [version, nonce, _PAGE_EVENTS, _PAGE_BYTES]
         )
         if not answer:
-            return Sync(exists=False, diverged=False, version=0, events=[], snapshot_version=0, leases=0)
-        diverged, newest, snapshot_version, leases, flat = answer
-        events = [
-            StoredEvent(version + 1 + i, flat[3 * i], int(flat[3 * i + 1]), _event(flat[3 * i + 2]))
-            for i in range(len(flat) // 3)
-        ]
-        return Sync(True, bool(diverged), newest, events, snapshot_version, leases)
+            raise gone(self._database, run)
+        diverged, newest, snapshot_version, leases, live, entries = answer
+        events = [_event(key.events, version + 1 + i, words) for i, words in enumerate(entries)]
+        return Sync(bool(diverged), newest, events, snapshot_version, leases, live)
 
     def append(
         self,
@@ -101,6 +114,7 @@ class History:
         Raises RunReplaced, RequestIdReused, RequestTooOld, VersionMismatch, NotDurable.
         """
         key = keys.of_run(run)
+        nonce, state_uid = secrets.token_bytes(8), event.restored.state_uid or event.undone.state_uid
         report = event.report if event.report.selection_id else storage_pb2.Report()
         status, *versions = self._database.run_durably(
             "append",
@@ -121,25 +135,28 @@ class History:
                 request_age_ms,
                 "" if expected_version is None else expected_version,
                 REQUEST_IDS,
-                secrets.token_bytes(8),
-                event.SerializeToString(),
-                event.restored.state_uid or event.undone.state_uid,
-                b"" if state is None else state.SerializeToString(),
+                nonce,
+                seal(event.SerializeToString(), nonce),
+                state_uid,
+                b"" if state is None else seal(state.SerializeToString(), state_uid),
                 "*" if event.HasField("restored") else report.selection_id,
                 " ".join(map(str, report.tasks)),
                 *_listed(event, state),
             ],
         )
         if status == b"gone":
-            raise RunReplaced(run.name, run.uid)
-        version, snapshot_version, released = versions
+            raise gone(self._database, run)
+        version, snapshot_version, released, unsaved = versions
+        if status == b"lost":
+            raise RunDamaged(key.requests, _IDS_LOST)
         if status == b"reused":
             raise RequestIdReused(request_id)
         if status == b"old":
             raise RequestTooOld(request_id)
         if status == b"mismatch":
             raise VersionMismatch(expected_version or 0, version)
-        return Appended(version, status == b"repeated", snapshot_version, released)
+        due = version - snapshot_version >= SNAPSHOT_EVENTS or unsaved > UNSAVED_SHARE * self._most_bytes
+        return Appended(version, status == b"repeated", snapshot_version, due, released)
 
     def repeated(self, run: storage_pb2.RunRecord, request_id: str, digest: bytes) -> Appended | None:
         """Returns the first answer to a request id; None if the id is not known.
@@ -151,31 +168,57 @@ class History:
         seen = self._database.command_durably("HGET", key.requests, uuid.UUID(request_id).bytes)
         if seen is None:
             return None
+        if seen[20:] != checksum(uuid.UUID(request_id).bytes, seen[:20]):
+            return None  # `append` decides
         if seen[:_DIGEST_BYTES] != digest[:_DIGEST_BYTES]:
             raise RequestIdReused(request_id)
         snapshot_version = int(self._database.command("HGET", key.run, "snapshot") or 0)
-        return Appended(int.from_bytes(seen[8:14], "big"), True, snapshot_version, released=0)
+        return Appended(int.from_bytes(seen[8:14], "big"), True, snapshot_version, snapshot_due=False, released=0)
 
     def snapshot(self, run: storage_pb2.RunRecord, at_most: int | None = None) -> storage_pb2.Snapshot | None:
-        """Returns the newest snapshot, of version `at_most` or below; None: start at the prior.
+        """Returns the newest snapshot that can be used, of version `at_most` or below; None: start at the prior.
 
-        Raises VersionNotFound if that version is trimmed, RunReplaced, ServerTooOld.
+        A damaged one is passed over, because the events after the one before give the same state. Raises
+        VersionNotFound if that version is trimmed, RunDamaged if none is left, RunReplaced, ServerTooOld.
         """
-        status, value, oldest, newest = self._snapshot(run, at_most)
-        if status == b"trimmed":
-            raise VersionNotFound(run.name, at_most or 0, oldest, newest)
-        return reader.snapshot(run, value) if status == b"found" else None
+        key, damage = keys.of_run(run).snapshots, None
+        while True:  # once for each kept snapshot, of which there are at most a dozen or two
+            status, at, value, oldest, newest = self._snapshot(run, at_most)
+            if status == b"trimmed":
+                raise damage or VersionNotFound(run.name, at_most or 0, oldest, newest)
+            if status == b"start":
+                if oldest > 0 or run.HasField("forked_from"):
+                    raise damage or RunDamaged(key, f"lacks version {oldest}")
+                return None
+            try:
+                return reader.snapshot(run, key, str(at), value)
+            except RunDamaged as error:
+                log.warning("%s", error)
+                damage, at_most = error, at - 1
+                if at == 0:
+                    raise
 
-    def put_snapshot(self, run: storage_pb2.RunRecord, snapshot: storage_pb2.Snapshot) -> bool:
+    def put_snapshot(
+        self, run: storage_pb2.RunRecord, snapshot: storage_pb2.Snapshot, events: int | None = None
+    ) -> bool:
         """Keeps a snapshot and trims the history that is not needed any more, in one transition.
+
+        events: how many are kept behind the newest; None: HISTORY_EVENTS
 
         Returns whether it is kept: the event of its version must have its nonce, and no kept snapshot may be newer.
         """
         key = keys.of_run(run)
         kept = self._database.run(
             "put_snapshot",
-            [key.run, key.events, key.snapshots, key.snapshot_versions, key.states, key.restores],
-            [snapshot.version, snapshot.nonce, snapshot.SerializeToString(), HISTORY_EVENTS, HISTORY_STRIDE],
+            [key.run, key.events, key.snapshots, key.states, key.restores],
+            [
+                snapshot.version,
+                snapshot.nonce,
+                seal(snapshot.SerializeToString(), str(snapshot.version)),
+                HISTORY_EVENTS if events is None else events,
+                HISTORY_STRIDE,
+                self._most_bytes,
+            ],
         )
         return bool(kept)
 
@@ -191,35 +234,45 @@ class History:
             count = min(_PAGE_EVENTS, limit - len(events))
             answer = self._database.run("events", [key.run, key.events], [after, count, size, _LIST_BYTES])
             if not answer:
-                raise RunReplaced(run.name, run.uid)
+                raise gone(self._database, run)
             version, flat = answer
-            for entry_id, nonce, time_ms, event in zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True):
+            for entry_id, words in zip(flat[::2], flat[1::2], strict=True):
                 after = int(entry_id.partition(b"-")[0])
-                size += len(event)
-                events.append(StoredEvent(after, nonce, int(time_ms), _event(event)))
-            if len(flat) < 4 * count or len(events) == limit:
+                events.append(_event(key.events, after, words))
+                size += len(words[5])
+            if len(flat) < 2 * count or len(events) == limit:
                 return Page(events, max(version, after))
 
     def oldest(self, run: storage_pb2.RunRecord) -> int:
         """Returns the oldest version whose state can be rebuilt. Raises RunReplaced."""
-        oldest: int = self._snapshot(run, 0)[2]
+        oldest: int = self._snapshot(run, 0)[3]
         return oldest
 
-    def _snapshot(self, run: storage_pb2.RunRecord, at_most: int | None) -> tuple[bytes, bytes, int, int]:
+    def _snapshot(self, run: storage_pb2.RunRecord, at_most: int | None) -> tuple[bytes, int, bytes, int, int]:
         key = keys.of_run(run)
-        answer = self._database.run(
-            "snapshot",
-            [key.run, key.snapshots, key.snapshot_versions],
-            ["+inf" if at_most is None else at_most],
-        )
+        answer = self._database.run("snapshot", [key.run, key.snapshots], ["inf" if at_most is None else at_most])
         if answer[0] == b"gone":
-            raise RunReplaced(run.name, run.uid)
-        status, value, oldest, newest = answer
-        return status, value, oldest, newest
+            raise gone(self._database, run)
+        status, at, value, oldest, newest = answer
+        return status, at, value, oldest, newest
 
 
-def _event(value: bytes) -> storage_pb2.Event:
-    return storage_pb2.Event.FromString(value)
+def gone(database: Database, run: storage_pb2.RunRecord) -> RunReplaced | RunDamaged:
+    """Returns why a run has no head: it is deleted, or the head is lost."""
+    of_dataset, key = keys.runs(run.dataset, run.dataset_uid), keys.of_run(run).run
+    listed = run.uid.encode() in (database.command("HGET", of_dataset, run.name) or b"")
+    if listed and not database.command("EXISTS", key):
+        return RunDamaged(key, "is missing")
+    return RunReplaced(run.name, run.uid)
+
+
+def _event(key: str, version: int, words: list[bytes]) -> StoredEvent:
+    """Returns the event of a stream's entry. Raises RunDamaged."""
+    match dict(zip(words[::2], words[1::2], strict=True)):
+        case {b"n": nonce, b"t": time, b"c": check, b"e": event} if check == checksum(f"{version}-0", nonce, time):
+            message = storage_pb2.Event.FromString(unseal(event, nonce, key))
+            return StoredEvent(version, nonce, int(time), message)
+    raise RunDamaged(key, f"has a wrong checksum at {version}-0")
 
 
 def _listed(event: storage_pb2.Event, state: storage_pb2.Snapshot | None) -> list[str | bytes]:
@@ -231,5 +284,6 @@ def _listed(event: storage_pb2.Event, state: storage_pb2.Snapshot | None) -> lis
     changed = event.hyperparameters_changed.hyperparameters if state is None else state.hyperparameters
     words: list[str | bytes] = []
     for field, value in changed.ListFields():
-        words += [f"h:{field.name}", storage_pb2.Hyperparameters(**{field.name: value}).SerializeToString()]
+        message = storage_pb2.Hyperparameters(**{field.name: value})
+        words += [f"h:{field.name}", seal(message.SerializeToString(), f"h:{field.name}")]
     return words

@@ -8,41 +8,54 @@ transition. Keys of content carry uids: a dataset or run that is created again u
 one before.
 
     bots:datasets                      set     names of datasets: an index that contains every existing one. If it is
-                                               missing (lost, or deleted for this purpose) the next listing makes it
-                                               by SCAN
-    bots:{NAME}:dataset                hash    uid, record (DatasetRecord); until deleted
+                                               missing (lost, or deleted for this purpose) or damaged, the next listing
+                                               makes it by SCAN
+    bots:{NAME}:dataset                hash    uid, record (DatasetRecord), runs (their number); until deleted
     bots:{NAME}:touch                  string  written by a repeat, to wait until it is durable; one second
     bots:{NAME}:DATASET:strata         string  StrataTable; one hour, after the commit until deleted
     bots:{NAME}:DATASET:columns:CHUNK  string  TaskColumns; as the strata
+    bots:{NAME}:DATASET:damaged        string  written by a server that could not read strata or columns, so that the
+                                               next creation of the same content stores them again; one week
     bots:{NAME}:DATASET:runs           hash    name of the run -> RunRecord; until deleted
 
 and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted or earlier as stated:
 
     P                    hash    version; nonce of its event; snapshot (newest version with one); trimmed (oldest
                                  version that can be rebuilt); forgotten (arrival of the newest forgotten request
-                                 id); for listings h:FIELD, the newest value of a hyperparameter as a
-                                 Hyperparameters message that has this field alone. The run exists while this does
-    P:events             stream  <version>-0 -> n: nonce, t: time, e: Event; the newest 10,000, and back to a snapshot
+                                 id); ids (number of request ids); check (checksum of these); bytes, see `usage.py`:
+                                 written (of events and the states that they name, since the run began),
+                                 written_at_snapshot and written_before_base (the same at the newest snapshot, and
+                                 before the oldest event), snapshot_bytes, checkpoint_bytes; for listings h:FIELD, the
+                                 newest value of a hyperparameter as a Hyperparameters message that has this field
+                                 alone. The run exists while this does
+    P:events             stream  <version>-0 -> n: nonce, t: time, e: Event, c: checksum of id, n and t, b: `written`
+                                 with it; the newest 10,000, and back to a snapshot; fewer if they take more than
+                                 history_bytes
     P:requests           hash    16 bytes of a request id -> 8 bytes of its digest, 6 of its version, 6 of its arrival,
-                                 integers big-endian; the newest 100,000
+                                 integers big-endian, 8 of the checksum of all; the newest 100,000
     P:arrivals           list    request ids (16 bytes) by arrival, newest first; as the requests
     P:snapshots          hash    version -> Snapshot: the newest, and one in 1,024 versions as far back as events
-    P:snapshot_versions  zset    version, scored by itself: the snapshots in order
     P:states             hash    uid -> Snapshot, of restores, undos and checkpoints; as long as the event or checkpoint
                                  that names it
     P:restores           zset    uid of the state of a restore or undo, scored by the event's version; as the event
     P:checkpoints        hash    name -> uid of the state (32 characters), then Checkpoint; until deleted or expired
     P:checkpoint_expiry  zset    name, scored by the time it expires; as the checkpoint
     P:leases             zset    task, scored by the time its lease ends; until released, or purged by a later claim
-    P:owners             hash    task -> selection id; as the lease
+    P:owners             hash    task -> time its lease ends, a blank, selection id; as the lease
     P:selections         hash    selection id -> a byte with the length of the holder, the holder, "i" if an
                                  incarnation was named or else "-", and the leased tasks as decimals between blanks;
                                  as the last lease
-    P:jobs               hash    holder -> its newest 16 incarnations, newest first, 8 bytes of digest each
-    P:answer:REQUEST     hash    answer of a selection: digest, taken, expires, offer (Offer); one hour by its request
-                                 id; one minute by its selection id, if a lease was asked for without request id
+    P:jobs               hash    holder -> its newest 16 incarnations, newest first, 8 bytes of digest each, and a
+                                 checksum
+    P:answers            hash    request id of a selection, or its selection id if a lease was asked for without one ->
+                                 in MessagePack digest of the request, end of the lease, taken positions, Offer,
+                                 checksum of the first three; and bytes: of all answers
+    P:answer_times       zset    the same ids, scored by the time until which the answer is kept: one hour by its
+                                 request id, one minute by its selection id, less if all answers take more than
+                                 history_bytes
 
-Times are milliseconds since 1970, by Redis' clock.
+Times are milliseconds since 1970, by Redis' clock. Messages and the names in the index end with a checksum (seal.py);
+what scripts make has one where stated.
 """
 
 from __future__ import annotations
@@ -53,7 +66,11 @@ from functools import lru_cache
 
 from bots_server.storage.v1 import storage_pb2
 
+ALL = "bots:"  # what every key begins with
 DATASETS = "bots:datasets"
+_KINDS = {DATASETS: "set", "events": "stream", "arrivals": "list"}
+_KINDS |= dict.fromkeys(("strata", "columns", "damaged", "touch"), "string")
+_KINDS |= dict.fromkeys(("restores", "checkpoint_expiry", "leases", "answer_times"), "zset")
 EVERY_DATASET = "bots:{*}:dataset"  # pattern for SCAN
 
 
@@ -74,6 +91,10 @@ def columns(name: str, uid: str, chunk: int) -> str:
     return f"bots:{{{name}}}:{uid}:columns:{chunk}"
 
 
+def damaged(name: str, uid: str) -> str:
+    return f"bots:{{{name}}}:{uid}:damaged"
+
+
 def runs(name: str, uid: str) -> str:
     return f"bots:{{{name}}}:{uid}:runs"
 
@@ -81,6 +102,24 @@ def runs(name: str, uid: str) -> str:
 def incarnation(text: str) -> bytes:
     """Returns 8 bytes of the digest of a job's incarnation; empty if it is not given."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest() if text else b""
+
+
+def every_key(name: str) -> str:
+    """Returns the pattern for SCAN of all keys of a dataset and its runs."""
+    return f"bots:{{{name}}}:*"
+
+
+def kind(key: str) -> str:
+    """Returns the type that a key has."""
+    words = key.partition("}:")[2].split(":")
+    word = key if "" in words else words[3] if len(words) > 3 else words[min(1, len(words) - 1)]
+    return _KINDS.get(word, "hash")
+
+
+def run_uid(key: str) -> str:
+    """Returns the uid of the run that a key is of; empty: of none."""
+    words = key.partition("}:")[2].split(":")
+    return words[2] if len(words) > 2 and words[1] == "run" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +131,6 @@ class RunKeys:
     requests: str
     arrivals: str
     snapshots: str
-    snapshot_versions: str
     states: str
     restores: str
     checkpoints: str
@@ -101,9 +139,8 @@ class RunKeys:
     owners: str
     selections: str
     jobs: str
-
-    def answer(self, request_id: str) -> str:
-        return f"{self.run}:answer:{request_id}"
+    answers: str
+    answer_times: str
 
     def all(self) -> list[str]:
         """Returns every key that lives until the run is deleted, `run` first."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bots_server.errors import RequestIdReused, RunReplaced
+from bots_server.errors import RequestIdReused
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys
 from bots_server.store.database import Database
+from bots_server.store.history import gone
 from bots_server.store.pages import page
+from bots_server.store.seal import seal, unseal
 
 _ANSWER_MS = 3_600_000  # how long the answer to a request id is kept
 _CALL_MS = 60_000  # the same for a call without one, which only this process repeats: after a broken connection
@@ -65,8 +67,8 @@ class Lease:
 
 
 class Leases:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, history_bytes: int) -> None:
+        self._database, self._most_bytes = database, history_bytes
 
     def claim(
         self,
@@ -86,17 +88,15 @@ class Leases:
         `offer`'s columns are the candidates of the parts, one part after the other; `offer.selection_id` owns the
         lease. If a part is short, nothing is taken and nothing is kept (offer more candidates and claim again), unless
         `allow_fewer`, for when there are no more candidates. With `lease_seconds` None nothing is leased, but the
-        leases of others are respected. With a `request_id` the answer is kept for an hour, and a repeat gets it. With a
-        `holder` that has a job, and an `incarnation`, the leases of its earlier incarnations end first.
+        leases of others are respected. With a `request_id` a repeat gets the first answer, which is kept for an hour,
+        as long as all answers of the run take no more than `history_bytes`. With a `holder` that has a
+        job, and an `incarnation`, the leases of its earlier incarnations end first.
 
         Raises RunReplaced, RequestIdReused, and with a lease NotDurable: the tasks are taken, and a repeat gets them.
         """
         key = keys.of_run(run)
-        names = [key.run, key.leases, key.owners, key.selections, key.jobs]
-        if request_id:
-            names.append(key.answer(request_id))
-        elif lease_seconds is not None:
-            names.append(key.answer(offer.selection_id))
+        names = [key.run, key.leases, key.owners, key.selections, key.jobs, key.answers, key.answer_times]
+        answer_id = request_id or (offer.selection_id if lease_seconds is not None else "")
         shape = [number for part in parts for number in (part.need, len(part.tasks))]
         # A lease that a failover forgets would be granted again, so it must be as durable as a report.
         run_script = self._database.run if lease_seconds is None else self._database.run_durably
@@ -107,11 +107,13 @@ class Leases:
                 offer.selection_id,
                 0 if lease_seconds is None else max(1, round(lease_seconds * 1000)),
                 digest,
-                offer.SerializeToString() if len(names) > 5 else b"",
+                seal(offer.SerializeToString(), "offer") if answer_id else b"",
                 int(allow_fewer),
                 _ANSWER_MS if request_id else _CALL_MS,
                 str(holder),
                 keys.incarnation(incarnation if holder.job else ""),
+                answer_id,
+                self._most_bytes,
                 len(parts),
                 *shape,
                 *(task for part in parts for task in part.tasks),
@@ -119,13 +121,13 @@ class Leases:
         )
         status = answer[0]
         if status == b"gone":
-            raise RunReplaced(run.name, run.uid)
+            raise gone(self._database, run)
         if status == b"reused":
             raise RequestIdReused(request_id)
         _, taken, short, leased, expires, kept, expired, ended = answer
         return Claim(
             taken=[int(position) for position in taken.split()],
-            offer=storage_pb2.Offer.FromString(kept) if status == b"repeated" else offer,
+            offer=storage_pb2.Offer.FromString(unseal(kept, "offer", names[5])) if status == b"repeated" else offer,
             repeated=status == b"repeated",
             short=short or [0] * len(parts),
             leased=leased,
@@ -148,7 +150,7 @@ class Leases:
             [selection_id, " ".join(map(str, tasks or ()))],
         )
         if released < 0:
-            raise RunReplaced(run.name, run.uid)
+            raise gone(self._database, run)
         return released
 
     def end(self, run: storage_pb2.RunRecord, holder: Holder | None) -> int:
@@ -158,7 +160,7 @@ class Leases:
             "end_leases", [key.run, key.leases, key.owners, key.selections], [str(holder or ""), int(holder is None)]
         )
         if ended < 0:
-            raise RunReplaced(run.name, run.uid)
+            raise gone(self._database, run)
         return ended
 
     def list(self, run: storage_pb2.RunRecord, after: str = "", limit: int = 100) -> list[Lease]:
@@ -168,14 +170,14 @@ class Leases:
         """
         key = keys.of_run(run)
 
-        def read(selections: list[str]) -> list[Lease]:
+        def read(selections: list[bytes]) -> list[Lease]:
             status, *answer = self._database.run("leases", [key.run, key.leases, key.selections], selections)
             if status == b"gone":
-                raise RunReplaced(run.name, run.uid)
+                raise gone(self._database, run)
             (flat,) = answer
             found = zip(selections, flat[::3], flat[1::3], flat[2::3], strict=True)
             return [
-                Lease(selection, Holder.parse(holder.decode()), tasks, left)
+                Lease(selection.decode(), Holder.parse(holder.decode()), tasks, left)
                 for selection, holder, tasks, left in found
                 if tasks
             ]

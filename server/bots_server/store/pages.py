@@ -8,13 +8,13 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def page(names: Iterable[bytes], after: str, limit: int, read: Callable[[list[str]], list[Item]]) -> list[Item]:
+def page(names: Iterable[bytes], after: str, limit: int, read: Callable[[list[bytes]], list[Item]]) -> list[Item]:
     """Returns the first `limit` items whose names are above `after`, in order of name.
 
     `read` returns the items of some names, in order; it leaves out those that were deleted meanwhile. The result is
     shorter than `limit` only if there are no more names.
     """
-    left = sorted(name for name in (name.decode() for name in names) if name > after)
+    left = sorted(name for name in names if name > after.encode())
     items: list[Item] = []
     while left and len(items) < limit:
         now, left = left[: limit - len(items)], left[limit - len(items) :]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bots_server.errors import ServerTooOld
+from bots_server.errors import RunDamaged, ServerTooOld
 from bots_server.storage.v1 import storage_pb2
+from bots_server.store import keys
+from bots_server.store.seal import SEAL_BYTES, intact, unseal
 
 READER = 1  # the reader version of this build
 WRITES = 1  # the least reader version that understands what this build writes
@@ -15,22 +17,29 @@ def require(what: str, min_reader: int) -> None:
         raise ServerTooOld(what, min_reader, READER)
 
 
-def dataset(value: bytes) -> storage_pb2.DatasetRecord:
-    """Returns the record of a dataset. Raises ServerTooOld."""
-    record = storage_pb2.DatasetRecord.FromString(value)
+def dataset(name: str, value: bytes | None) -> storage_pb2.DatasetRecord:
+    """Returns the record of a dataset. Raises DatasetDamaged, ServerTooOld."""
+    record = storage_pb2.DatasetRecord.FromString(unseal(value, "record", keys.dataset(name)))
     require(f"dataset {record.name!r}", record.min_reader)
     return record
 
 
-def run(value: bytes) -> storage_pb2.RunRecord:
-    """Returns the record of a run. Raises ServerTooOld."""
-    record = storage_pb2.RunRecord.FromString(value)
+def run(key: str, name: str, value: bytes) -> storage_pb2.RunRecord:
+    """Returns the record that the key `runs` of a dataset has under a name. Raises RunDamaged, ServerTooOld."""
+    record = run_of_any_version(key, name, value)
     require(f"run {record.name!r}", record.min_reader)
     return record
 
 
-def snapshot(of: storage_pb2.RunRecord, value: bytes) -> storage_pb2.Snapshot:
-    """Returns a snapshot of a run. Raises ServerTooOld."""
-    state = storage_pb2.Snapshot.FromString(value)
+def run_of_any_version(key: str, name: str, value: bytes) -> storage_pb2.RunRecord:
+    """Returns the record of a run, for listings and deletion. Raises RunDamaged."""
+    if not intact(value, name):
+        raise RunDamaged(key, f"has a wrong checksum at {name}")
+    return storage_pb2.RunRecord.FromString(value[:-SEAL_BYTES])
+
+
+def snapshot(of: storage_pb2.RunRecord, key: str, place: str, value: bytes | None) -> storage_pb2.Snapshot:
+    """Returns a snapshot of a run that is stored at a place of a key. Raises RunDamaged, ServerTooOld."""
+    state = storage_pb2.Snapshot.FromString(unseal(value, place, key))
     require(f"run {of.name!r}, version {state.version}", state.min_reader)
     return state

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bots_server.errors import DatasetNotFound, RunNotFound, RunReplaced
+from google.protobuf.message import DecodeError
+
+from bots_server.errors import DatasetNotFound, RunDamaged, RunNotFound, RunReplaced
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys, reader
 from bots_server.store.database import Database
+from bots_server.store.history import gone
 from bots_server.store.pages import page
+from bots_server.store.seal import SEAL_BYTES, checksum, intact, seal, unseal
 
-_HYPERPARAMETERS = [f"h:{field.name}" for field in storage_pb2.Hyperparameters.DESCRIPTOR.fields]
+_HEAD = b"version", b"nonce", b"snapshot", b"trimmed", b"forgotten", b"ids"  # as in lua/include/head.lua
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +23,7 @@ class ListedRun:
     record: storage_pb2.RunRecord
     version: int  # the newest
     hyperparameters: storage_pb2.Hyperparameters  # at that version, all of the run's model
+    damage: str = ""  # why the other fields are not as stated; empty: they are
 
 
 class Runs:
@@ -43,7 +49,7 @@ class Runs:
             at_zero = storage_pb2.Snapshot()
             at_zero.CopyFrom(base)
             at_zero.version, at_zero.nonce = 0, b""
-            start = at_zero.SerializeToString()
+            start = seal(at_zero.SerializeToString(), "0")
         run = keys.of_run(own)
         status, there = self._database.run_durably(
             "create_run",
@@ -52,59 +58,108 @@ class Runs:
                 keys.runs(own.dataset, own.dataset_uid),
                 run.run,
                 run.snapshots,
-                run.snapshot_versions,
             ],
-            [own.dataset_uid, own.name, own.SerializeToString(), start],
+            [own.dataset_uid, own.name, seal(own.SerializeToString(), own.name), start],
         )
         if status == b"gone":
             raise DatasetNotFound(own.dataset)
-        existing = reader.run(there)
+        existing = reader.run(keys.runs(own.dataset, own.dataset_uid), own.name, there)
         return existing, existing.uid == own.uid
 
     def get(self, dataset: storage_pb2.DatasetRecord, name: str) -> storage_pb2.RunRecord:
-        """Returns the run that has the name now. Raises RunNotFound, ServerTooOld."""
-        value = self._database.command("HGET", keys.runs(dataset.name, dataset.uid), name)
-        if value is None:
-            raise RunNotFound(dataset.name, name)
-        return reader.run(value)
+        """Returns the run that has the name now. Raises RunNotFound, RunDamaged, DatasetDamaged, ServerTooOld."""
+        key = keys.runs(dataset.name, dataset.uid)
+        value = self._database.command("HGET", key, name)
+        if value is not None:
+            return reader.run(key, name, value)
+        self._database.run("count_runs", [keys.dataset(dataset.name), key], [])  # raises DatasetDamaged
+        if any(intact(other, name) for other in self._database.command("HVALS", key)):
+            raise RunDamaged(key, f"has {name} under another name")
+        raise RunNotFound(dataset.name, name)
 
     def list(self, dataset: storage_pb2.DatasetRecord, after_name: str = "", limit: int = 100) -> list[ListedRun]:
         """Returns the first `limit` runs of the dataset whose names are above `after_name`, by name.
 
         The list is shorter than `limit` only if there are no more. It has runs of newer servers, too, without the
-        hyperparameters that this one does not know.
+        hyperparameters that this one does not know, and damaged ones, with what is known of them. Raises DatasetDamaged
+        if runs are missing.
         """
         key = keys.runs(dataset.name, dataset.uid)
+        self._database.run("count_runs", [keys.dataset(dataset.name), key], [])
 
-        def read(names: list[str]) -> list[ListedRun]:
-            values = self._database.command("HMGET", key, *names)
-            return _current(
-                self._database, [storage_pb2.RunRecord.FromString(value) for value in values if value is not None]
-            )
+        def read(names: list[bytes]) -> list[ListedRun]:
+            records, damaged = [], []
+            for name, value in zip(names, self._database.command("HMGET", key, *names), strict=True):
+                known = name.decode(errors="replace")
+                try:
+                    if value is not None:
+                        records.append(reader.run_of_any_version(key, known, value))
+                except RunDamaged as damage:
+                    record = storage_pb2.RunRecord(name=known, dataset=dataset.name, dataset_uid=dataset.uid)
+                    damaged.append(ListedRun(record, 0, storage_pb2.Hyperparameters(), str(damage)))
+            return sorted([*damaged, *self._current(records)], key=lambda run: run.record.name)
 
         return page(self._database.command("HKEYS", key), after_name, limit, read)
 
+    def every(self, datasets: Sequence[storage_pb2.DatasetRecord]) -> Sequence[storage_pb2.RunRecord]:
+        """Returns all runs of some datasets that can be read."""
+        asked = [("HGETALL", keys.runs(dataset.name, dataset.uid)) for dataset in datasets]
+        stored = [entry for entries in self._database.commands(asked) for entry in entries.items()]
+        return [storage_pb2.RunRecord.FromString(value[:-SEAL_BYTES]) for name, value in stored if intact(value, name)]
+
     def current(self, record: storage_pb2.RunRecord) -> ListedRun:
-        """Returns the newest version and hyperparameters of a run. Raises RunReplaced."""
-        for listed in _current(self._database, [record]):
-            return listed
-        raise RunReplaced(record.name, record.uid)
+        """Returns the newest version and hyperparameters of a run. Raises RunReplaced, RunDamaged."""
+        head = self._database.command("HGETALL", keys.of_run(record).run)
+        if not head:
+            raise gone(self._database, record)
+        return _listed(record, head)
 
     def delete(self, run: storage_pb2.RunRecord) -> None:
         """Deletes the run with its history, snapshots, checkpoints and leases. Raises RunNotFound, NotDurable."""
-        names = [keys.runs(run.dataset, run.dataset_uid), *keys.of_run(run).all()]
-        if self._database.run_durably("delete_run", names, [run.name]) == 0:
+        names = [keys.dataset(run.dataset), keys.runs(run.dataset, run.dataset_uid), *keys.of_run(run).all()]
+        if self._database.run_durably("delete_run", names, [run.name, run.uid]) == 0:
             raise RunNotFound(run.dataset, run.name)
 
+    def delete_damaged(self, dataset: storage_pb2.DatasetRecord, name: str) -> None:
+        """Deletes a run whose record is damaged; of its keys those that the record names. Raises RunNotFound."""
+        key = keys.runs(dataset.name, dataset.uid)
+        for field, value in self._database.command("HGETALL", key).items():
+            if field == name.encode() or intact(value, name):
+                try:
+                    uid = storage_pb2.RunRecord.FromString(value[:-SEAL_BYTES]).uid
+                except DecodeError:
+                    uid = ""
+                run = storage_pb2.RunRecord(dataset=dataset.name, dataset_uid=dataset.uid, uid=uid)
+                names = [keys.dataset(dataset.name), key, *keys.of_run(run).all()]
+                self._database.run_durably("delete_run", names, [field, value])
+                return
+        raise RunNotFound(dataset.name, name)
 
-def _current(database: Database, records: list[storage_pb2.RunRecord]) -> list[ListedRun]:
-    """Returns the runs that exist, read in one round trip."""
-    asked = [("HMGET", keys.of_run(record).run, "version", *_HYPERPARAMETERS) for record in records]
-    listed = []
-    for record, (version, *changed) in zip(records, database.commands(asked), strict=True):
-        if version is not None:
-            hyperparameters = storage_pb2.Hyperparameters()
-            hyperparameters.CopyFrom(record.hyperparameters)
-            hyperparameters.MergeFromString(b"".join(value for value in changed if value is not None))
-            listed.append(ListedRun(record, int(version), hyperparameters))
-    return listed
+    def _current(self, records: Sequence[storage_pb2.RunRecord]) -> Sequence[ListedRun]:
+        """Returns the runs that exist, read in one round trip."""
+        heads = self._database.commands([("HGETALL", keys.of_run(record).run) for record in records])
+        listed = []
+        for record, head in zip(records, heads, strict=True):
+            try:
+                if not head:
+                    raise gone(self._database, record)
+                listed.append(_listed(record, head))
+            except RunReplaced:  # deleted meanwhile
+                continue
+            except RunDamaged as damage:
+                listed.append(ListedRun(record, 0, record.hyperparameters, str(damage)))
+        return listed
+
+
+def _listed(record: storage_pb2.RunRecord, head: dict[bytes, bytes]) -> ListedRun:
+    """Returns a run with what its head says. Raises RunDamaged."""
+    key = keys.of_run(record).run
+    words = [head.pop(field, b"") for field in _HEAD]
+    if head.pop(b"check", None) != checksum(*words):
+        raise RunDamaged(key, "has a wrong checksum at check")
+    hyperparameters = storage_pb2.Hyperparameters()
+    hyperparameters.CopyFrom(record.hyperparameters)
+    for field, value in sorted(head.items()):
+        if field.startswith(b"h:"):
+            hyperparameters.MergeFromString(unseal(value, field, key))
+    return ListedRun(record, int(words[0]), hyperparameters)

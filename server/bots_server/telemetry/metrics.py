@@ -11,15 +11,17 @@ Cardinality. No label ever holds a task, a job or a request. Labels and their nu
     command           transitions of the store, some 30
     dataset, run      runs that this server holds now; one that is deleted, or that was not used in
                       `idle_seconds`, is exported no more
+    identity          of the owners of datasets and runs, as many as the token file has
     pass_rate         20 or 10 bins    hyperparameter    of the run's model    tag    the 50 largest of the dataset
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from bots_server.telemetry.collector import ObservedRun, RunCollector, RunCounts
 from bots_server.telemetry.figures import COUNTED, GAUGES, SUMS
+from bots_server.telemetry.usage import Usage, UsageCollector
 
 OPEN_ENDED = {"WatchRun"}  # lasts as long as its caller likes, so its time is no latency
 
@@ -78,6 +80,8 @@ class Metrics:
         ).inc
         held = Gauge("bots_replicas", "Runs that this process holds in memory.", registry=registry)
         self.replicas = held.set_function  # asked at each scrape
+        damaged = Gauge("bots_damaged_runs", "Runs that were asked for and are damaged in Redis.", registry=registry)
+        self.damaged_runs = damaged.set_function
         self._leases = Counter(
             "bots_leases",
             "Leases that began (granted) and ended (released, expired, superseded by a new incarnation of the job, "
@@ -107,6 +111,10 @@ class Metrics:
     def export_runs(self, observe: Callable[[], Iterable[ObservedRun]]) -> None:
         """Has each scrape read the runs that the process holds."""
         self._registry.register(RunCollector(observe, GAUGES, SUMS, COUNTED, self._run_counts))
+
+    def export_usage(self, observe: Callable[[], Usage], limits: Mapping[str, int]) -> None:
+        """Has each scrape read what identities use. `limits` are their quotas."""
+        self._registry.register(UsageCollector(observe, limits))
 
     def observe_rpc(self, method: str, code: str, seconds: float) -> None:
         """A call ended. method: without its service's name; code: name of the status."""

@@ -40,6 +40,8 @@ class DatasetRecord(google.protobuf.message.Message):
     CHUNKS_FIELD_NUMBER: builtins.int
     CREATE_TIME_MS_FIELD_NUMBER: builtins.int
     MIN_READER_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
     name: builtins.str
     uid: builtins.str
     size: builtins.int
@@ -52,6 +54,10 @@ class DatasetRecord(google.protobuf.message.Message):
     """Number of TaskColumns values."""
     create_time_ms: builtins.int
     min_reader: builtins.int
+    owner: builtins.str
+    """Identity of its creator, whose quotas it counts in; empty: callers had none."""
+    bytes: builtins.int
+    """Of the strata and columns together."""
     @property
     def tags(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NamedCount]: ...
     @property
@@ -76,8 +82,10 @@ class DatasetRecord(google.protobuf.message.Message):
         chunks: builtins.int = ...,
         create_time_ms: builtins.int = ...,
         min_reader: builtins.int = ...,
+        owner: builtins.str = ...,
+        bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["chunks", b"chunks", "create_time_ms", b"create_time_ms", "features", b"features", "fingerprint", b"fingerprint", "has_ids", b"has_ids", "min_reader", b"min_reader", "name", b"name", "reference_grid", b"reference_grid", "references", b"references", "size", b"size", "strata", b"strata", "tags", b"tags", "uid", b"uid"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bytes", b"bytes", "chunks", b"chunks", "create_time_ms", b"create_time_ms", "features", b"features", "fingerprint", b"fingerprint", "has_ids", b"has_ids", "min_reader", b"min_reader", "name", b"name", "owner", b"owner", "reference_grid", b"reference_grid", "references", b"references", "size", b"size", "strata", b"strata", "tags", b"tags", "uid", b"uid"]) -> None: ...
 
 global___DatasetRecord = DatasetRecord
 
@@ -247,6 +255,7 @@ class RunRecord(google.protobuf.message.Message):
     POLICY_FIELD_NUMBER: builtins.int
     CREATE_TIME_MS_FIELD_NUMBER: builtins.int
     MIN_READER_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
     name: builtins.str
     uid: builtins.str
     dataset: builtins.str
@@ -256,6 +265,8 @@ class RunRecord(google.protobuf.message.Message):
     policy: builtins.str
     create_time_ms: builtins.int
     min_reader: builtins.int
+    owner: builtins.str
+    """Identity of its creator, whose quotas it counts in; empty: callers had none."""
     @property
     def hyperparameters(self) -> global___Hyperparameters:
         """At version 0; all fields of the model are present."""
@@ -282,9 +293,10 @@ class RunRecord(google.protobuf.message.Message):
         policy: builtins.str = ...,
         create_time_ms: builtins.int = ...,
         min_reader: builtins.int = ...,
+        owner: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["forked_from", b"forked_from", "hyperparameters", b"hyperparameters", "requested", b"requested"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time_ms", b"create_time_ms", "dataset", b"dataset", "dataset_uid", b"dataset_uid", "forked_from", b"forked_from", "hyperparameters", b"hyperparameters", "min_reader", b"min_reader", "model", b"model", "name", b"name", "policy", b"policy", "requested", b"requested", "uid", b"uid"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["create_time_ms", b"create_time_ms", "dataset", b"dataset", "dataset_uid", b"dataset_uid", "forked_from", b"forked_from", "hyperparameters", b"hyperparameters", "min_reader", b"min_reader", "model", b"model", "name", b"name", "owner", b"owner", "policy", b"policy", "requested", b"requested", "uid", b"uid"]) -> None: ...
 
 global___RunRecord = RunRecord
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.core.strata import Strata
+from bots_server.core.task_ids import Texts, from_lengths
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store.codec.arrays import pack, rows, unpack
 
@@ -18,13 +19,13 @@ class Columns:
 
     stratum:  `[n]` uint32
     tag:      `[n]` uint32; None: the dataset has no tags
-    ids:      `S[n]` UTF-8; None: it has no ids
+    ids:      n texts; None: it has no ids
     features: `[n, F]` float32; None: it has no features
     """
 
     stratum: NDArray[np.uint32]
     tag: NDArray[np.uint32] | None
-    ids: NDArray[np.bytes_] | None
+    ids: Texts | None
     features: NDArray[np.float32] | None
 
 
@@ -51,7 +52,7 @@ def columns_message(
     *,
     stratum: NDArray[np.integer],
     tag: NDArray[np.integer] | None = None,
-    ids: NDArray[np.bytes_] | None = None,
+    ids: Texts | None = None,
     features: NDArray[np.float32] | None = None,
 ) -> storage.TaskColumns:
     """Returns the message of the columns of consecutive tasks, shaped as in `Columns`."""
@@ -59,8 +60,8 @@ def columns_message(
     if tag is not None:
         message.tag = pack(tag, "<u4")
     if ids is not None:
-        message.ids = b"".join(ids.tolist())
-        message.id_lengths = pack(np.char.str_len(ids), "<u4")
+        message.ids = ids.text[:-8].tobytes()
+        message.id_lengths = pack(np.diff(ids.start), "<u4")
     if features is not None:
         message.features = pack(features, "<f4")
     return message
@@ -71,15 +72,6 @@ def columns(message: storage.TaskColumns) -> Columns:
     return Columns(
         stratum=unpack(message.stratum, "<u4", np.uint32),
         tag=unpack(message.tag, "<u4", np.uint32) if message.tag else None,
-        ids=_ids(message.ids, np.frombuffer(message.id_lengths, "<u4")) if message.id_lengths else None,
+        ids=from_lengths(message.ids, np.frombuffer(message.id_lengths, "<u4")) if message.id_lengths else None,
         features=rows(message.features, message.size) if message.features else None,
     )
-
-
-def _ids(text: bytes, lengths: NDArray[np.uint32]) -> NDArray[np.bytes_]:
-    """Returns the ids `S[n]` that lie one after the other in `text`."""
-    width = int(lengths.max(initial=1))
-    inside = np.arange(width) < lengths[:, None]
-    padded = np.zeros(inside.shape, np.uint8)
-    padded[inside] = np.frombuffer(text, np.uint8)
-    return padded.view(f"S{width}")[:, 0]

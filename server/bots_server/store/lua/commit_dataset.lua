@@ -18,7 +18,7 @@ for i = 2, #KEYS do
   if redis.call("EXISTS", KEYS[i]) == 0 then return {"expired", ""} end
 end
 -- First, because only a command that grows Redis is refused when memory is short, and then nothing is changed.
-redis.call("HSET", KEYS[1], "uid", ARGV[1], "record", ARGV[2])
+redis.call("HSET", KEYS[1], "uid", ARGV[1], "record", ARGV[2], "runs", 0)
 for i = 2, #KEYS do
   redis.call("PERSIST", KEYS[i])
 end

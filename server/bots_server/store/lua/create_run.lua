@@ -1,7 +1,7 @@
 --[[
   Creates a run under a name of its dataset, at the prior or at a given state.
 
-  KEYS     dataset (hash), runs (hash), run (hash), snapshots (hash), snapshot_versions (zset)
+  KEYS     dataset (hash), runs (hash), run (hash), snapshots (hash)
   ARGV[1]  uid of the dataset
   ARGV[2]  name of the run
   ARGV[3]  record (RunRecord)
@@ -11,14 +11,17 @@
 
   Safe to repeat: the record that exists then is this one, which the caller recognises by its uid.
 ]]
+--- @include head
 if redis.call("HGET", KEYS[1], "uid") ~= ARGV[1] then return {"gone", ""} end
 local there = redis.call("HGET", KEYS[2], ARGV[2])
 if there then return {"exists", there} end
+local runs, created = redis.call("HLEN", KEYS[2]), redis.call("HGET", KEYS[1], "runs") or "0"
+if created ~= tostring(runs) then damaged(KEYS[1], "counts " .. created .. " runs, and there are " .. runs) end
 
 redis.call("HSET", KEYS[2], ARGV[2], ARGV[3])
-redis.call("HSET", KEYS[3], "version", 0, "nonce", "", "snapshot", 0, "trimmed", 0)
-if ARGV[4] ~= "" then
-  redis.call("HSET", KEYS[4], 0, ARGV[4])
-  redis.call("ZADD", KEYS[5], 0, 0)
-end
+redis.call("HSET", KEYS[1], "runs", runs + 1)
+write_head(KEYS[3], {version = 0, nonce = "", snapshot = 0, trimmed = 0, forgotten = 0, ids = 0})
+redis.call("HSET", KEYS[3], "written", 0, "written_at_snapshot", 0, "written_before_base", 0, "snapshot_bytes", #ARGV[4],
+  "checkpoint_bytes", 0)
+if ARGV[4] ~= "" then redis.call("HSET", KEYS[4], 0, ARGV[4]) end
 return {"created", ARGV[3]}

@@ -1,26 +1,26 @@
 --[[
   Deletes a dataset with all its runs, in one transition.
 
-  KEYS[1]       dataset (hash)
-  KEYS[2]       runs (hash)
-  KEYS[3..2+n]  the n runs that the caller knows of (hashes)
-  KEYS[3+n..]   all other keys of the dataset and of these runs
-  ARGV[1]       uid of the dataset
-  ARGV[2]       n; 0 if runs are not to be deleted
+  KEYS[1]   dataset (hash)
+  KEYS[2]   runs (hash)
+  KEYS[3..] all other keys of the dataset and of its runs
+  ARGV[1]   uid of the dataset
+  ARGV[2..] name and uid of each run that the caller knows of, in turn; none if runs are not to be deleted
 
-  Returns {status, runs}: "deleted", "gone" (no dataset of this uid), "changed" (it has other runs than the n: read
-  again).
+  Returns {status, runs}: "deleted", "gone" (no dataset of this uid), "changed" (it has other runs: read again),
+  "damaged" (it has not the runs that were created).
 
   Safe to repeat: the repeat finds the dataset gone and changes nothing.
 ]]
 if redis.call("HGET", KEYS[1], "uid") ~= ARGV[1] then return {"gone", 0} end
-local known, runs = tonumber(ARGV[2]), redis.call("HLEN", KEYS[2])
-local alive = 0
+local runs, known = redis.call("HLEN", KEYS[2]), 0
+if redis.call("HGET", KEYS[1], "runs") ~= tostring(runs) then return {"damaged", runs} end
 -- Once for each run, and below once for each key, all of which the caller has read.
-for i = 3, 2 + known do
-  alive = alive + redis.call("EXISTS", KEYS[i])
+for i = 2, #ARGV, 2 do
+  local record = redis.call("HGET", KEYS[2], ARGV[i]) or ""
+  known = known + (string.find(record, ARGV[i + 1], 1, true) and 1 or 0)
 end
-if alive ~= runs or known ~= runs then return {"changed", runs} end
+if known ~= runs or 2 * known ~= #ARGV - 1 then return {"changed", runs} end
 -- UNLINK frees the memory in a thread.
 for i = 1, #KEYS do
   redis.call("UNLINK", KEYS[i])

@@ -10,6 +10,8 @@
   Safe to repeat: the repeat finds the leases ended, returns 0 and changes nothing.
 ]]
 --- @include now
+--- @include head
+--- @include owner
 --- @include end_leases
 --- @include end_all_leases
 --- @include end_leases_of

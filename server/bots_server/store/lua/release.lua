@@ -10,6 +10,8 @@
   Safe to repeat: the repeat finds the leases ended, returns 0 and changes nothing.
 ]]
 --- @include now
+--- @include head
+--- @include owner
 --- @include end_leases
 if redis.call("EXISTS", KEYS[1]) == 0 then return -1 end
 local only = ARGV[2] ~= "" and {} or nil

@@ -14,8 +14,8 @@ local function end_leases(leases, owners, selections, selection, only, at)
   for task in string.gmatch(string.sub(record, head + 1), "%d+") do
     if only and not only[task] then
       left[#left + 1] = task
-    elseif redis.call("HGET", owners, task) == selection then
-      if tonumber(redis.call("ZSCORE", leases, task)) > at then live = live + 1 end
+    elseif owner(owners, task) == selection then
+      if tonumber(redis.call("ZSCORE", leases, task) or 0) > at then live = live + 1 end
       redis.call("HDEL", owners, task)
       redis.call("ZREM", leases, task)
     end

@@ -3,7 +3,8 @@
 local function purge_leases(leases, owners, selections, at)
   local over = redis.call("ZRANGEBYSCORE", leases, "-inf", at, "LIMIT", 0, 10000)
   for _, task in ipairs(over) do
-    redis.call("HDEL", selections, redis.call("HGET", owners, task) or "")
+    local _, selection = lease_end(leases, owners, task)
+    redis.call("HDEL", selections, selection)
     redis.call("HDEL", owners, task)
     redis.call("ZREM", leases, task)
   end

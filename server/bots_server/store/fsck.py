@@ -1,0 +1,179 @@
+"""Looks at every key of the service, and names what is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from bots_server.errors import Damaged, Failure
+from bots_server.storage.v1 import storage_pb2
+from bots_server.store import keys, reader
+from bots_server.store.database import Database
+from bots_server.store.seal import checksum, intact, seal
+
+if TYPE_CHECKING:
+    from bots_server.store.store import Store
+
+_SCAN = 1000  # keys that Redis looks at in one step of a scan
+_PAGE = 1000  # events or checkpoints that are read at once
+
+_RUN = "restore the run from a checkpoint, or delete it"
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is damaged.
+
+    where:  the dataset, and the run if it is of one
+    advice: what to do
+    repair: does what is safe; None: nothing is
+    """
+
+    where: str
+    what: str
+    advice: str
+    repair: Callable[[], object] | None = None
+
+
+def damages(store: Store, database: Database) -> Iterator[Damage]:
+    """Yields all damage, dataset by dataset. Changes nothing."""
+    names = sorted(key.decode(errors="replace") for key in database.scan(f"{keys.ALL}{{*}}:*", _SCAN))
+    found: set[str] = set()
+    for name, of_name in groupby(names, lambda key: key.partition("{")[2].partition("}")[0]):
+        dataset = _Dataset(store, database, name, list(of_name))
+        yield from dataset.damages()
+        if dataset.exists:
+            found.add(name)
+    index = database.command("SMEMBERS", keys.DATASETS)
+    wrong = [member for member in index if not intact(member, keys.DATASETS)]
+    missing = [seal(name.encode(), keys.DATASETS) for name in sorted(found)]
+    missing = [member for member in missing if member not in index]
+    if wrong or (index and missing):
+
+        def rebuild() -> None:
+            database.command("UNLINK", keys.DATASETS)  # the next listing makes it
+
+        yield Damage("the list of datasets", f"{keys.DATASETS} has wrong names or lacks some", "--repair", rebuild)
+
+
+class _Dataset:
+    """One name, and all keys that have it."""
+
+    def __init__(self, store: Store, database: Database, name: str, names: Sequence[str]) -> None:
+        self._store, self._database, self._name, self._keys = store, database, name, names
+        self.exists = False
+
+    def damages(self) -> Iterator[Damage]:
+        where = f"dataset {self._name}"
+        for key in self._keys:
+            kind = self._database.command("TYPE", key).decode()
+            if kind not in ("none", keys.kind(key)):
+                yield Damage(where, f"{key} is a {kind}, not a {keys.kind(key)}", "delete the key, and look again")
+                return
+        try:
+            record = self._store.datasets.get(self._name)
+        except Failure as damage:
+            of_nothing = [key for key in self._keys if self._database.command("TTL", key) == -1]
+            if isinstance(damage, Damaged):
+                self.exists = True
+                yield Damage(where, str(damage), "restore a backup, or delete the dataset")
+            elif of_nothing:
+                yield self._remains(where, "its record is missing", of_nothing)
+            return
+        self.exists = True
+        yield from self._named(where, lambda: self._store.datasets.strata(record))
+        columns = self._store.datasets.columns(record)
+        yield from self._named(where, lambda: sum(1 for _ in columns))
+        known, unreadable = {"", record.uid}, False
+        entries = self._database.command("HGETALL", keys.runs(self._name, record.uid))
+        for field, value in sorted(entries.items()):
+            name = field.decode(errors="replace")
+            try:
+                run = reader.run_of_any_version(keys.runs(self._name, record.uid), name, value)
+            except Damaged as damage:
+                unreadable = True
+                yield Damage(f"run {name} of {where}", str(damage), "delete the run")
+                continue
+            known.add(run.uid)
+            yield from self._of_run(f"run {name} of {where}", run)
+        lost = [key for key in self._keys if keys.run_uid(key) not in known]
+        if lost and not unreadable:
+            yield self._remains(where, "runs have keys and no record", lost)
+        elif not unreadable:
+            names = [keys.dataset(self._name), str(len(entries))]
+            for counted in self._named(where, lambda: self._store.datasets.run_count(record)):
+                repair = lambda: self._database.command("HSET", names[0], "runs", names[1])  # noqa: E731
+                yield Damage(where, counted.what, "--repair", repair)
+
+    def _of_run(self, where: str, run: storage_pb2.RunRecord) -> Iterator[Damage]:
+        key = keys.of_run(run)
+        yield from self._named(where, lambda: self._store.runs.current(run))
+        yield from self._named(where, lambda: self._read_events(run))
+        yield from self._snapshots(where, run)
+        for uid, value in self._database.command("HGETALL", key.states).items():
+            if not intact(value, uid):
+                what = f"{key.states} has a wrong checksum at {uid.decode(errors='replace')}"
+                yield Damage(where, what, "delete the checkpoint that fails, or " + _RUN)
+        yield from self._named(where, lambda: self._store.checkpoints.list(run, "", _PAGE))
+        requests = self._database.command("HGETALL", key.requests)
+        arrivals = self._database.command("LRANGE", key.arrivals, 0, -1)
+        whole = all(entry[20:] == checksum(request, entry[:20]) for request, entry in requests.items())
+        if not whole or set(arrivals) != set(requests) or len(arrivals) != len(requests):
+            advice = "nothing: the next report that meets it is refused with RUN_DAMAGED, and the ids begin anew"
+            yield Damage(where, f"{key.requests} or {key.arrivals} has wrong or missing request ids", advice)
+        flat = self._database.command("ZRANGE", key.leases, 0, -1, "WITHSCORES")
+        leases = {task: float(end) for task, end in zip(flat[::2], flat[1::2], strict=True)}
+        owners = {task: _until(entry) for task, entry in self._database.command("HGETALL", key.owners).items()}
+        if leases != owners:
+            repair = lambda: self._database.command("UNLINK", key.leases, key.owners, key.selections)  # noqa: E731
+            advice = "--repair ends all leases of the run"
+            yield Damage(where, f"{key.leases} and {key.owners} do not agree", advice, repair)
+
+    def _snapshots(self, where: str, run: storage_pb2.RunRecord) -> Iterator[Damage]:
+        """Yields the damaged snapshots. One that has an intact one before it may go: the events after that are kept."""
+        key = keys.of_run(run)
+        usable = bool(self._database.command("HGET", key.run, "trimmed") == b"0" and not run.HasField("forked_from"))
+        for field, value in sorted(self._database.command("HGETALL", key.snapshots).items(), key=_version):
+            if intact(value, field):
+                usable = True
+                continue
+
+            def drop(field: bytes = field) -> object:
+                return self._database.command("HDEL", key.snapshots, field)
+
+            what = f"{key.snapshots} has a wrong checksum at {field.decode(errors='replace')}"
+            yield Damage(where, what, "--repair drops it" if usable else _RUN, drop if usable else None)
+
+    def _read_events(self, run: storage_pb2.RunRecord) -> None:
+        after, version = 0, 1
+        while after < version:
+            page = self._store.history.events(run, after, _PAGE)
+            version, after = page.version, page.events[-1].version if page.events else page.version
+
+    def _remains(self, where: str, what: str, names: Sequence[str]) -> Damage:
+        def drop() -> None:
+            for begin in range(0, len(names), _SCAN):
+                self._database.command("UNLINK", *names[begin : begin + _SCAN])
+
+        shown = f"{what}: {len(names)} keys such as {names[0]}"
+        return Damage(where, shown, "restore a backup; --repair deletes them", drop)
+
+    def _named(self, where: str, read: Callable[[], Any]) -> Iterator[Damage]:
+        """Yields the damage that reading something names."""
+        try:
+            read()
+        except Damaged as damage:
+            yield Damage(where, f"{damage.key} {damage.what}", damage.advice)
+
+
+def _until(entry: bytes) -> int:
+    """Returns when the lease of an owner's entry ends; -1 if that cannot be read."""
+    end = entry.partition(b" ")[0]
+    return int(end) if end.isdigit() else -1
+
+
+def _version(entry: tuple[bytes, bytes]) -> int:
+    """Returns the version of a snapshot's field; the greatest if it is none."""
+    return int(entry[0]) if entry[0].isdigit() else 1 << 62
