@@ -29,7 +29,8 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   NOT_FOUND            DATASET_NOT_FOUND, RUN_NOT_FOUND, CHECKPOINT_NOT_FOUND, VERSION_NOT_FOUND
   ALREADY_EXISTS       DATASET_EXISTS, RUN_EXISTS, CHECKPOINT_EXISTS (the name is taken by other content)
   FAILED_PRECONDITION  TOO_FEW_ELIGIBLE, RUN_REPLACED (run.uid is of a deleted run), REQUEST_TOO_OLD,
-                       VERSION_MISMATCH, DATASET_HAS_RUNS
+                       VERSION_MISMATCH, DATASET_HAS_RUNS, KEY_OCCUPIED (another application has a key of the
+                       service in Redis)
   ABORTED              CONFLICT (lost a race; repeat)
   RESOURCE_EXHAUSTED   TOO_MANY_CALLS, STORE_FULL
   DATA_LOSS            RUN_DAMAGED, DATASET_DAMAGED: what is stored is not what was written, or is missing. It is not
@@ -76,7 +77,8 @@ class TaskSelectionServiceStub:
     """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
     chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
     returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-    is taken by other content; the message says what differs.
+    is taken by other content; the message says what differs. If the dataset with equal content is damaged, its columns
+    are stored again, and it keeps its uid and its runs.
     """
 
     GetDataset: grpc.UnaryUnaryMultiCallable[
@@ -89,7 +91,7 @@ class TaskSelectionServiceStub:
         bots.v1.task_selection_pb2.ListDatasetsRequest,
         bots.v1.task_selection_pb2.ListDatasetsResponse,
     ]
-    """Lists datasets by name."""
+    """Lists datasets by name, damaged ones among them."""
 
     DeleteDataset: grpc.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.DeleteDatasetRequest,
@@ -116,7 +118,7 @@ class TaskSelectionServiceStub:
         bots.v1.task_selection_pb2.ListRunsRequest,
         bots.v1.task_selection_pb2.ListRunsResponse,
     ]
-    """Lists the runs of one dataset by name."""
+    """Lists the runs of one dataset by name, damaged ones among them."""
 
     UpdateRun: grpc.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.UpdateRunRequest,
@@ -216,7 +218,8 @@ class TaskSelectionServiceStub:
         bots.v1.task_selection_pb2.RestoreRunResponse,
     ]
     """Goes back to a checkpoint or to a version of the history. It is an event: the version increases, nothing is
-    rewritten. A repeat of its request_id returns the first answer, whatever was deleted since.
+    rewritten. A repeat of its request_id returns the first answer, whatever was deleted since. If what is stored of the
+    run's past is damaged, its history begins at the restored version.
     """
 
     ListEvents: grpc.UnaryUnaryMultiCallable[
@@ -239,7 +242,8 @@ class TaskSelectionServiceAsyncStub:
     """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
     chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
     returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-    is taken by other content; the message says what differs.
+    is taken by other content; the message says what differs. If the dataset with equal content is damaged, its columns
+    are stored again, and it keeps its uid and its runs.
     """
 
     GetDataset: grpc.aio.UnaryUnaryMultiCallable[
@@ -252,7 +256,7 @@ class TaskSelectionServiceAsyncStub:
         bots.v1.task_selection_pb2.ListDatasetsRequest,
         bots.v1.task_selection_pb2.ListDatasetsResponse,
     ]
-    """Lists datasets by name."""
+    """Lists datasets by name, damaged ones among them."""
 
     DeleteDataset: grpc.aio.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.DeleteDatasetRequest,
@@ -279,7 +283,7 @@ class TaskSelectionServiceAsyncStub:
         bots.v1.task_selection_pb2.ListRunsRequest,
         bots.v1.task_selection_pb2.ListRunsResponse,
     ]
-    """Lists the runs of one dataset by name."""
+    """Lists the runs of one dataset by name, damaged ones among them."""
 
     UpdateRun: grpc.aio.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.UpdateRunRequest,
@@ -379,7 +383,8 @@ class TaskSelectionServiceAsyncStub:
         bots.v1.task_selection_pb2.RestoreRunResponse,
     ]
     """Goes back to a checkpoint or to a version of the history. It is an event: the version increases, nothing is
-    rewritten. A repeat of its request_id returns the first answer, whatever was deleted since.
+    rewritten. A repeat of its request_id returns the first answer, whatever was deleted since. If what is stored of the
+    run's past is damaged, its history begins at the restored version.
     """
 
     ListEvents: grpc.aio.UnaryUnaryMultiCallable[
@@ -404,7 +409,8 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
         chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
         returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-        is taken by other content; the message says what differs.
+        is taken by other content; the message says what differs. If the dataset with equal content is damaged, its columns
+        are stored again, and it keeps its uid and its runs.
         """
 
     @abc.abstractmethod
@@ -421,7 +427,7 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         request: bots.v1.task_selection_pb2.ListDatasetsRequest,
         context: _ServicerContext,
     ) -> typing.Union[bots.v1.task_selection_pb2.ListDatasetsResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.ListDatasetsResponse]]:
-        """Lists datasets by name."""
+        """Lists datasets by name, damaged ones among them."""
 
     @abc.abstractmethod
     def DeleteDataset(
@@ -456,7 +462,7 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         request: bots.v1.task_selection_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[bots.v1.task_selection_pb2.ListRunsResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.ListRunsResponse]]:
-        """Lists the runs of one dataset by name."""
+        """Lists the runs of one dataset by name, damaged ones among them."""
 
     @abc.abstractmethod
     def UpdateRun(
@@ -582,7 +588,8 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bots.v1.task_selection_pb2.RestoreRunResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.RestoreRunResponse]]:
         """Goes back to a checkpoint or to a version of the history. It is an event: the version increases, nothing is
-        rewritten. A repeat of its request_id returns the first answer, whatever was deleted since.
+        rewritten. A repeat of its request_id returns the first answer, whatever was deleted since. If what is stored of the
+        run's past is damaged, its history begins at the restored version.
         """
 
     @abc.abstractmethod
