@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 import pytest
 
+import bots
 from bots.v1 import task_selection_pb2 as pb
 from tests.api.service import SECONDS, Run, Service, reason_of, serving
 
@@ -39,6 +40,8 @@ def test_listings_and_metrics_pass_over_a_damaged_run(letters: Service, policy: 
         damage = {one.ref.name: one.damage for one in listed}
         assert damage.keys() == {"policy", "good", "headless"}
         assert (damage["good"], damage["headless"].split()[-1]) == ("", "it")
+        with bots.Client(other.address) as client:
+            assert [one.name for one in client.list_runs("letters") if one.damage] == ["headless", "policy"]
         assert other.sample("bots_damaged_runs") == 1
         good.report([1], [1])
         assert other.sample("bots_run_version", dataset="letters", run="good") == 1
