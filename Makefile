@@ -59,8 +59,10 @@ freeze: .venv/dev ## renew the image of the protos that `make check` compares wi
 	$(BIN)/buf build proto --output proto/image.binpb
 
 SECONDS ?= 600
-soak: .venv/dev ## strike every fault in random order and load the service for SECONDS=600, and print the figures
+FLIPS ?= 5000
+soak: .venv/dev ## strike every fault in random order under load for SECONDS=600, flip FLIPS=5000 stored bits, print the figures
 	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS)
+	$(BIN)/python -m tests.faults.flips --flips $(FLIPS)
 
 EXAMPLES ?= 1000000
 fuzz: .venv/dev ## send the service EXAMPLES=1000000 requests, half of them damaged bytes (some 100 a second)

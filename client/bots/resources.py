@@ -27,6 +27,7 @@ class Dataset:
     runs            number of runs; None: not asked for (only `Client.get_dataset` does).
     created         `Client.create_dataset` made it; False: it existed; None: another call, or the service is away and
                     the dataset is stored when it is back (`uid` is then empty).
+    damage          in a listing: why it cannot be used; then fields may be missing. Empty: it can.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Dataset:
     create_time: datetime | None = None
     runs: int | None = field(default=None, compare=False)
     created: bool | None = field(default=None, compare=False)
+    damage: str = ""
 
     @classmethod
     def of(cls, message: pb.Dataset, *, runs: int | None = None, created: bool | None = None) -> Dataset:
@@ -84,6 +86,7 @@ class RunInfo:
     version      number of its events.
     forked_from  None: it started at the prior.
     policy       label of the policy that trains; empty: not given.
+    damage       in a listing: why it cannot be used; then fields may be missing. Empty: none was found.
     """
 
     dataset: str
@@ -96,6 +99,7 @@ class RunInfo:
     forked_from: ForkPoint | None
     policy: str
     create_time: datetime
+    damage: str = ""
 
     @classmethod
     def of(cls, message: pb.Run) -> RunInfo:

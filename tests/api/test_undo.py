@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.runs import registry, replica
 from bots_server.store import history
 from tests.api.service import SECONDS, Run, Service, new_id, reason_of, serving
 
@@ -123,8 +122,7 @@ def test_run_without_a_report_is_what_the_other_events_give(
 @pytest.mark.parametrize("order", [(3, 6), (6, 3)])
 def test_two_reports_are_undone_in_any_order(tasks: Service, order: tuple[int, int], monkeypatch: Any) -> None:
     """Also if a snapshot lies between the two, so that the first undo's own state has the other report."""
-    monkeypatch.setattr(registry, "SNAPSHOT_EVENTS", 5)
-    monkeypatch.setattr(replica, "SNAPSHOT_EVENTS", 5)
+    monkeypatch.setattr(history, "SNAPSHOT_EVENTS", 5)
     run = tasks.create("tasks", "policy")
     rng = np.random.default_rng(1)
     play(run, rng, 5)
@@ -202,8 +200,7 @@ def test_report_that_the_trimmed_history_no_longer_reaches_is_not_found(
     tasks: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest state that is kept has it."""
-    for module in (registry, replica):
-        monkeypatch.setattr(module, "SNAPSHOT_EVENTS", 4)
+    monkeypatch.setattr(history, "SNAPSHOT_EVENTS", 4)
     monkeypatch.setattr(history, "HISTORY_EVENTS", 6)
     monkeypatch.setattr(history, "HISTORY_STRIDE", 1)
     run = tasks.create("tasks", "policy")

@@ -25,7 +25,6 @@ from bots_server.api.admission import LongCalls
 from bots_server.api.callers import ANYBODY, calling
 from bots_server.api.servicer import TaskSelectionService
 from bots_server.errors import Failure
-from bots_server.runs import registry, replica
 from bots_server.runs.registry import Registry
 from bots_server.store import Store, connect, history
 from bots_server.telemetry.metrics import Metrics
@@ -43,8 +42,7 @@ Redis = Any  # redis.Redis, whose types allow for every way to decode
 def small_history() -> Iterator[None]:
     """Makes snapshots and trims after few events."""
     with (
-        patch.object(registry, "SNAPSHOT_EVENTS", 6),
-        patch.object(replica, "SNAPSHOT_EVENTS", 6),
+        patch.object(history, "SNAPSHOT_EVENTS", 6),
         patch.object(history, "HISTORY_EVENTS", 14),
         patch.object(history, "HISTORY_STRIDE", 6),
     ):

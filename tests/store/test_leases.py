@@ -271,8 +271,8 @@ def test_a_short_claim_of_a_new_incarnation_ends_the_earlier_leases_once(store: 
 def test_a_lease_that_is_over_frees_its_tasks(store: Store) -> None:
     """A lease that is over frees its tasks without a call, and the next claim purges its records."""
     run = records.run(store)
-    brief = claim(store, run, (3, [1, 2, 3]), selection="brief", lease_seconds=0.02)
     claim(store, run, (1, [4]), selection="long")
+    brief = claim(store, run, (3, [1, 2, 3]), selection="brief", lease_seconds=0.02)
     assert brief.expire_time_ms is not None
     wait_until(lambda: leases(store, run) == 1, "the lease ends")
     assert kept(store, run) == [4, 4, 2]

@@ -137,7 +137,7 @@ def list_(context: typer.Context) -> None:
         [
             (
                 dataset.name,
-                dataset.size,
+                "damaged" if dataset.damage else dataset.size,
                 dataset.strata,
                 " ".join(dataset.references),
                 len(dataset.features),

@@ -84,9 +84,9 @@ def list_(
         [
             (
                 run.name,
-                run.model,
+                "damaged" if run.damage else run.model,
                 run.version,
-                run.hyperparameters.target,
+                None if run.damage else run.hyperparameters.target,
                 run.policy,
                 _point(run.forked_from),
                 run.create_time,
@@ -94,6 +94,9 @@ def list_(
             for run in runs
         ],
     )
+    for run in runs:
+        if run.damage:
+            say(f"{run.name}: {run.damage}")
 
 
 @app.command("show")

@@ -29,7 +29,8 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   NOT_FOUND            DATASET_NOT_FOUND, RUN_NOT_FOUND, CHECKPOINT_NOT_FOUND, VERSION_NOT_FOUND
   ALREADY_EXISTS       DATASET_EXISTS, RUN_EXISTS, CHECKPOINT_EXISTS (the name is taken by other content)
   FAILED_PRECONDITION  TOO_FEW_ELIGIBLE, RUN_REPLACED (run.uid is of a deleted run), REQUEST_TOO_OLD,
-                       VERSION_MISMATCH, REPORT_NOT_COUNTED, DATASET_HAS_RUNS
+                       VERSION_MISMATCH, REPORT_NOT_COUNTED, DATASET_HAS_RUNS, KEY_OCCUPIED (another application
+                       has a key of the service in Redis)
   ABORTED              CONFLICT (lost a race; repeat)
   RESOURCE_EXHAUSTED   TOO_MANY_CALLS, CALL_TOO_LONG, UPLOAD_TOO_SLOW (the server's limits of long calls), QUOTA_EXCEEDED
                        (a setting of the server; the message has its name, the limit and the use), STORE_FULL

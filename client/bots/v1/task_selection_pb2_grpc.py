@@ -148,7 +148,8 @@ class TaskSelectionServiceServicer(object):
         """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
         chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
         returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-        is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+        is taken by other content; the message says what differs. If the dataset with equal content is damaged, its columns
+        are stored again, and it keeps its uid and its runs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
         seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -163,7 +164,7 @@ class TaskSelectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDatasets(self, request, context):
-        """Lists datasets by name.
+        """Lists datasets by name, damaged ones among them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,7 +194,7 @@ class TaskSelectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Lists the runs of one dataset by name.
+        """Lists the runs of one dataset by name, damaged ones among them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -318,7 +319,7 @@ class TaskSelectionServiceServicer(object):
     def RestoreRun(self, request, context):
         """Goes back to a checkpoint or to a version of the history, and ends all leases of the run. It is an event: the
         version increases, nothing is rewritten. A repeat of its request_id returns the first answer, whatever was deleted
-        since.
+        since. If what is stored of the run's past is damaged, its history begins at the restored version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -29,7 +29,8 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   NOT_FOUND            DATASET_NOT_FOUND, RUN_NOT_FOUND, CHECKPOINT_NOT_FOUND, VERSION_NOT_FOUND
   ALREADY_EXISTS       DATASET_EXISTS, RUN_EXISTS, CHECKPOINT_EXISTS (the name is taken by other content)
   FAILED_PRECONDITION  TOO_FEW_ELIGIBLE, RUN_REPLACED (run.uid is of a deleted run), REQUEST_TOO_OLD,
-                       VERSION_MISMATCH, REPORT_NOT_COUNTED, DATASET_HAS_RUNS
+                       VERSION_MISMATCH, REPORT_NOT_COUNTED, DATASET_HAS_RUNS, KEY_OCCUPIED (another application
+                       has a key of the service in Redis)
   ABORTED              CONFLICT (lost a race; repeat)
   RESOURCE_EXHAUSTED   TOO_MANY_CALLS, CALL_TOO_LONG, UPLOAD_TOO_SLOW (the server's limits of long calls), QUOTA_EXCEEDED
                        (a setting of the server; the message has its name, the limit and the use), STORE_FULL
@@ -87,7 +88,8 @@ class TaskSelectionServiceStub:
     """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
     chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
     returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-    is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+    is taken by other content; the message says what differs. If the dataset with equal content is damaged, its columns
+    are stored again, and it keeps its uid and its runs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
     seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
     """
 
@@ -101,7 +103,7 @@ class TaskSelectionServiceStub:
         bots.v1.task_selection_pb2.ListDatasetsRequest,
         bots.v1.task_selection_pb2.ListDatasetsResponse,
     ]
-    """Lists datasets by name."""
+    """Lists datasets by name, damaged ones among them."""
 
     DeleteDataset: grpc.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.DeleteDatasetRequest,
@@ -128,7 +130,7 @@ class TaskSelectionServiceStub:
         bots.v1.task_selection_pb2.ListRunsRequest,
         bots.v1.task_selection_pb2.ListRunsResponse,
     ]
-    """Lists the runs of one dataset by name."""
+    """Lists the runs of one dataset by name, damaged ones among them."""
 
     UpdateRun: grpc.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.UpdateRunRequest,
@@ -243,7 +245,7 @@ class TaskSelectionServiceStub:
     ]
     """Goes back to a checkpoint or to a version of the history, and ends all leases of the run. It is an event: the
     version increases, nothing is rewritten. A repeat of its request_id returns the first answer, whatever was deleted
-    since.
+    since. If what is stored of the run's past is damaged, its history begins at the restored version.
     """
 
     UndoReport: grpc.UnaryUnaryMultiCallable[
@@ -288,7 +290,8 @@ class TaskSelectionServiceAsyncStub:
     """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
     chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
     returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-    is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+    is taken by other content; the message says what differs. If the dataset with equal content is damaged, its columns
+    are stored again, and it keeps its uid and its runs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
     seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
     """
 
@@ -302,7 +305,7 @@ class TaskSelectionServiceAsyncStub:
         bots.v1.task_selection_pb2.ListDatasetsRequest,
         bots.v1.task_selection_pb2.ListDatasetsResponse,
     ]
-    """Lists datasets by name."""
+    """Lists datasets by name, damaged ones among them."""
 
     DeleteDataset: grpc.aio.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.DeleteDatasetRequest,
@@ -329,7 +332,7 @@ class TaskSelectionServiceAsyncStub:
         bots.v1.task_selection_pb2.ListRunsRequest,
         bots.v1.task_selection_pb2.ListRunsResponse,
     ]
-    """Lists the runs of one dataset by name."""
+    """Lists the runs of one dataset by name, damaged ones among them."""
 
     UpdateRun: grpc.aio.UnaryUnaryMultiCallable[
         bots.v1.task_selection_pb2.UpdateRunRequest,
@@ -444,7 +447,7 @@ class TaskSelectionServiceAsyncStub:
     ]
     """Goes back to a checkpoint or to a version of the history, and ends all leases of the run. It is an event: the
     version increases, nothing is rewritten. A repeat of its request_id returns the first answer, whatever was deleted
-    since.
+    since. If what is stored of the run's past is damaged, its history begins at the restored version.
     """
 
     UndoReport: grpc.aio.UnaryUnaryMultiCallable[
@@ -491,7 +494,8 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         """Stores a dataset. The first message is the header, each further message a chunk of columns in task order; all
         chunks have the same columns. The dataset appears whole or not at all. If a dataset with equal content exists,
         returns it with `created` false, after the header alone if the header has the fingerprint. ALREADY_EXISTS: the name
-        is taken by other content; the message says what differs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
+        is taken by other content; the message says what differs. If the dataset with equal content is damaged, its columns
+        are stored again, and it keeps its uid and its runs. RESOURCE_EXHAUSTED: UPLOAD_TOO_SLOW (no chunk came for 30
         seconds, by the server's settings), QUOTA_EXCEEDED, TOO_MANY_CALLS.
         """
 
@@ -509,7 +513,7 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         request: bots.v1.task_selection_pb2.ListDatasetsRequest,
         context: _ServicerContext,
     ) -> typing.Union[bots.v1.task_selection_pb2.ListDatasetsResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.ListDatasetsResponse]]:
-        """Lists datasets by name."""
+        """Lists datasets by name, damaged ones among them."""
 
     @abc.abstractmethod
     def DeleteDataset(
@@ -544,7 +548,7 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         request: bots.v1.task_selection_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[bots.v1.task_selection_pb2.ListRunsResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.ListRunsResponse]]:
-        """Lists the runs of one dataset by name."""
+        """Lists the runs of one dataset by name, damaged ones among them."""
 
     @abc.abstractmethod
     def UpdateRun(
@@ -689,7 +693,7 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[bots.v1.task_selection_pb2.RestoreRunResponse, collections.abc.Awaitable[bots.v1.task_selection_pb2.RestoreRunResponse]]:
         """Goes back to a checkpoint or to a version of the history, and ends all leases of the run. It is an event: the
         version increases, nothing is rewritten. A repeat of its request_id returns the first answer, whatever was deleted
-        since.
+        since. If what is stored of the run's past is damaged, its history begins at the restored version.
         """
 
     @abc.abstractmethod

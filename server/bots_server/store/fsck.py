@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bots_server.errors import Damaged, Failure
 from bots_server.storage.v1 import storage_pb2
 from bots_server.store import keys, reader
+from bots_server.store.checkpoints import Checkpoints
 from bots_server.store.database import Database
+from bots_server.store.datasets import Datasets
+from bots_server.store.history import History
+from bots_server.store.runs import Runs
 from bots_server.store.seal import checksum, intact, seal
-
-if TYPE_CHECKING:
-    from bots_server.store.store import Store
 
 _SCAN = 1000  # keys that Redis looks at in one step of a scan
 _PAGE = 1000  # events or checkpoints that are read at once
@@ -37,12 +39,12 @@ class Damage:
     repair: Callable[[], object] | None = None
 
 
-def damages(store: Store, database: Database) -> Iterator[Damage]:
+def damages(database: Database) -> Iterator[Damage]:
     """Yields all damage, dataset by dataset. Changes nothing."""
     names = sorted(key.decode(errors="replace") for key in database.scan(f"{keys.ALL}{{*}}:*", _SCAN))
     found: set[str] = set()
     for name, of_name in groupby(names, lambda key: key.partition("{")[2].partition("}")[0]):
-        dataset = _Dataset(store, database, name, list(of_name))
+        dataset = _Dataset(database, name, list(of_name))
         yield from dataset.damages()
         if dataset.exists:
             found.add(name)
@@ -51,18 +53,17 @@ def damages(store: Store, database: Database) -> Iterator[Damage]:
     missing = [seal(name.encode(), keys.DATASETS) for name in sorted(found)]
     missing = [member for member in missing if member not in index]
     if wrong or (index and missing):
-
-        def rebuild() -> None:
-            database.command("UNLINK", keys.DATASETS)  # the next listing makes it
-
+        rebuild = partial(database.command, "UNLINK", keys.DATASETS)  # the next listing makes it
         yield Damage("the list of datasets", f"{keys.DATASETS} has wrong names or lacks some", "--repair", rebuild)
 
 
 class _Dataset:
     """One name, and all keys that have it."""
 
-    def __init__(self, store: Store, database: Database, name: str, names: Sequence[str]) -> None:
-        self._store, self._database, self._name, self._keys = store, database, name, names
+    def __init__(self, database: Database, name: str, names: Sequence[str]) -> None:
+        self._database, self._name, self._keys = database, name, names
+        self._datasets, self._runs = Datasets(database), Runs(database)
+        self._history, self._checkpoints = History(database, 0), Checkpoints(database)
         self.exists = False
 
     def damages(self) -> Iterator[Damage]:
@@ -73,7 +74,7 @@ class _Dataset:
                 yield Damage(where, f"{key} is a {kind}, not a {keys.kind(key)}", "delete the key, and look again")
                 return
         try:
-            record = self._store.datasets.get(self._name)
+            record = self._datasets.get(self._name)
         except Failure as damage:
             of_nothing = [key for key in self._keys if self._database.command("TTL", key) == -1]
             if isinstance(damage, Damaged):
@@ -83,8 +84,8 @@ class _Dataset:
                 yield self._remains(where, "its record is missing", of_nothing)
             return
         self.exists = True
-        yield from self._named(where, lambda: self._store.datasets.strata(record))
-        columns = self._store.datasets.columns(record)
+        yield from self._named(where, lambda: self._datasets.strata(record))
+        columns = self._datasets.columns(record)
         yield from self._named(where, lambda: sum(1 for _ in columns))
         known, unreadable = {"", record.uid}, False
         entries = self._database.command("HGETALL", keys.runs(self._name, record.uid))
@@ -102,34 +103,45 @@ class _Dataset:
         if lost and not unreadable:
             yield self._remains(where, "runs have keys and no record", lost)
         elif not unreadable:
-            names = [keys.dataset(self._name), str(len(entries))]
-            for counted in self._named(where, lambda: self._store.datasets.run_count(record)):
-                repair = lambda: self._database.command("HSET", names[0], "runs", names[1])  # noqa: E731
+            for counted in self._named(where, lambda: self._datasets.run_count(record)):
+                repair = partial(self._database.command, "HSET", keys.dataset(self._name), "runs", len(entries))
                 yield Damage(where, counted.what, "--repair", repair)
 
     def _of_run(self, where: str, run: storage_pb2.RunRecord) -> Iterator[Damage]:
         key = keys.of_run(run)
-        yield from self._named(where, lambda: self._store.runs.current(run))
+        yield from self._named(where, lambda: self._runs.current(run))
         yield from self._named(where, lambda: self._read_events(run))
         yield from self._snapshots(where, run)
         for uid, value in self._database.command("HGETALL", key.states).items():
             if not intact(value, uid):
                 what = f"{key.states} has a wrong checksum at {uid.decode(errors='replace')}"
                 yield Damage(where, what, "delete the checkpoint that fails, or " + _RUN)
-        yield from self._named(where, lambda: self._store.checkpoints.list(run, "", _PAGE))
+        yield from self._named(where, lambda: self._checkpoints.list(run, "", _PAGE))
         requests = self._database.command("HGETALL", key.requests)
         arrivals = self._database.command("LRANGE", key.arrivals, 0, -1)
         whole = all(entry[20:] == checksum(request, entry[:20]) for request, entry in requests.items())
         if not whole or set(arrivals) != set(requests) or len(arrivals) != len(requests):
             advice = "nothing: the next report that meets it is refused with RUN_DAMAGED, and the ids begin anew"
             yield Damage(where, f"{key.requests} or {key.arrivals} has wrong or missing request ids", advice)
+        answers = self._database.run("check_answers", [key.answers, key.answer_times], [])
+        for answer_id, offer in zip(answers[::2], answers[1::2], strict=True):
+            if not intact(offer, "offer"):
+                what = f"{key.answers} has a wrong checksum or nothing at {answer_id.decode(errors='replace')}"
+                yield Damage(where, what, "--repair forgets this answer", partial(self._forget_answer, key, answer_id))
         flat = self._database.command("ZRANGE", key.leases, 0, -1, "WITHSCORES")
         leases = {task: float(end) for task, end in zip(flat[::2], flat[1::2], strict=True)}
         owners = {task: _until(entry) for task, entry in self._database.command("HGETALL", key.owners).items()}
         if leases != owners:
-            repair = lambda: self._database.command("UNLINK", key.leases, key.owners, key.selections)  # noqa: E731
+            repair = partial(self._database.command, "UNLINK", key.leases, key.owners, key.selections)
             advice = "--repair ends all leases of the run"
             yield Damage(where, f"{key.leases} and {key.owners} do not agree", advice, repair)
+
+    def _forget_answer(self, key: keys.RunKeys, answer_id: bytes) -> None:
+        self._database.command(
+            "HINCRBY", key.answers, "bytes", -self._database.command("HSTRLEN", key.answers, answer_id)
+        )
+        self._database.command("HDEL", key.answers, answer_id)
+        self._database.command("ZREM", key.answer_times, answer_id)
 
     def _snapshots(self, where: str, run: storage_pb2.RunRecord) -> Iterator[Damage]:
         """Yields the damaged snapshots. One that has an intact one before it may go: the events after that are kept."""
@@ -139,17 +151,14 @@ class _Dataset:
             if intact(value, field):
                 usable = True
                 continue
-
-            def drop(field: bytes = field) -> object:
-                return self._database.command("HDEL", key.snapshots, field)
-
+            drop = partial(self._database.command, "HDEL", key.snapshots, field)
             what = f"{key.snapshots} has a wrong checksum at {field.decode(errors='replace')}"
             yield Damage(where, what, "--repair drops it" if usable else _RUN, drop if usable else None)
 
     def _read_events(self, run: storage_pb2.RunRecord) -> None:
         after, version = 0, 1
         while after < version:
-            page = self._store.history.events(run, after, _PAGE)
+            page = self._history.events(run, after, _PAGE)
             version, after = page.version, page.events[-1].version if page.events else page.version
 
     def _remains(self, where: str, what: str, names: Sequence[str]) -> Damage:

@@ -49,7 +49,7 @@ and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted
                                  checksum
     P:answers            hash    request id of a selection, or its selection id if a lease was asked for without one ->
                                  in MessagePack digest of the request, end of the lease, taken positions, Offer,
-                                 checksum of the first three; and bytes: of all answers
+                                 checksum of its id and the first three; and bytes: of all answers
     P:answer_times       zset    the same ids, scored by the time until which the answer is kept: one hour by its
                                  request id, one minute by its selection id, less if all answers take more than
                                  history_bytes

@@ -64,7 +64,7 @@ class Store:
 
     def damages(self) -> Iterator[Damage]:
         """Yields everything that is damaged, after looking at every key. Takes as long as reading all of Redis."""
-        return damages(self, self._database)
+        return damages(self._database)
 
     def close(self) -> None:
         """Ends the connections."""

@@ -51,7 +51,7 @@ local within = tonumber(ARGV[3]) > 0 and 0 or 256
 local lost = digest or ids ~= head.ids or redis.call("LLEN", KEYS[4]) ~= ids or (oldest and (request(oldest) or "") == "")
 if lost or redis.call("LPOS", KEYS[4], ARGV[1], "MAXLEN", within) then
   redis.call("UNLINK", KEYS[3], KEYS[4])
-  head.ids, head.forgotten = 0, at
+  head.ids, head.forgotten = 0, at - 1
   write_head(KEYS[1], head)
   if not restoring then return {"lost", head.version, head.snapshot, 0, 0} end
   oldest = nil

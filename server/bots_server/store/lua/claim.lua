@@ -29,7 +29,7 @@
 --- @include answers
 if redis.call("EXISTS", KEYS[1]) == 0 then return {"gone"} end
 if ARGV[9] ~= "" then
-  local digest, lease_until, first_taken, offer = read_answer(KEYS[6], ARGV[9])
+  local digest, lease_until, first_taken, offer = read_answer(KEYS[6], KEYS[7], ARGV[9])
   local status = digest == ARGV[3] and "repeated" or "reused"
   if digest then return {status, first_taken, {}, 0, tonumber(lease_until), offer, 0, 0} end
 end
