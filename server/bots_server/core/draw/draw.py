@@ -10,6 +10,7 @@ from bots_server.core.draw.eligible import RANKS, Eligible, eligible
 from bots_server.core.draw.lists import Lists, Source
 from bots_server.core.draw.nearest import Nearest
 from bots_server.core.draw.quotas import by_weight
+from bots_server.core.draw.sieve import Sieve, sifting_pays
 from bots_server.core.draw.targets import NearestByTarget
 from bots_server.core.draw.tempered import Tempered
 from bots_server.core.draw.ties import Ties
@@ -233,11 +234,14 @@ class Draw:
             target = of_tag.take(found.tag)
         if self._temperature > 0:
             return Tempered(rng, found, target, self._temperature, greedy=self._greedy)
+        if not (self._greedy or self._tag_targets) and sifting_pays(found, self._target, wanted):
+            return Sieve(rng, found, self._target)
+        alpha, beta = found.alpha_beta()
         if self._greedy:
-            return Ties(found, np.abs(found.alpha / (found.alpha + found.beta) - target))
-        if self._tag_targets and len(found.alpha):
-            return NearestByTarget(rng, found.alpha, found.beta, found.count(), found.parts, target, wanted)
-        return Nearest(rng, found.alpha, found.beta, found.count(), found.parts, self._target, wanted)
+            return Ties(found, np.abs(alpha / (alpha + beta) - target))
+        if self._tag_targets and len(found):
+            return NearestByTarget(rng, alpha, beta, found.count(), found.parts, target, wanted)
+        return Nearest(rng, alpha, beta, found.count(), found.parts, self._target, wanted)
 
 
 def take(offers: Sequence[Candidates]) -> tuple[Ints, Floats, int]:
