@@ -48,7 +48,7 @@ def test_prefetch_works_for_a_client_that_stays_with_one_server(
         drawn.append(threading.current_thread().name)
         return made
 
-    monkeypatch.setattr("bots_server.runs.replica.draw", counted)
+    monkeypatch.setattr("bots_server.runs.prefetch.draw", counted)
     with client(*two) as run:
         for step in range(1, 21):
             run.answer(run.select(4))
