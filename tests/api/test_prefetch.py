@@ -5,12 +5,13 @@ import pytest
 import scipy.stats
 from prometheus_client import CollectorRegistry
 
+from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.tasks import Tasks
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.prefetch import MOST_PAUSED
 from bots_server.runs.replica import Replica
-from bots_server.runs.selection import Drawn, SelectionSpec, draw
+from bots_server.runs.selection import Drawn, draw
 from bots_server.telemetry.metrics import Metrics
 from tests.api.service import Service
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Posterior
 from bots_server.core.tasks import Tasks
-from bots_server.runs.selection import Drawn, SelectionSpec, draw
+from bots_server.runs.selection import Drawn, draw
 from tests.api.service import Run, Service, serving
 
 

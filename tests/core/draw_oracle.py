@@ -10,7 +10,7 @@ from scipy import stats
 
 from bots_server.core.coverage import restored
 from bots_server.core.deviations import Deviations
-from bots_server.core.draw import Draw, take
+from bots_server.core.draw import Draw, SelectionSpec, take
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.interpolation import Interpolation
 from bots_server.core.posterior import Posterior, alpha_beta, individuals, start
@@ -80,8 +80,14 @@ def world(
 
 
 def drawn(rng: np.random.Generator, where: World, *, target: float = 0.5, **asked: Any) -> Draw:
-    """Returns one selection."""
-    return Draw(rng, where.posterior, where.tasks, target=target, **asked)
+    """Returns one selection. Tags and their values may be lists, arrays and mappings in place of tuples."""
+    given: dict[str, Any] = {
+        name: tuple(value.items()) if isinstance(value, Mapping) else value for name, value in asked.items()
+    }
+    for name in ("any_of", "excluded"):
+        if given.get(name) is not None:
+            given[name] = tuple(np.asarray(given[name]).tolist())
+    return Draw(rng, where.posterior, where.tasks, SelectionSpec(target=target, **given))
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def test_only_eligible_tasks_compete() -> None:
     fits = np.isin(tag, [1, 3]) & (where.rank == 0)
     fits[excluded] = False
     fits[where.posterior.retired] = False
-    a = ours(where, 900, 1, batch_size=4, target=0.5, excluded=excluded, tags=[3, 1])
+    a = ours(where, 900, 1, batch_size=4, target=0.5, excluded=excluded, any_of=[3, 1])
     assert fits[a.tasks].all()
     b = plain(where, 10_000, 2, eligible=np.flatnonzero(fits), batch_size=4, target=0.5)
     assert_same_batches(where, a, b, 0.5, by_task=True)

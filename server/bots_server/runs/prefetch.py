@@ -4,9 +4,10 @@ import threading
 
 import numpy as np
 
+from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Posterior
 from bots_server.core.tasks import Tasks
-from bots_server.runs.selection import Drawn, SelectionSpec, draw
+from bots_server.runs.selection import Drawn, draw
 
 MOST_PAUSED = 15  # selections without a prefetch after one that was not used: 0, 1, 3, 7, then 15 if it goes on
 

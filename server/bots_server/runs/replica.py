@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Event, Posterior, fold_all, start
 from bots_server.core.summary import Summary, summarise
 from bots_server.errors import Conflict, DeadlineExceeded, Failure, RunReplaced, VersionNotFound
 from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
 from bots_server.runs.prefetch import Prefetch
-from bots_server.runs.selection import Drawn, SelectionSpec, computing
+from bots_server.runs.selection import Drawn, computing
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import SNAPSHOT_EVENTS, Store, Sync, codec, remaining
 from bots_server.telemetry.metrics import Metrics

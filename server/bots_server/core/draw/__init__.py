@@ -10,4 +10,5 @@ envelope, pool, members                 drawing only what can win; known draws; 
 from bots_server.core.draw.draw import Candidates as Candidates
 from bots_server.core.draw.draw import Counts as Counts
 from bots_server.core.draw.draw import Draw as Draw
+from bots_server.core.draw.draw import SelectionSpec as SelectionSpec
 from bots_server.core.draw.draw import take as take
