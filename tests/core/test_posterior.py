@@ -105,6 +105,7 @@ def assert_equal(posterior: Posterior, tasks: Tasks, right: Dense, *, rtol: floa
     assert (coverage.evaluations, len(coverage.ever)) == (right.evaluations, len(right.ever))
     rank = [2 if task in right.current else 1 if task in right.previous else 0 for task in range(len(tasks))]
     assert coverage.rank(np.arange(len(tasks))).tolist() == rank
+    assert coverage.ranks(len(tasks)).tolist() == rank
     cell = tasks.cell_of(np.arange(len(tasks)))
     assert coverage.resting_by_cell.tolist() == np.bincount(cell, np.array(rank) > 0).tolist()
     assert coverage.current_by_cell.tolist() == np.bincount(cell, np.array(rank) == 2).tolist()

@@ -27,7 +27,7 @@ def test_every_id_is_found_where_it_is(names: list[str], data: st.DataObject) ->
 
 @given(NAMES.filter(len), st.text(max_size=80))
 def test_an_id_of_no_task_is_told_with_its_position(names: list[str], other: str) -> None:
-    """An unknown id, also one that is empty, too long or ends in NUL, is an error that says where it stood."""
+    """An unknown id, also one that is empty, too long or ends in NUL, is an error that has its position."""
     if other in names:
         return
     with pytest.raises(UnknownTaskId) as unknown:
@@ -36,7 +36,7 @@ def test_an_id_of_no_task_is_told_with_its_position(names: list[str], other: str
 
 
 def test_ids_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all hashes collide, ids are found by comparison, and equal ones are refused all the same."""
+    """If all hashes collide, ids are found by comparison, and equal ones are refused all the same."""
     monkeypatch.setattr(task_ids, "hash_ids", lambda ids: np.zeros(len(ids), dtype=np.uint64))
     names = [f"task-{number}" for number in range(20)]
     found = index(names)

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core import statistics
+from bots_server.core import item_response, statistics
 from bots_server.core.coverage import Coverage, evaluate, no_coverage
 from bots_server.core.evidence import NOTHING, Evidence, capped, merge
 from bots_server.core.hyperparameters import Hyperparameters
+from bots_server.core.item_response import ItemResponse
 from bots_server.core.models import MODULES, ModelState
 from bots_server.core.tasks import Tasks
 
@@ -98,6 +99,22 @@ def some_alpha_beta(state: State, tasks: Tasks, model: str, which: Ints) -> tupl
         alpha = alpha + pending.successes.take(at) * found
         beta = beta + (pending.rollouts - pending.successes).take(at) * found
     return alpha, beta
+
+
+def all_individual(tasks: Tasks, model: str) -> bool:
+    """Returns whether every task is by itself in every state."""
+    return MODULES[model].BY_CELL and tasks.features is not None
+
+
+def rough_logits(state: State, tasks: Tasks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns `[N]` mean and `[N]` variance of the logits if all tasks are individual, exact to one in 10^5.
+
+    The variance is infinite if outcomes of the task are pending: its alpha and beta are not those of a logit.
+    """
+    assert isinstance(state.learned, ItemResponse)
+    mean, variance = item_response.rough_logits(state.learned, tasks)
+    variance[state.pending.tasks] = np.inf
+    return mean, variance
 
 
 def observed(

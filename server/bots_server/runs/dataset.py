@@ -63,21 +63,34 @@ def load(store: Store, name: str, uid: str) -> Dataset:
     if record.uid != uid:
         raise DatasetNotFound(name)
     strata = codec.strata(store.datasets.strata(record))
-    chunks = [codec.columns(chunk) for chunk in store.datasets.columns(record)]
+    # Filled chunk by chunk: a list of the chunks would be a second copy, which malloc keeps when it is freed.
+    stratum = np.empty(record.size, np.uint32)
+    tag = np.empty(record.size if record.tags else 0, np.uint32)
+    features = np.empty((record.size if record.features else 0, len(record.features)), np.float32)
+    ids, end = [], 0
+    for chunk in map(codec.columns, store.datasets.columns(record)):
+        start, end = end, end + len(chunk.stratum)
+        stratum[start:end] = chunk.stratum
+        if chunk.tag is not None:
+            tag[start:end] = chunk.tag
+        if chunk.features is not None:
+            features[start:end] = chunk.features
+        if chunk.ids is not None:
+            ids.append(chunk.ids)
     tasks = arrange(
         strata,
-        np.concatenate([chunk.stratum for chunk in chunks]),
-        np.concatenate([chunk.tag for chunk in chunks]) if record.tags else None,
+        stratum,
+        tag if record.tags else None,
         tuple(tag.name for tag in record.tags),
         reference_names=tuple(reference.name for reference in record.references),
-        features=np.concatenate([chunk.features for chunk in chunks]) if record.features else None,
+        features=features if record.features else None,
         feature_names=tuple(record.features),
     )
-    ids = index_ids(np.concatenate([chunk.ids for chunk in chunks])) if record.has_ids else None
+    index = index_ids(np.concatenate(ids)) if record.has_ids else None
     log.info(
         "loaded dataset %s: %d tasks in %d strata, %.2f s", name, record.size, len(strata), time.perf_counter() - begin
     )
-    return Dataset(record, tasks, ids)
+    return Dataset(record, tasks, index)
 
 
 def array_bytes(*values: object) -> int:
