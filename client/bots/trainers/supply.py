@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 from bots.trainers.marks import marks
 from bots.trainers.tasks import TaskRows
@@ -18,14 +17,12 @@ class RowSupply:
     rows        the trainer's dataset as the run's tasks.
     batch_size  number of tasks of a selection; the trainer's batch.
     ahead       select in a thread when half of the last selection is handed out, so that an event loop does not wait.
-    select      options of `Run.select`.
     """
 
-    def __init__(self, rows: TaskRows, batch_size: int, *, ahead: bool = False, **select: Any) -> None:
+    def __init__(self, rows: TaskRows, batch_size: int, *, ahead: bool = False) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self._ahead = ahead
-        self._options = select
         self._waiting: deque[MarkedRow] = deque()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bots-select")
         self._next: Future[list[MarkedRow]] | None = None
@@ -44,5 +41,5 @@ class RowSupply:
         return taken
 
     def _select(self, count: int) -> list[MarkedRow]:
-        batch = self.rows.select(count, **self._options)
+        batch = self.rows.select(count)
         return list(zip(self.rows.rows_of(batch), marks(batch), strict=True))

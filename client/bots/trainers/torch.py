@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bots import columns
 from bots.batch import joined
@@ -25,7 +25,11 @@ from bots.columns import Column
 from bots.errors import invalid
 from bots.run import Batch, Run
 from bots.trainers.marks import MARK, batch_of, marks
-from bots.trainers.tasks import Field, TaskRows
+from bots.trainers.options import RowOptions
+from bots.trainers.tasks import TaskRows
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class TaskDataset:
@@ -33,25 +37,14 @@ class TaskDataset:
 
     Rows must be mappings; each gets its mark under the key "bots", by which it is reported.
 
-    text, id, skip_unknown  as in `TaskRows`.
-    select                  options of `Run.select`, such as lease_seconds=600.
+    options  as in `TaskRows`.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        run: Run,
-        *,
-        text: Field = "prompt",
-        id: Field | None = None,  # noqa: A002 - as the column is called
-        skip_unknown: bool = False,
-        **select: Any,
-    ) -> None:
+    def __init__(self, dataset: Any, run: Run, **options: Unpack[RowOptions]) -> None:
         self.dataset = dataset
         self.run = run
         self.policy_step: int | None = None
-        self._rows = TaskRows(run, dataset, text=text, id=id, skip_unknown=skip_unknown)
-        self._select = select
+        self._rows = TaskRows(run, dataset, **options)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -63,7 +56,7 @@ class TaskDataset:
     def __getitems__(self, slots: Sequence[int]) -> list[dict[str, Any]]:
         """Returns as many rows as there are slots: the service chooses them, at `policy_step` if that is set."""
         refuse_workers()
-        batch = self._rows.select(len(slots), policy_step=self.policy_step, **self._select)
+        batch = self._rows.select(len(slots), policy_step=self.policy_step)
         rows = zip(self._rows.rows_of(batch), marks(batch), strict=True)
         return [{**_mapping(self.dataset[row]), MARK: mark} for row, mark in rows]
 
@@ -108,33 +101,23 @@ class BatchSampler:
 
     `pending` has the selections that were yielded, oldest first: take one with `pending.popleft()` and report it.
 
-    text, id, skip_unknown, select  as in `TaskDataset`.
+    options  as in `TaskRows`.
     """
 
     def __init__(
-        self,
-        dataset: Any,
-        run: Run,
-        batch_size: int,
-        *,
-        steps: int | None = None,
-        text: Field = "prompt",
-        id: Field | None = None,  # noqa: A002 - as the column is called
-        skip_unknown: bool = False,
-        **select: Any,
+        self, dataset: Any, run: Run, batch_size: int, *, steps: int | None = None, **options: Unpack[RowOptions]
     ) -> None:
         self.run = run
         self.batch_size = batch_size
         self.steps = steps
         self.pending: deque[Batch] = deque(maxlen=1024)
-        self._rows = TaskRows(run, dataset, text=text, id=id, skip_unknown=skip_unknown)
-        self._select = select
+        self._rows = TaskRows(run, dataset, **options)
         self._yielded = 0
 
     def __iter__(self) -> Iterator[Any]:
         while self.steps is None or self._yielded < self.steps:
             refuse_workers()
-            batch = self._rows.select(self.batch_size, **self._select)
+            batch = self._rows.select(self.batch_size)
             self._yielded += 1
             self.pending.append(batch)
             yield self._rows.rows_of(batch)
