@@ -41,14 +41,25 @@ ENVIRONMENTS = {
         ("trl", "transformers", "accelerate", "datasets", "torch"),
     ),
     "verl": Environment((TORCH, ("verl==0.9.1",)), "verl", ("verl", "transformers", "torchdata", "torch")),
-    # Without their dependencies: these pin versions that the index or the other packages do not have.
-    "trinity": Environment(
-        (TORCH, ("verl==0.9.1",), ("--no-deps", "trinity-rft==0.6.0")), "trinity", ("trinity-rft", "verl", "torch")
+    "verl-0.8": Environment(
+        (TORCH, ("verl==0.9.1",), ("--no-deps", "verl==0.8.0")), "verl", ("verl", "transformers", "torchdata", "torch")
     ),
+    "verl-0.7": Environment(
+        (TORCH, ("verl==0.9.1",), ("--no-deps", "verl==0.7.1")), "verl", ("verl", "transformers", "torchdata", "torch")
+    ),
+    # It needs numpy 2, which a requirement of verl's excludes, and greenlet, which it does not name.
+    "trinity": Environment(
+        (TORCH, ("trinity-rft==0.6.0",), ("numpy>=2,<2.5", "greenlet")), "trinity", ("trinity-rft", "verl", "torch")
+    ),
+    # tinker-cookbook asks for a tml-renderers that is on no index; the newest that is there is imported as well.
     "tinker": Environment(
-        (TORCH, ("tinker==0.38.0", "transformers"), ("--no-deps", "tinker-cookbook==0.6.1")),
+        (
+            TORCH,
+            ("tinker==0.38.0", "chz", "datasets", "transformers", "termcolor", "pillow", "tqdm", "tml-renderers"),
+            ("--no-deps", "tinker-cookbook==0.6.1"),
+        ),
         "tinker",
-        ("tinker", "tinker-cookbook", "torch"),
+        ("tinker", "tinker-cookbook", "tml-renderers", "torch"),
     ),
     "verifiers": Environment((("verifiers==0.4.0",),), "verifiers", ("verifiers",)),
 }
