@@ -47,6 +47,8 @@ from bots.summary import (
     InputWeight,
     InterpolationSummary,
     ItemResponseSummary,
+    Shadow,
+    ShadowBin,
     Summary,
     TagSummary,
 )
@@ -90,6 +92,8 @@ __all__ = [
     "Run",
     "RunInfo",
     "ServerInfo",
+    "Shadow",
+    "ShadowBin",
     "Stats",
     "Summary",
     "TagSummary",

@@ -31,6 +31,7 @@ class ReportEvent:
     successes  `[n]` float64.
     rollouts   `[n]` int64.
     effective  `[n]` bool: the rewards of the task's rollouts differ; empty: not reported.
+    shadow_tasks  `[m]` int64, ascending: tasks that the run would have selected in place of these.
     """
 
     tasks: npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class ReportEvent:
     selection_id: str
     policy_step: int | None
     selection_policy_step: int | None
+    shadow_tasks: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -240,7 +240,9 @@ def events(
 def _described(kind: bots.ReportEvent | bots.HyperparametersEvent | bots.RestoreEvent | bots.RetireEvent) -> str:
     match kind:
         case bots.ReportEvent():
-            return f"report of {len(kind.tasks)} tasks: {kind.successes.sum():g} of {kind.rollouts.sum()} rollouts"
+            rollouts = f"{kind.successes.sum():g} of {kind.rollouts.sum()} rollouts"
+            shadow = f", {len(kind.shadow_tasks)} shadow tasks" if len(kind.shadow_tasks) else ""
+            return f"report of {len(kind.tasks)} tasks: {rollouts}{shadow}"
         case bots.HyperparametersEvent():
             return "changed " + ", ".join(f"{name}={value}" for name, value in kind.changes.items())
         case bots.RestoreEvent():

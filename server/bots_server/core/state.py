@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core import statistics
+from bots_server.core import shadow, statistics
 from bots_server.core.coverage import Coverage, evaluate, no_coverage
 from bots_server.core.evidence import NOTHING, Evidence, capped, merge
 from bots_server.core.hyperparameters import Hyperparameters
@@ -101,7 +101,13 @@ def some_alpha_beta(state: State, tasks: Tasks, model: str, which: Ints) -> tupl
 
 
 def observed(
-    state: State, tasks: Tasks, model: str, hyperparameters: Hyperparameters, evidence: Evidence, policy_lag: int | None
+    state: State,
+    tasks: Tasks,
+    model: str,
+    hyperparameters: Hyperparameters,
+    evidence: Evidence,
+    policy_lag: int | None,
+    shadow_tasks: Ints,
 ) -> State:
     """Returns the state with outcomes pending, and counted in coverage and statistics."""
     alpha, beta = some_alpha_beta(state, tasks, model, evidence.tasks)
@@ -113,6 +119,9 @@ def observed(
         MODULES[model].without_own(state.learned, tasks, evidence.tasks),
         policy_lag,
     )
+    if len(shadow_tasks):
+        theirs = some_alpha_beta(state, tasks, model, shadow_tasks)
+        sums[statistics.SHADOW] = shadow.compare(evidence, alpha, beta, *theirs)
     # A task that waits already was evaluated with the outcomes that wait.
     evaluated = np.setdiff1d(evidence.tasks, state.pending.tasks, assume_unique=True)
     return replace(
