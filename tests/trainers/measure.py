@@ -219,11 +219,11 @@ def measured(name: str, seconds: float) -> Measured:
             create_dataset(client, "sums", ROWS, text=text, dimensions=0)
             run = client.create_run("sums", "r")
             loop = make(run, folder)
-            first, scored, unseen = run.info().version, 0, [0]
+            scored, unseen = 0, [0]
 
             def seen() -> None:
                 nonlocal scored
-                unseen.append(scored - ((run.version or first) - first))
+                unseen.append(scored - int(run.summary().total.rollouts) // (BATCH * ROLLOUTS))
                 scored += 1
 
             took = steps(loop, STEPS, seen)
