@@ -93,7 +93,7 @@ compat: $(UV) ## run the client's and the store's tests on the lowest and on the
 	done; exit $$status
 
 TRAINERS ?=
-trainers: ## install each trainer in an environment of its own and run its adapter on it; TRAINERS="trl torch": these alone
+trainers: ## install each trainer in an environment of its own and run its adapter on it; TRAINERS="trl torch": these alone; TRAINERS=--measure: what they cost
 	$(PYTHON) -m tests.trainers $(TRAINERS)
 
 clean: ## remove what can be made again

@@ -58,6 +58,8 @@ from bots.summary import (
     InputWeight,
     InterpolationSummary,
     ItemResponseSummary,
+    Shadow,
+    ShadowBin,
     Summary,
     TagSummary,
 )
@@ -104,6 +106,8 @@ __all__ = [
     "Run",
     "RunInfo",
     "ServerInfo",
+    "Shadow",
+    "ShadowBin",
     "Stats",
     "Summary",
     "TagSummary",

@@ -47,12 +47,14 @@ class OpenUpdate:
     selection_id: "": none, and no part is added
     evidence:     sum of the parts so far
     policy_lag:   policy steps between selection and first report; None: not known
+    shadow_tasks: what the run would have selected in place of these, of all parts so far
     before:       the state before this update; None: not kept
     """
 
     selection_id: str
     evidence: Evidence
     policy_lag: int | None
+    shadow_tasks: Ints
     before: State | None
 
 
@@ -92,6 +94,7 @@ class Report:
     selection_id:          the selection that they answer; "": none
     policy_step:           of the report, for the statistics; None: not given
     selection_policy_step: of the selection
+    shadow_tasks:          tasks that the run would have selected in place of these, for the statistics
     outlier:               how far it was outside what the run had seen; None: it was not. It changes nothing
     """
 
@@ -100,6 +103,7 @@ class Report:
     selection_id: str = ""
     policy_step: int | None = None
     selection_policy_step: int | None = None
+    shadow_tasks: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     outlier: Outlier | None = None
 
     @property
@@ -163,12 +167,12 @@ def start(tasks: Tasks, hyperparameters: Hyperparameters, model: str) -> Posteri
     )
 
 
-def reopened(posterior: Posterior, tasks: Tasks, updates: Iterable[tuple[str, Evidence, int | None]]) -> Posterior:
-    """Returns a posterior without open updates with these opened on it: selection id, evidence and policy lag of each.
+def reopened(posterior: Posterior, tasks: Tasks, updates: Iterable[OpenUpdate]) -> Posterior:
+    """Returns a posterior without open updates with these opened on it; their `before` is not read.
 
     So a stored posterior is read: stored are `base`, as the state, and what the open updates were made of.
     """
-    chain = [OpenUpdate(*update, before=None) for update in updates]
+    chain = list(updates)
     if not chain:
         return posterior
     chain[0] = replace(chain[0], before=posterior.state)
@@ -242,16 +246,17 @@ def _reported(posterior: Posterior, tasks: Tasks, report: Report) -> Posterior:
     if len(evidence) == 0:
         return posterior
     if given.rollouts_per_update > 0:
-        state = observed(posterior.state, tasks, model, given, evidence, report.policy_lag)
+        state = observed(posterior.state, tasks, model, given, evidence, report.policy_lag, report.shadow_tasks)
         return replace(posterior, state=settled(state, tasks, model, given))
     chain = list(posterior.open)
     for at in range(max(len(chain) - OPEN_UPDATES, 0), len(chain)):
         part = chain[at]
         if report.selection_id and part.selection_id == report.selection_id:
             lag = report.policy_lag if part.policy_lag is None else part.policy_lag
-            chain[at] = replace(part, evidence=merge(part.evidence, evidence), policy_lag=lag)
+            shadow = np.union1d(part.shadow_tasks, report.shadow_tasks)
+            chain[at] = replace(part, evidence=merge(part.evidence, evidence), policy_lag=lag, shadow_tasks=shadow)
             return _applied(posterior, tasks, chain, at)
-    chain.append(OpenUpdate(report.selection_id, evidence, report.policy_lag, posterior.state))
+    chain.append(OpenUpdate(report.selection_id, evidence, report.policy_lag, report.shadow_tasks, posterior.state))
     return _applied(posterior, tasks, chain, len(chain) - 1)
 
 
@@ -263,7 +268,7 @@ def _applied(posterior: Posterior, tasks: Tasks, chain: list[OpenUpdate], change
     for at in range(begin, len(chain)):
         update = replace(chain[at], before=state)
         chain[at] = update
-        waiting = observed(state, tasks, model, given, update.evidence, update.policy_lag)
+        waiting = observed(state, tasks, model, given, update.evidence, update.policy_lag, update.shadow_tasks)
         state = settled(waiting, tasks, model, given)
     for at in range(1, last):
         before = chain[at].before

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core import item_response, statistics
+from bots_server.core import item_response, shadow, statistics
 from bots_server.core.coverage import Coverage, evaluate, no_coverage
 from bots_server.core.evidence import NOTHING, Evidence, capped, merge
 from bots_server.core.hyperparameters import Hyperparameters
@@ -118,7 +118,13 @@ def rough_logits(state: State, tasks: Tasks) -> tuple[NDArray[np.float32], NDArr
 
 
 def observed(
-    state: State, tasks: Tasks, model: str, hyperparameters: Hyperparameters, evidence: Evidence, policy_lag: int | None
+    state: State,
+    tasks: Tasks,
+    model: str,
+    hyperparameters: Hyperparameters,
+    evidence: Evidence,
+    policy_lag: int | None,
+    shadow_tasks: Ints,
 ) -> State:
     """Returns the state with outcomes pending, and counted in coverage and statistics."""
     alpha, beta = some_alpha_beta(state, tasks, model, evidence.tasks)
@@ -130,6 +136,9 @@ def observed(
         MODULES[model].without_own(state.learned, tasks, evidence.tasks),
         policy_lag,
     )
+    if len(shadow_tasks):
+        theirs = some_alpha_beta(state, tasks, model, shadow_tasks)
+        sums[statistics.SHADOW] = shadow.compare(evidence, alpha, beta, *theirs)
     # A task that waits already was evaluated with the outcomes that wait.
     evaluated = np.setdiff1d(evidence.tasks, state.pending.tasks, assume_unique=True)
     return replace(
