@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -20,13 +22,12 @@ OTHER = 1000  # added to the seed of the rollouts of a second training of the sa
 
 
 def run_all(jobs: Iterable[Job], address: str, prefix: str, processes: int, finished: Callable[[Job], object]) -> None:
-    """Runs the jobs that are not done, in their order; calls `finished` after each.
+    """Runs jobs in their order, `processes` at once; calls `finished` after each. No process is left running.
 
     prefix  of the names of the datasets that are created.
     """
-    with ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread
-    ) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare) as pool:
         futures = {pool.submit(run, job, address, prefix): job for job in jobs}
         try:
             for future in as_completed(futures):
@@ -34,12 +35,24 @@ def run_all(jobs: Iterable[Job], address: str, prefix: str, processes: int, fini
                 finished(futures[future])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
 
 
-def _one_thread() -> None:
-    """With several threads each, a model this small is several times slower."""
+def _prepare() -> None:
+    """Makes a process compute with one thread, as several make a model this small several times slower."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command handles Ctrl-C and ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the command has ended without ending it, because it was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def run(job: Job, address: str, prefix: str) -> None:

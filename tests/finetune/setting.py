@@ -30,7 +30,7 @@ class Setting:
     batch: int = 8
     rollouts: int = 16
     evaluate_every: int = 25
-    learning_rate: float = 1.5e-4
+    learning_rate: float = 1e-4
     reference_rollouts: int = 16
 
     @property
@@ -94,10 +94,10 @@ def without_rest(arm: Arm) -> Arm:
 
 SELECTED = (TAGS, TEXT, INTERPOLATION, REFERENCES, EXPLICIT, TAGS_LENGTH)
 ARMS = (UNIFORM, *SELECTED, DYNAMIC, *map(without_rest, SELECTED))
-SHARED = TAGS  # by which two trainings share a run
-TRL = Arm(name="item_response, tags, by TRL", model="item_response", tags=True)
+SHARED = TEXT  # by which two trainings share a run
+TRL = Arm(name="item_response, text, by TRL", model="item_response", text=True)
 
 QUICK = Setting(tasks=1000, held_out=300, steps=60, evaluate_every=30)
 QUICK_ARMS = (UNIFORM, TEXT, TAGS_LENGTH)
 
-RATES = (5e-5, 1e-4, 2e-4, 4e-4, 8e-4)  # of learning, compared by --choose-lr
+RATES = (5e-5, 1e-4, 1.5e-4, 2e-4, 4e-4)  # of learning, compared by --choose-lr

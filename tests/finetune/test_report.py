@@ -10,7 +10,7 @@ import pytest
 from tests.finetune import report
 from tests.finetune.figures import best_at, calibration_error, figures, whole_time
 from tests.finetune.job import Job
-from tests.finetune.setting import ARMS, INTERPOLATION, TAGS, UNIFORM, Arm, Setting, without_rest
+from tests.finetune.setting import ARMS, INTERPOLATION, SHARED, TAGS, UNIFORM, Arm, Setting, without_rest
 from tests.finetune.trace import BINS, Trace, load
 
 SETTING = Setting(tasks=20, held_out=5, steps=4, batch=2, rollouts=4, evaluate_every=1)
@@ -119,7 +119,7 @@ def test_report_has_every_arm_that_is_done(tmp_path: Path) -> None:
 
 def test_shared_run_is_compared_with_two_of_equal_seeds(tmp_path: Path) -> None:
     """The pair apart is the arm's own training and a second one; the shared pair is in two files of one job."""
-    alone, apart, shared = (job(TAGS, 0, tmp_path, pair) for pair in ("", "apart", "shared"))
+    alone, apart, shared = (job(SHARED, 0, tmp_path, pair) for pair in ("", "apart", "shared"))
     alone.file.parent.mkdir(exist_ok=True)
     BASELINE.save(alone.file, alone.about)
     SELECTED.save(apart.file, apart.about)

@@ -146,8 +146,8 @@ class _Measuring(TrainerCallback):  # type: ignore[misc] # mypy runs without tra
 
 def train(client: bots.Client, dataset: str, problem: Problem, setting: Setting, arm: Arm, seed: int) -> Trace:
     """Returns the trace of one training by TRL. `predicted` is not known: the adapter does not keep it."""
-    rows = [{"prompt": task.question, "answer": task.answer, "family": task.family} for task in problem.tasks]
-    create_dataset(client, dataset, rows, id="prompt", tag="family", dimensions=0)
+    rows = [{"prompt": task.question, "answer": task.answer} for task in problem.tasks]
+    create_dataset(client, dataset, rows, id="prompt")
     run = client.create_run(dataset, "policy", model=arm.model)
     place = {task.question: row for row, task in enumerate(problem.tasks)}
     ours = np.array([place[task_id] for task_id in run.task_ids()])  # of each row of the service's dataset
