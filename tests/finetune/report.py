@@ -38,7 +38,7 @@ def write(folder: Path, jobs: Sequence[Job]) -> Findings:
     setting = jobs[0].setting
     traces = read(job for job in jobs if not job.pair)
     found = {arm: figures(traces, arm, setting) for arm in traces}
-    parts = [about(found, setting), learning(found), selection(found)]
+    parts = [about(found, setting), *(_table(found, columns) for columns in (SUMMARY, LEARNING, SELECTION))]
     shared = sharing(jobs, setting)
     if shared:
         parts.append(sharing_table(shared))
@@ -82,22 +82,25 @@ def about(found: Mapping[Arm, Figures], setting: Setting) -> str:
 
 COLUMNS = tuple[str, Callable[[Figures], str]]
 
-LEARNING: tuple[COLUMNS, ...] = (
+SUMMARY: tuple[COLUMNS, ...] = (
     ("gain in held-out accuracy at the end", lambda row: row.gain.written(sign=True)),
-    ("greedily", lambda row: row.greedy_gain.written(sign=True)),
-    ("best so far, 25 %", lambda row: row.best_gain["25 %"].written(sign=True)),
-    ("50 %", lambda row: row.best_gain["50 %"].written(sign=True)),
-    ("100 %", lambda row: row.best_gain["100 %"].written(sign=True)),
     ("mean over the training", lambda row: row.area_gain.written(sign=True)),
     ("time to baseline", lambda row: row.time_to_baseline.written(2)),
-    ("never", lambda row: f"{row.censored} of {row.seeds}"),
-    ("optimiser steps", lambda row: row.updates.written(0)),
+    ("effective task ratio", lambda row: row.ratio.written()),
+    ("distinct tasks", lambda row: row.distinct.written(0)),
     ("reference rollouts", lambda row: f"{row.reference_rollouts:,}"),
 )
+LEARNING: tuple[COLUMNS, ...] = (
+    ("held-out accuracy at the end", lambda row: row.accuracy.written()),
+    ("gain in greedy accuracy", lambda row: row.greedy_gain.written(sign=True)),
+    ("gain in best so far, 25 %", lambda row: row.best_gain["25 %"].written(sign=True)),
+    ("50 %", lambda row: row.best_gain["50 %"].written(sign=True)),
+    ("100 %", lambda row: row.best_gain["100 %"].written(sign=True)),
+    ("baseline never reached", lambda row: f"{row.censored} of {row.seeds}"),
+    ("optimiser steps", lambda row: row.updates.written(0)),
+)
 SELECTION: tuple[COLUMNS, ...] = (
-    ("effective task ratio", lambda row: row.ratio.written()),
     ("pass rate of the selected", lambda row: row.pass_rate.written()),
-    ("distinct tasks", lambda row: row.distinct.written(0)),
     ("correlation", lambda row: row.correlation.written(2)),
     ("AUC", lambda row: row.auc.written(2)),
     ("implicit correlation", lambda row: row.implicit_correlation.written(2)),
@@ -106,16 +109,6 @@ SELECTION: tuple[COLUMNS, ...] = (
     ("calibration error", lambda row: row.calibration.written()),
     ("share of wall-clock", lambda row: row.share.written()),
 )
-
-
-def learning(found: Mapping[Arm, Figures]) -> str:
-    """Returns the table of what the policies learned."""
-    return _table(found, LEARNING)
-
-
-def selection(found: Mapping[Arm, Figures]) -> str:
-    """Returns the table of what was selected, and how well outcomes were predicted."""
-    return _table(found, SELECTION)
 
 
 def _table(found: Mapping[Arm, Figures], columns: Sequence[COLUMNS]) -> str:

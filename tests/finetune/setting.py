@@ -97,7 +97,8 @@ ARMS = (UNIFORM, *SELECTED, DYNAMIC, *map(without_rest, SELECTED))
 SHARED = TEXT  # by which two trainings share a run
 TRL = Arm(name="item_response, text, by TRL", model="item_response", text=True)
 
-QUICK = Setting(tasks=1000, held_out=300, steps=60, evaluate_every=30)
-QUICK_ARMS = (UNIFORM, TEXT, TAGS_LENGTH)
+QUICK = Setting(held_out=300, steps=150, rollouts=8, evaluate_every=50)
+QUICK_CHECKED = without_rest(TAGS_LENGTH)  # whose effective task ratio must be well above uniform selection's
+QUICK_ARMS = (UNIFORM, QUICK_CHECKED, TEXT)
 
 RATES = (5e-5, 1e-4, 1.5e-4, 2e-4, 4e-4)  # of learning, compared by --choose-lr

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 import bots
@@ -162,6 +162,7 @@ def train(client: bots.Client, dataset: str, problem: Problem, setting: Setting,
             processing_class=tokenizer(),
             callbacks=[measuring],
         )
+        trainer.remove_callback(PrinterCallback)
         measuring.measure(problem.start, 0)
         began, before = time.perf_counter(), measuring.seconds
         trainer.train()
