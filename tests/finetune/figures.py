@@ -16,6 +16,7 @@ from tests.finetune.statistics import (
     interval,
     time_to_baseline,
 )
+from tests.finetune.tasks import FAMILIES
 from tests.finetune.trace import Trace
 
 Traces = Mapping[Arm, Mapping[int, Trace]]  # by seed
@@ -31,6 +32,7 @@ class Figures:
     gain            the same less uniform's.
     greedy_gain     gain in greedy accuracy.
     best_gain       gain in the best accuracy so far, after 25, 50 and 100 % of the rollouts.
+    family_gain     gain at the end on the tasks of each family.
     area_gain       gain in the mean accuracy over the whole training.
     time_to_baseline  as `statistics.time_to_baseline`; a seed that never gets there counts as the whole training.
     censored        number of these seeds.
@@ -51,6 +53,7 @@ class Figures:
     gain: Interval
     greedy_gain: Interval
     best_gain: Mapping[str, Interval]
+    family_gain: Mapping[str, Interval]
     area_gain: Interval
     time_to_baseline: Interval
     censored: int
@@ -89,6 +92,10 @@ def figures(traces: Traces, arm: Arm, setting: Setting) -> Figures:
         gain=gain(lambda trace: trace.accuracy[-1]),
         greedy_gain=gain(lambda trace: trace.greedy[-1]),
         best_gain={name: gain(lambda trace, part=part: best_at(trace, part)) for name, part in QUARTERS.items()},  # type: ignore[misc]
+        family_gain={
+            family: gain(lambda trace, row=row: float(np.nanmean(trace.cells[-1, row])))  # type: ignore[misc]
+            for row, family in enumerate(FAMILIES)
+        },
         area_gain=gain(lambda trace: float(trace.accuracy.mean())),
         time_to_baseline=interval([whole if np.isnan(time) else time for time, whole in times]),
         censored=sum(bool(np.isnan(time)) for time, _ in times),

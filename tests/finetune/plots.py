@@ -98,8 +98,8 @@ def draw_summary(path: Path, traces: Traces, setting: Setting) -> None:
             title="Held-out accuracy less uniform's (band: standard error)", xlabel="round of 8 tasks x 16 rollouts"
         )
         ratio.set(title="Effective task ratio", xlabel="round")
-        ratio.legend(fontsize=8)
-        figure.savefig(path, dpi=100)
+        figure.legend(*ratio.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.savefig(path, dpi=80)
 
 
 def _line(axes: Axes, x: Floats, arm: Arm, of_seeds: list[Floats]) -> None:

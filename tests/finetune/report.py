@@ -18,6 +18,7 @@ from tests.finetune.job import Job
 from tests.finetune.plots import draw_curves, draw_summary
 from tests.finetune.setting import ARMS, SHARED, TRL, UNIFORM, Arm, Setting
 from tests.finetune.statistics import CONFIDENCE, Interval, effective_ratio, interval
+from tests.finetune.tasks import FAMILIES
 from tests.finetune.trace import Trace, load
 
 
@@ -38,7 +39,7 @@ def write(folder: Path, jobs: Sequence[Job]) -> Findings:
     setting = jobs[0].setting
     traces = read(job for job in jobs if not job.pair)
     found = {arm: figures(traces, arm, setting) for arm in traces}
-    parts = [about(found, setting), *(_table(found, columns) for columns in (SUMMARY, LEARNING, SELECTION))]
+    parts = [about(found, setting), *(_table(found, columns) for columns in (SUMMARY, LEARNING, BY_FAMILY, SELECTION))]
     shared = sharing(jobs, setting)
     if shared:
         parts.append(sharing_table(shared))
@@ -52,7 +53,7 @@ def write(folder: Path, jobs: Sequence[Job]) -> Findings:
         },
         "shared run": shared,
     }
-    (folder / "report.json").write_text(json.dumps(plain(values), indent=1) + "\n")
+    (folder / "report.json").write_text(json.dumps(plain(values)) + "\n")
     draw_curves(folder / "curves.png", traces, setting)
     draw_summary(folder / "summary.png", traces, setting)
     return Findings(text, {arm.name: row.ratio.mean for arm, row in found.items()})
@@ -98,6 +99,10 @@ LEARNING: tuple[COLUMNS, ...] = (
     ("100 %", lambda row: row.best_gain["100 %"].written(sign=True)),
     ("baseline never reached", lambda row: f"{row.censored} of {row.seeds}"),
     ("optimiser steps", lambda row: row.updates.written(0)),
+)
+BY_FAMILY: tuple[COLUMNS, ...] = tuple(
+    (f"gain in {family}", lambda row, family=family: row.family_gain[family].written(sign=True))  # type: ignore[misc]
+    for family in FAMILIES
 )
 SELECTION: tuple[COLUMNS, ...] = (
     ("pass rate of the selected", lambda row: row.pass_rate.written()),

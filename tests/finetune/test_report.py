@@ -109,7 +109,7 @@ def test_report_has_every_arm_that_is_done(tmp_path: Path) -> None:
         (BASELINE if each.arm == UNIFORM else SELECTED).save(each.file, each.about)
     found = report.write(tmp_path / "report", jobs)
     assert found.ratios == {UNIFORM.name: pytest.approx(2 / 8), TAGS.name: pytest.approx(6 / 8)}
-    assert found.table.count(f"| {TAGS.name} |") == 3
+    assert found.table.count(f"| {TAGS.name} |") == 4
     assert without_rest(TAGS).name not in found.table
     values = json.loads((tmp_path / "report" / "report.json").read_text())
     assert values["arms"][TAGS.name]["gain"] == {"mean": 0.1, "low": 0.1, "high": 0.1}
