@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(PYTHON) deploy/requirements/install.py
 UV := .venv-uv/bin/uv
 
-.PHONY: help demo image test check format stubs freeze bench soak fuzz e2e upgrade compat trainers clean
+.PHONY: help demo image test check format stubs freeze bench soak fuzz e2e upgrade compat trainers finetune clean
 
 help: ## say what can be made
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -95,8 +95,20 @@ compat: $(UV) ## run the client's and the store's tests on the lowest and on the
 	done; exit $$status
 
 TRAINERS ?=
-trainers: ## install each trainer in an environment of its own and run its adapter on it; TRAINERS="trl torch": these alone
+trainers: ## install each trainer in an environment of its own and run its adapter on it; TRAINERS="trl torch": these alone; TRAINERS=--measure: what they cost
 	$(PYTHON) -m tests.trainers $(TRAINERS)
 
+# The newest that run on one another; without hashes, as torch has other files for each kind of machine.
+.venv-finetune/done: deploy/requirements/dev.txt client/pyproject.toml server/pyproject.toml
+	@$(INSTALL) .venv-finetune dev client server
+	@.venv-finetune/bin/python -m pip install --quiet torch==2.13.0
+	@.venv-finetune/bin/python -m pip install --quiet trl==1.16.0
+	@touch $@
+
+FINETUNE ?=
+finetune: .venv-finetune/done ## finetune a small transformer on selected and on other tasks, an hour; FINETUNE=--quick: 3 minutes
+	.venv-finetune/bin/python -m pytest tests/finetune --quiet
+	OMP_NUM_THREADS=1 .venv-finetune/bin/python -m tests.finetune $(FINETUNE)
+
 clean: ## remove what can be made again
-	rm -rf .venv .venv-uv .venv-compat .venv-proto .venv-trainers .mypy_cache .ruff_cache .pytest_cache .hypothesis out
+	rm -rf .venv .venv-uv .venv-compat .venv-proto .venv-trainers .venv-finetune .mypy_cache .ruff_cache .pytest_cache .hypothesis out

@@ -60,6 +60,8 @@ from bots.summary import (
     InputWeight,
     InterpolationSummary,
     ItemResponseSummary,
+    Shadow,
+    ShadowBin,
     Summary,
     TagSummary,
 )
@@ -108,6 +110,8 @@ __all__ = [
     "Run",
     "RunInfo",
     "ServerInfo",
+    "Shadow",
+    "ShadowBin",
     "Stats",
     "Summary",
     "TagSummary",

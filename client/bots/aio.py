@@ -12,7 +12,6 @@ does not survive a fork: a child's calls raise ForkedError.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -141,8 +140,12 @@ class Session(SessionCore):
                 if not woken.is_set():
                     return
                 continue
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(woken.wait(), wait)
+            # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the event.
+            timer = asyncio.get_running_loop().call_later(wait, woken.set)
+            try:
+                await woken.wait()
+            finally:
+                timer.cancel()
 
     async def close(self) -> None:
         """Delivers what waits within the timeout, and ends the background work."""

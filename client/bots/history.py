@@ -60,6 +60,8 @@ class ReportEvent:
     successes  `[n]` float64.
     rollouts   `[n]` int64.
     effective  `[n]` bool: the rewards of the task's rollouts differ; empty: not reported.
+    shadow_tasks
+               `[m]` int64, ascending: tasks that the run would have selected in place of these.
     outlier    the report was far outside what the run had seen; None: it was not.
     """
 
@@ -70,6 +72,7 @@ class ReportEvent:
     selection_id: str
     policy_step: int | None
     selection_policy_step: int | None
+    shadow_tasks: npt.NDArray[np.int64]
     outlier: Outlier | None
 
 

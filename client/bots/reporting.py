@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,7 @@ def report(
     selection_id: str = "",
     policy_step: int | None = None,
     selection_policy_step: int | None = None,
+    shadow: BatchData | None = None,
     request_id: str | None = None,
 ) -> Steps[int | None]:
     """Reports outcomes; returns the version that they made, or None if they wait for the service (guarantee 1).
@@ -65,6 +67,7 @@ def report(
     effective      one for each task: whether the rewards of its rollouts differ. None: derived from the counts.
     selection_id   the selection that they answer: its leases on these tasks end, and its reports are one update.
     policy_step    the policy's training step now, and at the selection (`selection_policy_step`).
+    shadow         the batch that the run would have selected in place of these tasks: `Summary` compares the two.
     request_id     to repeat a call: `request_id` of the error that it raised.
     """
     known = run.session.known(run.dataset)
@@ -86,6 +89,7 @@ def report(
             selection_id=selection_id,
             policy_step=policy_step,
             selection_policy_step=selection_policy_step,
+            shadow_tasks=[] if shadow is None or shadow.fallback else shadow.tasks.tolist(),
             request_id=request_id or new_request_id(),
         )
     )
@@ -259,6 +263,7 @@ def _request(
     request_id: str,
     policy_step: int | None = None,
     selection_policy_step: int | None = None,
+    shadow_tasks: Sequence[int] = (),
 ) -> pb.ReportOutcomesRequest:
     _check(run, rows, ids, policy_step, selection_policy_step)
     return pb.ReportOutcomesRequest(
@@ -273,6 +278,7 @@ def _request(
         successes=successes,
         rollouts=rollouts,
         effective=effective,
+        shadow_tasks=shadow_tasks,
     )
 
 

@@ -31,6 +31,52 @@ class CalibrationBin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShadowBin:
+    """Tasks in one tenth of the predicted effectiveness.
+
+    outcomes, effective_task_ratio  of the trainer's tasks.
+    selected, predicted             number of tasks that the run would have selected, and their mean prediction.
+    """
+
+    outcomes: float
+    selected: float
+    effective_task_ratio: float
+    predicted: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shadow:
+    """A trainer's own selection, and what the run would have selected; NaN (except the counts) if it was not reported.
+
+    outcomes              of the trainer's tasks.
+    selected              number of tasks that the run would have selected in their place.
+    effective_task_ratio, standard_error
+                          of the outcomes.
+    selected_effective_task_ratio, selected_standard_error
+                          of the tasks that the run would have selected, estimated.
+    unsupported           share of those for which the trainer had no task with the same prediction.
+    bins                  by predicted effectiveness, 10 bins of equal width from 0 to 1.
+    """
+
+    outcomes: float
+    selected: float
+    effective_task_ratio: float
+    standard_error: float
+    selected_effective_task_ratio: float
+    selected_standard_error: float
+    unsupported: float
+    bins: tuple[ShadowBin, ...]
+
+    def __str__(self) -> str:
+        own = f"{self.effective_task_ratio:.3f} +- {self.standard_error:.3f}"
+        theirs = f"{self.selected_effective_task_ratio:.3f} +- {self.selected_standard_error:.3f}"
+        return (
+            f"effective task ratio {own}; of what BOTS would have selected, an estimated {theirs} "
+            f"({self.outcomes:,.0f} outcomes, {self.unsupported:.0%} of the estimate without comparison)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Sums of updates; NaN (except the counts) if there are none.
 
@@ -39,6 +85,7 @@ class Evidence:
     first_prediction      the same, of tasks not evaluated before.
     implicit_prediction   of the prediction without the task's own outcomes.
     mean_policy_lag       policy steps between selection and report.
+    shadow                of reports with `shadow=`.
     """
 
     updates: float
@@ -51,6 +98,7 @@ class Evidence:
     implicit_prediction: Accuracy
     calibration: tuple[CalibrationBin, ...]
     mean_policy_lag: float
+    shadow: Shadow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,4 +209,5 @@ def _evidence(message: pb.Evidence) -> Evidence:
         prediction=record(Accuracy, message.prediction),
         first_prediction=record(Accuracy, message.first_prediction),
         implicit_prediction=record(Accuracy, message.implicit_prediction),
+        shadow=record(Shadow, message.shadow),
     )

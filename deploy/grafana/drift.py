@@ -161,6 +161,8 @@ def difficulty() -> Panels:
 
 
 def gain() -> Panels:
+    theirs = state("recent_shadow_selected_effective_task_ratio")
+    error = state("recent_shadow_selected_standard_error")
     return [
         lines(
             "Effective task ratio: selected and uniform",
@@ -172,9 +174,27 @@ def gain() -> Panels:
                 "uniform (expected)": state("uniform_effective_task_ratio"),
             },
             unit="percentunit",
+            width=6,
             low=0,
             high=1,
             colors=(BLUE, GREY),
+        ),
+        lines(
+            "Shadow mode: the trainer's selection and BOTS's",
+            "Reports in shadow mode: effective task ratio of the tasks that the trainer selected, recently, and the "
+            "estimate for the tasks that BOTS would have selected in their place, with two standard errors. Empty: no "
+            "trainer is in shadow mode.",
+            {
+                "trainer": state("recent_shadow_effective_task_ratio"),
+                "BOTS (estimated)": theirs,
+                "+ 2 standard errors": f"{theirs} + 2 * {error}",
+                "- 2 standard errors": f"{theirs} - 2 * {error}",
+            },
+            unit="percentunit",
+            width=6,
+            low=0,
+            high=1,
+            colors=(BLUE, GREEN, GREY, GREY),
         ),
         lines(
             "Rollouts per effective task",
@@ -183,6 +203,7 @@ def gain() -> Panels:
                 "selected": per_outcome("rollouts", outcomes="effective_outcomes"),
                 "uniform (expected)": f"{per_outcome('rollouts')} / {state('uniform_effective_task_ratio')}",
             },
+            width=6,
             low=0,
             colors=(BLUE, GREY),
         ),
@@ -197,6 +218,7 @@ def gain() -> Panels:
                 "target": f'max by (dataset, run) (bots_run_hyperparameter{{{RUN}, hyperparameter="target"}})',
                 "mean pass rate": state("mean_pass_rate"),
             },
+            width=6,
             colors=(PURPLE, GREEN, GREY, BLUE),
         ),
     ]

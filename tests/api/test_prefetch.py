@@ -5,12 +5,14 @@ import pytest
 import scipy.stats
 from prometheus_client import CollectorRegistry
 
+from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.tasks import Tasks
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
-from bots_server.runs.replica import PAUSE, Replica
-from bots_server.runs.selection import Drawn, SelectionSpec, draw
+from bots_server.runs.prefetch import MOST_PAUSED
+from bots_server.runs.replica import Replica
+from bots_server.runs.selection import Drawn, draw
 from bots_server.telemetry.metrics import Metrics
 from tests.api.service import Service
 
@@ -34,7 +36,7 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> list[Posterior]:
         made.append(posterior)
         return drawn
 
-    monkeypatch.setattr("bots_server.runs.replica.draw", counted)
+    monkeypatch.setattr("bots_server.runs.prefetch.draw", counted)
     return made
 
 
@@ -57,7 +59,7 @@ def test_prefetch_is_used_once(replica: Replica, monkeypatch: pytest.MonkeyPatch
 def test_prefetch_of_another_posterior_or_spec_is_dropped(
     letters: Service, replica: Replica, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    """And the next few selections are not prefetched: many jobs share the run."""
+    """And the next selection is prefetched again."""
     made, before = draws(monkeypatch), replica.view().posterior
     replica.drawn(before, SPEC)
     replica.prefetch()
@@ -66,12 +68,53 @@ def test_prefetch_of_another_posterior_or_spec_is_dropped(
     after = replica.view().posterior
     replica.drawn(after if changed == "posterior" else before, SPEC if changed == "posterior" else OTHER)
     assert len(made) == 3
-    for _ in range(PAUSE):
-        replica.prefetch()
-        replica.drawn(after, SPEC)
-    assert len(made) == 3 + PAUSE
+    letters.run("letters", "policy").report([3], [1])
     replica.prefetch()
-    assert len(made) == 3 + PAUSE + 1
+    assert len(made) == 4
+
+
+def test_prefetches_that_are_not_used_become_rare(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selections between them that are not prefetched: 0, 1, 3, 7, 15, 15; after one that is used: 0 again."""
+    made, posterior = draws(monkeypatch), replica.view().posterior
+    pauses = [0]
+    for number in range(60):
+        replica.drawn(posterior, OTHER if number % 2 else SPEC)
+        before = len(made)
+        replica.prefetch()
+        if len(made) > before:
+            pauses.append(0)
+        else:
+            pauses[-1] += 1
+    assert pauses[1:7] == [0, 1, 3, 7, MOST_PAUSED, MOST_PAUSED]
+    while True:
+        replica.drawn(posterior, SPEC)
+        before = len(made)
+        replica.prefetch()
+        if len(made) > before:
+            break
+    replica.drawn(posterior, SPEC)  # uses it
+    for _ in range(2):
+        before = len(made)
+        replica.prefetch()
+        assert len(made) == before + 1
+        replica.drawn(posterior, OTHER)
+        replica.drawn(posterior, SPEC)
+
+
+def test_prefetch_awaits_all_parts_of_a_batch(
+    letters: Service, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many events as came between the two selections before, so that from then on all prefetches are used."""
+    made, run = draws(monkeypatch), letters.run("letters", "policy")
+    for step in range(6):
+        selected = len(made)
+        replica.drawn(replica.view().posterior, SPEC)
+        assert len(made) == selected + (step < 2)
+        for part in range(3):
+            run.report([part], [1])
+            before = len(made)
+            replica.prefetch()
+            assert (len(made) > before) == (part == 2 if step else part == 0)
 
 
 @pytest.mark.parametrize("lease_seconds", [None, 60.0])

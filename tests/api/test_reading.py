@@ -62,6 +62,17 @@ def test_summary_has_what_was_reported(policy: Run) -> None:
     assert now.last_report_time.ToMilliseconds() > 1e12
 
 
+def test_summary_compares_a_selection_with_its_shadow(policy: Run) -> None:
+    """Tasks that are none of the dataset are refused with the report."""
+    with pytest.raises(grpc.RpcError, match=r"shadow_tasks\[1\]: got 26, must be between 0 and 25"):
+        policy.report([0], [1], shadow_tasks=[3, 26])
+    policy.report([0, 1], [4, 1], shadow_tasks=[9, 3, 9])
+    found = policy.summary().total.shadow
+    assert (found.outcomes, found.selected, found.effective_task_ratio, len(found.bins)) == (2, 2, 0.5, 10)
+    (event,) = policy.stub.ListEvents(pb.ListEventsRequest(run=policy.ref), timeout=SECONDS).events
+    assert list(event.report.shadow_tasks) == [3, 9]
+
+
 def test_summary_of_item_response_names_its_inputs(service: Service) -> None:
     """References, tags and features, by the size of their weight."""
     rng = np.random.default_rng(1)

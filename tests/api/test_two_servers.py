@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Posterior
 from bots_server.core.tasks import Tasks
-from bots_server.runs.selection import Drawn, SelectionSpec, draw
+from bots_server.runs.selection import Drawn, draw
 from tests.api.service import Run, Service, serving
 
 
@@ -48,7 +49,7 @@ def test_prefetch_works_for_a_client_that_stays_with_one_server(
         drawn.append(threading.current_thread().name)
         return made
 
-    monkeypatch.setattr("bots_server.runs.replica.draw", counted)
+    monkeypatch.setattr("bots_server.runs.prefetch.draw", counted)
     with client(*two) as run:
         for step in range(1, 21):
             run.answer(run.select(4))

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 import bots
-from bots_server.core.draw import Draw, take
+from bots_server.core.draw import Draw, SelectionSpec, take
 from bots_server.core.evidence import gather
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.inputs import Rows, matrix
@@ -57,7 +57,7 @@ class CoreSide:
 
     def step(self, rng: np.random.Generator) -> tuple[float, float]:
         begin = perf_counter()
-        draw = Draw(rng, self.posterior, self.tasks, batch_size=self.batch_size, target=0.5)
+        draw = Draw(rng, self.posterior, self.tasks, SelectionSpec(batch_size=self.batch_size))
         tasks, _, _ = take(draw.offer(spare=0))
         selected = perf_counter() - begin
         successes, rollouts = self.work.outcomes(rng, tasks), np.full(self.batch_size, float(ROLLOUTS))

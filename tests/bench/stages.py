@@ -12,11 +12,12 @@ from prometheus_client import CollectorRegistry
 import bots
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api.selections import selection_response
+from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Posterior, fold, individuals
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
 from bots_server.runs.replica import Replica
-from bots_server.runs.selection import SelectionSpec, draw
+from bots_server.runs.selection import draw
 from bots_server.store import Store, codec, connect
 from bots_server.telemetry.metrics import Metrics
 from tests.bench.sides import ServiceSide
@@ -92,7 +93,7 @@ def stages(addresses: list[str], redis_url: str, size: int, told: Callable[[str]
             with timed("sync"):
                 store.history.sync(run, posterior.version, entry.nonce)
             with timed("draw"):
-                drawn = draw(np.random.default_rng(), posterior, tasks, SelectionSpec(32))
+                drawn = draw(np.random.default_rng(), posterior, tasks, SelectionSpec(batch_size=32))
             with timed("answer"):
                 answer = selection_response(drawn.selection, replica).SerializeToString()
                 pb.SelectBatchResponse.FromString(answer)

@@ -166,7 +166,6 @@ def _sides(client: bots.Client, work: Workload, batch_size: int, rng: np.random.
         at_once = ServiceSide(work, batch_size, client.create_run(_name(work), "at-once", model=work.model))
         sides["at once"] = AtOnceSide(at_once)
         at_once.step(rng)
-        # From the beginning: after a selection that came too early the server does not draw ahead for a while.
         service.rest = 2 * sum(sides["at once"].step(rng))
     for side in sides.values():
         for _ in range(WARM_UP_FEATURES if work.kind == "features" else WARM_UP):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import subprocess
+import sys
 import time
 
 import grpc
@@ -105,6 +107,32 @@ def test_reports_that_wait_are_delivered_in_the_background(recorder: Recorder, a
                 await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(train(), 30))
+
+
+def test_program_ends_while_the_service_is_away_and_the_client_is_open() -> None:
+    """The background task ends when the loop cancels it, also if a report came in the same moment."""
+    program = """
+import asyncio
+from bots import aio
+
+async def train():
+    client = aio.Client("127.0.0.1:1", timeout=0.1)
+    await client.create_dataset("d", size=100)
+    run = await client.create_run("d", "r")
+    batch = await run.select(4)
+    await asyncio.sleep(0.2)
+    await batch.report(1, 2)
+
+asyncio.run(train())
+"""
+    command = [sys.executable, "-c", program]
+    started = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(4)]
+    try:
+        assert [one.wait(60) for one in started] == [0] * 4
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
 
 
 def test_a_fork_beside_an_asyncio_client_fails_at_once(recorder: Recorder, address: str) -> None:

@@ -102,6 +102,32 @@ def test_item_response_shows_ability_and_weights_by_name() -> None:
     assert not any(NOTHING_EXPLAINED in line for line in lines)
 
 
+def test_shadow_mode_is_shown_if_there_were_reports_in_it() -> None:
+    """By predicted effectiveness, the trainer's share beside that of BOTS; then both ratios with their error bars."""
+    assert not any("shadow" in line for line in drawn(message()))
+    summary = message()
+    summary.total.shadow.CopyFrom(
+        pb.Shadow(
+            outcomes=4,
+            selected=8,
+            effective_task_ratio=0.25,
+            standard_error=0.125,
+            selected_effective_task_ratio=0.75,
+            selected_standard_error=0.0625,
+            bins=[pb.ShadowBin()] * 7
+            + [
+                pb.ShadowBin(outcomes=3, selected=2, effective_task_ratio=0.5),
+                pb.ShadowBin(outcomes=1, selected=6, effective_task_ratio=NAN),
+                pb.ShadowBin(),
+            ],
+        )
+    )
+    lines = drawn(summary)
+    assert words(lines, "0.7 to 0.8") == ["75.0%", "50.0%", "25.0%"]
+    assert words(lines, "0.8 to 0.9") == ["25.0%", "-", "75.0%"]
+    assert words(lines, "of all") == ["0.250", "±", "0.125", "0.750", "±", "0.062"]
+
+
 def test_inputs_that_explain_nothing_are_a_warning() -> None:
     """The warning of the summary is a line of its own."""
     summary = message()

@@ -10,7 +10,7 @@ from scipy import stats
 
 from bots_server.core.coverage import restored
 from bots_server.core.deviations import Deviations
-from bots_server.core.draw import Draw, take
+from bots_server.core.draw import Draw, SelectionSpec, take
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.interpolation import Interpolation
 from bots_server.core.posterior import Posterior, alpha_beta, individuals, start
@@ -21,7 +21,7 @@ from bots_server.core.tasks import Tasks, arrange
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Probability that a statistical test fails where nothing is wrong.
+# Probability that a statistical test fails if nothing is wrong.
 ERROR = 1e-9
 
 
@@ -80,8 +80,14 @@ def world(
 
 
 def drawn(rng: np.random.Generator, where: World, *, target: float = 0.5, **asked: Any) -> Draw:
-    """Returns one selection."""
-    return Draw(rng, where.posterior, where.tasks, target=target, **asked)
+    """Returns one selection. Tags and their values may be lists, arrays and mappings in place of tuples."""
+    given: dict[str, Any] = {
+        name: tuple(value.items()) if isinstance(value, Mapping) else value for name, value in asked.items()
+    }
+    for name in ("any_of", "excluded"):
+        if given.get(name) is not None:
+            given[name] = tuple(np.asarray(given[name]).tolist())
+    return Draw(rng, where.posterior, where.tasks, SelectionSpec(target=target, **given))
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ def plain(
 
 
 def assert_same(a: Sequence[int] | Ints, b: Sequence[int] | Ints) -> None:
-    """Fails where two samples of categories do not have the same distribution (chi-square)."""
+    """Fails if two samples of categories do not have the same distribution (chi-square)."""
     table = np.array([np.bincount(sample, minlength=max(np.max(a), np.max(b)) + 1) for sample in (a, b)])
     table = table[:, table.sum(0).argsort()]
     rare = np.cumsum(table.sum(0)) < 60  # too few for the chi-square distribution: one category
@@ -149,7 +155,7 @@ def assert_same(a: Sequence[int] | Ints, b: Sequence[int] | Ints) -> None:
 
 
 def assert_same_numbers(a: Floats, b: Floats) -> None:
-    """Fails where two samples of numbers do not have the same distribution, or only one of them is all NaN."""
+    """Fails if two samples of numbers do not have the same distribution, or only one of them is all NaN."""
     none, no = np.isnan(a), np.isnan(b)
     assert none.all() == no.all()
     if not none.all():
@@ -159,14 +165,14 @@ def assert_same_numbers(a: Floats, b: Floats) -> None:
 
 
 def assert_frequencies(counts: Sequence[int] | Ints, probabilities: Sequence[float] | Floats) -> None:
-    """Fails where counts of categories do not fit exact probabilities (chi-square)."""
+    """Fails if counts of categories do not fit exact probabilities (chi-square)."""
     expected = np.asarray(probabilities) * np.sum(counts)
     assert expected.min() >= 5, "too few for the chi-square distribution"
     assert stats.chisquare(counts, expected).pvalue > ERROR, np.array([counts, expected])
 
 
 def assert_same_batches(where: World, a: Batches, b: Batches, target: float, *, by_task: bool = False) -> None:
-    """Fails where two samples of batches do not have the same distribution.
+    """Fails if two samples of batches do not have the same distribution.
 
     Compared are, one category a batch each: the task (or its kind) chosen first, in the middle and last; the distance
     of its draw; how many of the batch are of the most frequent kind.

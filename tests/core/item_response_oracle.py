@@ -46,7 +46,7 @@ class Oracle:
         self.x = np.stack(columns, 1).astype(np.float32).astype(np.float64)
         kinds = [1, r, tags, f]
         self.m = np.repeat([0.0, 1 / max(r, 1), 0.0, 0.0], kinds)
-        self.p = np.diag(np.repeat([4.0, 0.25, 1.0, 1 / max(f, 1)], kinds))
+        self.p = np.diag(np.repeat([4.0, 0.25, 4.0, 10 / max(f, 1)], kinds))
         self.walk = np.diag(np.repeat([1.0, 0.05, 0.25, 0.25 / max(f, 1)], kinds))
         self.drift, self.rho = drift, rho
         self.grid = [-0.5 * np.log(spread / 4) ** 2 for spread in GRID]

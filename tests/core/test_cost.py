@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 
-from bots_server.core.draw import Draw, take
+from bots_server.core.draw import Draw, SelectionSpec, take
 from bots_server.core.evidence import gather
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import Posterior, Report, fold, start
@@ -23,7 +23,7 @@ def dataset(size: int) -> Tasks:
 
 
 def select(seed: int, posterior: Posterior, tasks: Tasks) -> np.ndarray:
-    draw = Draw(np.random.default_rng(seed), posterior, tasks, batch_size=BATCH, target=0.5)
+    draw = Draw(np.random.default_rng(seed), posterior, tasks, SelectionSpec(batch_size=BATCH))
     return take(draw.offer(spare=0))[0]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bots_server.core.draw import Candidates, Counts, Draw, take
+from bots_server.core.draw import Candidates, Counts, Draw, SelectionSpec, take
 from bots_server.core.evidence import gather
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import Report, Retired, fold_all, start
@@ -53,7 +53,7 @@ def draw(
         where,
         batch_size=batch_size,
         excluded=np.array(excluded, np.int64),
-        tags=tags,
+        any_of=tags,
         quotas=quotas,
         **OPTIONS[name],
     )
@@ -223,7 +223,7 @@ def test_with_features_every_task_is_an_individual() -> None:
     posterior = start(tasks, Hyperparameters(rest=1.0), "item_response")
     evidence = gather(np.arange(10), np.arange(10.0), np.full(10, 10))
     posterior = fold_all(posterior, tasks, [Report(evidence, 1), Retired(np.array([11, 13]))])
-    draw = Draw(rng, posterior, tasks, batch_size=44, target=0.5, tags=[0, 1])
+    draw = Draw(rng, posterior, tasks, SelectionSpec(batch_size=44, any_of=(0, 1)))
     assert draw.counts == Counts(asked=50, excluded=0, retired=2, resting=10, eligible=38)
     chosen, draws, resting = take(draw.offer(0))
     assert sorted(chosen[:38].tolist()) == [10, 12, *range(14, 50)]

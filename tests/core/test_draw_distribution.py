@@ -63,7 +63,7 @@ def test_each_task_of_a_stratum_is_selected_alike(monkeypatch: pytest.MonkeyPatc
 
 
 def test_strata_large_and_tiny_are_selected_alike() -> None:
-    """Selection has exactly the distribution of drawing every task, where some strata are counted and some are not."""
+    """Selection has exactly the distribution of drawing every task if some strata are counted and some are not."""
     tiny = [(1.0 + k / 15, 3.0 - k / 15, 1 + k % 4) for k in range(30)]
     where = world([(2.0, 2.0, 900), (9.0, 5.0, 1100), *tiny], {k: (k / 20, 1.0) for k in range(0, 60, 3)})
     a = ours(where, 1200, 1, batch_size=6, target=0.5)
@@ -72,7 +72,7 @@ def test_strata_large_and_tiny_are_selected_alike() -> None:
 
 @pytest.mark.parametrize("target", [0.0, 0.3, 0.97, 1.0])
 def test_a_target_in_the_tails_is_no_exception(target: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Selection has exactly the distribution of drawing every task, also where every draw is far from the target."""
+    """Selection has exactly the distribution of drawing every task, also if every draw is far from the target."""
     monkeypatch.setattr(NEAREST, "_OWN_COST", 1e12)
     where = world([(900.0, 1100.0, 400), (300.0, 250.0, 300)], {5: (1.0, 300.0), 500: (400.0, 2.0)})
     a = ours(where, 500, 1, batch_size=4, target=target)
@@ -108,7 +108,7 @@ def test_of_two_tasks_the_nearer_is_selected() -> None:
 
 @pytest.mark.usefixtures("costs")
 def test_a_batch_of_almost_all_leaves_out_the_furthest() -> None:
-    """Selection has exactly the distribution of drawing every task, where all but one are selected."""
+    """Selection has exactly the distribution of drawing every task if all but one are selected."""
     where = world([(2.0, 2.0, 6), (3.0, 9.0, 5)], {1: (9.0, 1.0)})
     a = ours(where, 1000, 1, batch_size=11, target=0.4)
     b = plain(where, 10_000, 2, batch_size=11, target=0.4)
@@ -118,7 +118,7 @@ def test_a_batch_of_almost_all_leaves_out_the_furthest() -> None:
 
 @pytest.mark.usefixtures("costs")
 def test_everything_eligible_is_selected_in_the_order_of_its_draws() -> None:
-    """Selection has exactly the distribution of drawing every task, where all are selected."""
+    """Selection has exactly the distribution of drawing every task if all are selected."""
     where = world([(2.0, 2.0, 6), (0.3, 0.4, 5)], {1: (9.0, 1.0)})
     a = ours(where, 1000, 1, batch_size=11, target=0.1)
     assert (np.sort(a.tasks, 1) == np.arange(11)).all()
@@ -174,7 +174,7 @@ def test_step_after_step_the_order_is_that_of_the_plain_form(choice: dict[str, A
 
 @pytest.mark.usefixtures("costs")
 def test_refused_candidates_leave_the_distribution_of_the_free_ones() -> None:
-    """Where candidates are leased to others, the batch has the distribution of drawing every task that is free."""
+    """If candidates are leased to others, the batch has the distribution of drawing every task that is free."""
     where = world([(4.0, 4.0, 60), (2.0, 1.0, 30)], {1: (9.0, 9.0), 8: (3.0, 1.0)})
     leased = np.flatnonzero((where.kind == 0) & (np.arange(len(where.tasks)) % 5 > 0))
     free = np.setdiff1d(np.arange(len(where.tasks)), leased)
@@ -205,7 +205,7 @@ def test_only_eligible_tasks_compete() -> None:
     fits = np.isin(tag, [1, 3]) & (where.rank == 0)
     fits[excluded] = False
     fits[where.posterior.retired] = False
-    a = ours(where, 900, 1, batch_size=4, target=0.5, excluded=excluded, tags=[3, 1])
+    a = ours(where, 900, 1, batch_size=4, target=0.5, excluded=excluded, any_of=[3, 1])
     assert fits[a.tasks].all()
     b = plain(where, 10_000, 2, eligible=np.flatnonzero(fits), batch_size=4, target=0.5)
     assert_same_batches(where, a, b, 0.5, by_task=True)
@@ -248,7 +248,7 @@ def test_each_quota_is_a_selection_of_its_own(name: str) -> None:
 
 
 def test_many_quotas_at_once_are_each_a_selection_of_its_own() -> None:
-    """A quota's tasks have the distribution of drawing every task of its tag, also where tags are large and tiny."""
+    """A quota's tasks have the distribution of drawing every task of its tag, also if tags are large and tiny."""
     where = world([(2.0, 2.0, 1500), (9.0, 5.0, 1500)], {k: (1.0, k % 7) for k in range(0, 300, 11)}, tags=12)
     quotas = {of: 1 + of % 3 for of in range(12)}
     a = ours(where, 700, 1, batch_size=sum(quotas.values()), target=0.6, quotas=quotas)
@@ -276,7 +276,7 @@ def test_uniform_picks_come_first_and_the_rest_are_the_nearest_of_the_others() -
 
 
 def test_all_uniform_is_a_sample_without_replacement() -> None:
-    """Every ordered pair of tasks is equally likely where all are drawn uniformly."""
+    """Every ordered pair of tasks is equally likely if all are drawn uniformly."""
     where = world([(2.0, 2.0, 4), (5.0, 2.0, 1)], {2: (3.0, 3.0)})
     a = ours(where, 3000, 1, batch_size=2, target=0.5, uniform_fraction=1.0).tasks
     pairs = np.bincount(5 * a[:, 0] + a[:, 1], minlength=25).reshape(5, 5)

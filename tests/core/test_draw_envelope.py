@@ -70,7 +70,7 @@ def test_higher_envelopes_keep_no_more(alpha: float, beta: float) -> None:
 
 
 def test_a_level_density_wastes_nothing() -> None:
-    """Where the density is the same everywhere in the window every proposal is kept."""
+    """If the density is constant in the window, every proposal is kept."""
     of = one(0.3, 1.0, 1.0, -0.1, 0.2)
     assert of.mass[0] == pytest.approx(0.3, rel=1e-12)
     assert propose(np.random.default_rng(1), of, np.zeros(1000, np.int64))[1].all()

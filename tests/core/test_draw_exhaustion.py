@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from bots_server.core.draw import Draw
+from bots_server.core.draw import Draw, SelectionSpec
 from bots_server.core.draw.nearest import Nearest
 from bots_server.core.draw.parts import Parts
 from bots_server.core.hyperparameters import Hyperparameters
@@ -24,7 +24,7 @@ def test_strata_of_few_tasks_are_offered_to_the_last_task() -> None:
     tasks = arrange(shapes, np.repeat(np.arange(strata, dtype=np.uint32), each))
     posterior = start(tasks, Hyperparameters(), "interpolation")
     for seed in range(10):
-        draw = Draw(np.random.default_rng(seed), posterior, tasks, batch_size=1, target=0.5)
+        draw = Draw(np.random.default_rng(seed), posterior, tasks, SelectionSpec(batch_size=1))
         (offer,) = draw.offer(len(tasks) - 1)
         assert offer.exhausted
         assert np.array_equal(np.sort(offer.tasks), np.arange(len(tasks)))
@@ -40,7 +40,7 @@ def test_draw_of_extreme_evidence_ends(target: float) -> None:
     tasks = arrange(shapes, np.repeat(np.arange(strata, dtype=np.uint32), 2))
     posterior = start(tasks, Hyperparameters(), "interpolation")
     for seed in range(10):
-        draw = Draw(np.random.default_rng(seed), posterior, tasks, batch_size=2, target=target)
+        draw = Draw(np.random.default_rng(seed), posterior, tasks, SelectionSpec(batch_size=2, target=target))
         (offer,) = draw.offer(len(tasks))
         assert np.array_equal(np.sort(offer.tasks), np.arange(len(tasks)))
         assert ((offer.draws >= 0) & (offer.draws <= 1)).all()

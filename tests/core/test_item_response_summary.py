@@ -154,7 +154,7 @@ def test_carry_goes_by_name_and_by_task() -> None:
     np.testing.assert_array_equal(carried.covariance[np.ix_(known, known)], state.covariance[np.ix_(source, source)])
     fresh = [2, 4, 6]
     np.testing.assert_array_equal(carried.mean[fresh], [0.5, 0, 0])
-    np.testing.assert_array_equal(carried.covariance[fresh], np.diag([0, 0, 0.25, 0, 1, 0, 0.5])[fresh])
+    np.testing.assert_array_equal(carried.covariance[fresh], np.diag([0, 0, 0.25, 0, 4, 0, 5])[fresh])
     before = dict(zip(state.residuals.tasks.tolist(), state.residuals.mean.tolist(), strict=True))
     after = dict(zip(carried.residuals.tasks.tolist(), carried.residuals.mean.tolist(), strict=True))
     assert after == {task: before[49 - task] for task in range(30) if 49 - task in before}

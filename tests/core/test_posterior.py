@@ -54,7 +54,7 @@ def learned(posterior: Posterior) -> Interpolation:
 def report(step: Outcomes, time_ms: int = 0) -> Report:
     """Returns the event of outcomes."""
     evidence = gather(np.array(step.tasks), np.array(step.successes, np.float64), np.array(step.rollouts, np.float64))
-    return Report(evidence, time_ms, step.selection)
+    return Report(evidence, time_ms, step.selection, shadow_tasks=evidence.tasks)
 
 
 def play(tasks: Tasks, begin: Posterior, history: Iterable[Step]) -> tuple[list[Event], list[Posterior]]:
@@ -105,6 +105,7 @@ def assert_equal(posterior: Posterior, tasks: Tasks, right: Dense, *, rtol: floa
     assert (coverage.evaluations, len(coverage.ever)) == (right.evaluations, len(right.ever))
     rank = [2 if task in right.current else 1 if task in right.previous else 0 for task in range(len(tasks))]
     assert coverage.rank(np.arange(len(tasks))).tolist() == rank
+    assert coverage.ranks(len(tasks)).tolist() == rank
     cell = tasks.cell_of(np.arange(len(tasks)))
     assert coverage.resting_by_cell.tolist() == np.bincount(cell, np.array(rank) > 0).tolist()
     assert coverage.current_by_cell.tolist() == np.bincount(cell, np.array(rank) == 2).tolist()
@@ -312,7 +313,7 @@ def stored(posterior: Posterior, tasks: Tasks) -> Posterior:
         recent=loaded(base.recent),
     )
     closed = replace(posterior, retired=loaded(posterior.retired), open=(), state=state)
-    updates = [(update.selection_id, loaded(update.evidence), update.policy_lag) for update in posterior.open]
+    updates = [loaded(replace(update, before=None)) for update in posterior.open]
     return reopened(closed, tasks, updates)
 
 

@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bots_server.core import shadow
 from bots_server.core.evidence import Evidence, gather
 from bots_server.core.posterior import Report, fold
 from bots_server.core.statistics import Accuracy, CalibrationBin, Figures, figures, observe, zeros
@@ -79,6 +80,7 @@ def expected(rows: Floats, weight: Floats, updates: float, lags: list[tuple[floa
             for b in range(10)
         ),
         mean_policy_lag=float(np.average([lag for _, lag in lags], weights=[w for w, _ in lags])) if lags else math.nan,
+        shadow=shadow.figures(np.zeros(shadow.SIZE)),
     )
 
 
@@ -89,6 +91,8 @@ def assert_same(got: Figures, right: Figures) -> None:
         if field.name == "calibration":
             table, expected_table = ([astuple(each) for each in bins] for bins in (values, references))
             np.testing.assert_allclose(table, expected_table, rtol=1e-7, atol=1e-8)
+        elif field.name == "shadow":
+            assert values.outcomes == references.outcomes
         elif not isinstance(values, Accuracy):
             assert values == pytest.approx(references, rel=1e-7, abs=1e-8, nan_ok=True), field.name
         else:

@@ -84,6 +84,7 @@ def train(service: tuple[Run, Run], steps: int) -> None:
                 selection_id=batch.selection_id,
                 policy_step=step + 1,
                 selection_policy_step=step,
+                shadow_tasks=batch.tasks,
             )
         if step == steps // 2:
             run.undo(reported.version)

@@ -64,7 +64,7 @@ class ServerProcess:
     port: int = 0
 
     def start(self) -> None:
-        """Starts it, as often as it takes (Redis may be away), until it says where it listens."""
+        """Starts it, as often as it takes (Redis may be away), until it prints its address."""
         self.launch()
         self.wait_until_listening()
 
@@ -79,7 +79,7 @@ class ServerProcess:
             )
 
     def wait_until_listening(self) -> None:
-        """Returns when it says where it listens; starts it again if it has given up."""
+        """Returns when it has printed its address; starts it again if it has ended."""
         deadline = time.monotonic() + START_SECONDS
         while not self._listens():
             assert time.monotonic() < deadline, self.log.read_text()
@@ -94,7 +94,7 @@ class ServerProcess:
         self.process.communicate()
 
     def _listens(self) -> bool:
-        """Returns True when it says where it listens, False when it has ended."""
+        """Returns True when it has printed its address, False when it has ended."""
         assert self.process is not None
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -120,7 +120,7 @@ class Deployment:
 
     @property
     def addresses(self) -> list[str]:
-        """Where jobs find the servers."""
+        """Returns the addresses that jobs use."""
         return [f"{HOST}:{server.front.port}" for server in self.servers]
 
     @property

@@ -56,7 +56,7 @@ class Failpoint:
     """A way to fail."""
 
     strike: Callable[[Deployment, random.Random], None]
-    forms: frozenset[Form]  # where it can strike
+    forms: frozenset[Form]  # that it can strike
     covered_by: frozenset[Durability]  # durabilities at which it takes back nothing acknowledged
     moves_primary: bool = False
 

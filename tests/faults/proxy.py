@@ -3,7 +3,7 @@
     with proxy(upstream=6379) as link:
         client = redis.Redis(port=link.port)
         link.lose_answers(0.2)            # what is asked is done, and nobody hears of it
-        link.upstream = other.port        # where new connections go
+        link.upstream = other.port        # of new connections
         link.cut()
 
 It stands between a job and a server, a server and Redis, or a replica and its primary.
@@ -108,7 +108,7 @@ class Proxy:
                 asyncio.ensure_future(self._pump(reader, requests, answer=False)),
                 asyncio.ensure_future(self._pump(answers, writer, answer=True)),
             ]
-            # Where one side has ended, the other is told by a reset: what is on its way is lost, as in a crash.
+            # If one side has ended, the other gets a reset: bytes under way are lost, as in a crash.
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:

@@ -64,7 +64,14 @@ def events(seed: int, of: Tasks, model: str) -> list[Event]:
         effective = rng.random(6) < 0.5 if number % 3 == 0 else None
         evidence = gather(chosen, np.round(rollouts * rng.random(6), 1), rollouts, effective)
         selection = f"{int(rng.integers(0, 20)):032x}" if number % 4 else ""
-        event: Event = Report(evidence, 1000 + number, selection, number, number - 1 if number % 5 else None)
+        event: Event = Report(
+            evidence,
+            1000 + number,
+            selection,
+            number,
+            number - 1 if number % 5 else None,
+            shadow_tasks=evidence.tasks[1:],
+        )
         if number == 12:
             event = Retired(np.array([3, 5, 8]), "broken verifier")
         elif number == 16:

@@ -1,17 +1,19 @@
 """Runs the adapters' tests, each in an environment of its own, and writes the versions into client/TRAINERS.md.
 
-    python -m tests.trainers [NAME ...]
+    python -m tests.trainers [--measure] [NAME ...]
 
+With --measure it measures them instead (tests.trainers.measure), and writes the figures.
 The environments are in .venv-trainers and are made on first use; `make trainers` runs this.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,16 @@ import tomllib
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "client" / "TRAINERS.md"
-BEGIN, END = "<!-- versions: written by make trainers -->\n", "<!-- end of versions -->\n"
+VERSIONS = ("environment", "versions that passed")
+FIGURES = (
+    "environment",
+    "overhead, ms a step",
+    "steps unseen",
+    "selections at resume",
+    "longest stall, s",
+    "delivered",
+)
+MEASURED = ("torch", "verl", "trinity")
 TORCH = ("torch==2.13.0",)
 
 
@@ -41,41 +52,68 @@ ENVIRONMENTS = {
         ("trl", "transformers", "accelerate", "datasets", "torch"),
     ),
     "verl": Environment((TORCH, ("verl==0.9.1",)), "verl", ("verl", "transformers", "torchdata", "torch")),
-    # Without their dependencies: these pin versions that the index or the other packages do not have.
+    "verl-0.8": Environment(
+        (TORCH, ("verl==0.9.1",), ("--no-deps", "verl==0.8.0")), "verl", ("verl", "transformers", "torchdata", "torch")
+    ),
+    "verl-0.7": Environment(
+        (TORCH, ("verl==0.9.1",), ("--no-deps", "verl==0.7.1")), "verl", ("verl", "transformers", "torchdata", "torch")
+    ),
+    # It needs numpy 2, which a requirement of verl's excludes, and greenlet, which it does not name.
     "trinity": Environment(
-        (TORCH, ("verl==0.9.1",), ("--no-deps", "trinity-rft==0.6.0")), "trinity", ("trinity-rft", "verl", "torch")
+        (TORCH, ("trinity-rft==0.6.0",), ("numpy>=2,<2.5", "greenlet")), "trinity", ("trinity-rft", "verl", "torch")
     ),
+    # tinker-cookbook asks for a tml-renderers that is on no index; the newest that is there is imported as well.
     "tinker": Environment(
-        (TORCH, ("tinker==0.38.0", "transformers"), ("--no-deps", "tinker-cookbook==0.6.1")),
+        (
+            TORCH,
+            ("tinker==0.38.0", "chz", "datasets", "transformers", "termcolor", "pillow", "tqdm", "tml-renderers"),
+            ("--no-deps", "tinker-cookbook==0.6.1"),
+        ),
         "tinker",
-        ("tinker", "tinker-cookbook", "torch"),
+        ("tinker", "tinker-cookbook", "tml-renderers", "torch"),
     ),
+    "atropos": Environment((TORCH, ("atroposlib==0.4.0",)), "atropos", ("atroposlib", "torch")),
     "verifiers": Environment((("verifiers==0.4.0",),), "verifiers", ("verifiers",)),
 }
 
 
-def main(names: Sequence[str]) -> int:
-    """Returns the exit status: 0 if all tests of all named environments (none named: all) pass."""
-    status = 0
-    for name in names or ENVIRONMENTS:
-        python = made(name)
-        environment = ENVIRONMENTS[name]
-        versions = {package: version(python, package) for package in environment.shown}
-        print(f"== {name}: {', '.join(' '.join(pair) for pair in versions.items())}", flush=True)
-        command = [
-            str(python),
-            "-m",
-            "pytest",
-            f"tests/trainers/{environment.folder}",
-            "--quiet",
-            "-p",
-            "no:cacheprovider",
-        ]
-        ran = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        status = status or ran.returncode
-        if ran.returncode == 0:
-            note(name, versions)
-    return status
+def main() -> int:
+    """Returns the exit status: 0 if all that was asked for passed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ENVIRONMENTS)}; none: all")
+    parser.add_argument("--measure", action="store_true")
+    given = parser.parse_args()
+    if given.measure:
+        return max(measure(name) for name in given.names or MEASURED)
+    return max(test(name) for name in given.names or ENVIRONMENTS)
+
+
+def test(name: str) -> int:
+    """Returns the exit status of the tests of an environment; if they pass, notes its versions."""
+    python, environment = made(name), ENVIRONMENTS[name]
+    versions = ", ".join(f"{package} {version(python, package)}" for package in environment.shown)
+    print(f"== {name}: {versions}", flush=True)
+    ran = run(python, "pytest", f"tests/trainers/{environment.folder}", "--quiet", "-p", "no:cacheprovider")
+    if ran.returncode == 0:
+        note(VERSIONS, name, versions)
+    return ran.returncode
+
+
+def measure(name: str) -> int:
+    """Returns the exit status of the measurement of an environment; if there is one, notes the figures."""
+    ran = run(made(name), "tests.trainers.measure", name, stdout=subprocess.PIPE)
+    if ran.returncode == 0:
+        found = json.loads(ran.stdout.splitlines()[-1])
+        print(f"== {name}: {found}", flush=True)
+        shown = (f"{value:.1f}" if isinstance(value, float) else str(value) for value in found.values())
+        note(FIGURES, name, *shown)
+    return ran.returncode
+
+
+def run(python: Path, *arguments: str, stdout: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Returns a module that ran in an environment, on one thread."""
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([str(python), "-m", *arguments], cwd=ROOT, env=environ, stdout=stdout, text=True)
 
 
 def made(name: str) -> Path:
@@ -98,16 +136,16 @@ def version(python: Path, package: str) -> str:
     return subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def note(name: str, versions: dict[str, str]) -> None:
-    """Writes the versions that passed into the table of the page, in place of those of an earlier run."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    table, _, after = rest.partition(END)
-    rows = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
-    rows[name] = f"| {name} | {', '.join(' '.join(pair) for pair in versions.items())} |"
-    head = ["| environment | versions that passed |", "|---|---|"]
-    lines = "\n".join([*head, *(rows[key] for key in sorted(rows))])
-    PAGE.write_text(f"{before}{BEGIN}{lines}\n{END}{after}")
+def note(titles: tuple[str, ...], name: str, *cells: str) -> None:
+    """Writes a row of the table with these titles into the page, in place of that of an earlier run."""
+    lines = PAGE.read_text().splitlines()
+    begin = lines.index(f"| {' | '.join(titles)} |") + 2
+    end = next((place for place in range(begin, len(lines)) if not lines[place].startswith("|")), len(lines))
+    rows = {line.split("|")[1].strip(): line for line in lines[begin:end]}
+    rows[name] = f"| {' | '.join((name, *cells))} |"
+    lines[begin:end] = [rows[key] for key in sorted(rows)]
+    PAGE.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What shadow mode says of a selection that was not made."""
+"""What the service says of a selection that was not made, by the reports of a trainer that selects itself."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import math
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import bots
+from bots.cli.glance import glance
 from bots.trainers import Identity, TaskRows, create_dataset
-from bots.trainers.shadow import Shadow, effectiveness
+from bots.trainers.shadow import ShadowReports
+from tests.api.service import serving
 
 ROLLOUTS = 8
 
 
-def test_effectiveness_is_the_chance_that_rollouts_differ() -> None:
-    """Beta(1, 1): all k of G are equally likely, and two of G + 1 are ineffective; a sure pass rate: 1 - p^G - q^G."""
-    alpha, beta = np.array([1.0, 1e9]), np.array([1.0, 3e9])
-    expected = [7 / 9, 1 - 0.25**8 - 0.75**8]
-    np.testing.assert_allclose(effectiveness(alpha, beta, ROLLOUTS), expected, rtol=1e-7)
-
-
-def test_first_step_is_judged_by_the_prior_and_one_observation(client: bots.Client) -> None:
-    """All tasks are Beta(1, 1), so they are one group: 3 of 4 effective and the prediction 7/9 as a fifth."""
+def test_summary_and_history_have_what_would_have_been_selected(client: bots.Client) -> None:
+    """All tasks are Beta(1, 1), so they are one bin: 3 of 4 effective and the prediction 7/9 as a fifth."""
     rows = [{"prompt": str(task)} for task in range(20)]
     create_dataset(client, "d", rows, dimensions=0)
     run = client.create_run("d", "r", model="interpolation")
-    shadow = Shadow(TaskRows(run, rows), ROLLOUTS)
-    ids = [Identity().of_row(row) for row in rows[:4]]
-    shadow.begin(ids, 0)
-    shadow.report(ids, [[0, 1] * 4] * 3 + [[1] * 8], 0)
-    summary = shadow.summary()
-    assert (summary.steps, summary.effective_task_ratio, summary.unsupported) == (1, 0.75, 0.0)
+    shadow = ShadowReports(TaskRows(run, rows))
+    ids = [Identity().of_row(row) for row in rows[:5]]
+    shadow.begin(len(ids), 0)
+    shadow.report(ids, [[0, 1] * 4] * 3 + [[1] * 8] + [[None] * 8], 0)
+    (event,) = run.events()
+    assert isinstance(event.kind, bots.ReportEvent)
+    assert (len(event.kind.tasks), len(event.kind.shadow_tasks)) == (4, 5)
+    found = run.summary().total.shadow
+    assert (found.outcomes, found.selected, found.effective_task_ratio, found.unsupported) == (4, 5, 0.75, 0.0)
     rate = (3 + 7 / 9) / 5
-    assert summary.bots_effective_task_ratio == pytest.approx(rate, rel=1e-6)
-    assert summary.bots_standard_error == pytest.approx(math.sqrt(rate * (1 - rate) / 5), rel=1e-6)
-    alpha, _ = run.posteriors(ids)
-    assert alpha[3] > alpha[0]
+    assert found.selected_effective_task_ratio == pytest.approx(rate, rel=1e-6)
+    assert found.selected_standard_error == pytest.approx(math.sqrt(rate * (1 - rate) / 5), rel=1e-6)
+    console = Console(width=200, record=True)
+    console.print(glance(run.summary(), None, run.info().create_time))
+    assert "0.756 ± 0.192" in console.export_text()
 
 
 def test_estimate_is_near_the_truth_of_what_would_have_been_selected(client: bots.Client) -> None:
@@ -47,35 +47,38 @@ def test_estimate_is_near_the_truth_of_what_would_have_been_selected(client: bot
     create_dataset(client, "d", rows, dimensions=0)
     run = client.create_run("d", "r", rest=0.0)
     mapping = TaskRows(run, rows)
-    shadow = Shadow(mapping, ROLLOUTS)
-    truth: list[float] = []
-    select = mapping.select
-
-    def noted(*args: int, **options: int) -> bots.Batch:
-        batch = select(*args, **options)
-        p = rates[mapping.rows_of(batch)]
-        truth.extend(1 - p**ROLLOUTS - (1 - p) ** ROLLOUTS)
-        return batch
-
-    mapping.select = noted  # type: ignore[method-assign]
+    shadow = ShadowReports(mapping)
     for step in range(60):
         chosen = rng.choice(150, 16, replace=False)
+        shadow.begin(16, step)
         ids = [mapping.identity.of_row(rows[task]) for task in chosen]
-        shadow.begin(ids, step)
         shadow.report(ids, rng.random((16, ROLLOUTS)) < rates[chosen, None], step)
-    summary = shadow.summary()
-    assert abs(summary.bots_effective_task_ratio - np.mean(truth)) < 6.1 * summary.bots_standard_error, str(summary)
-    assert summary.bots_effective_task_ratio > summary.effective_task_ratio + 6.1 * summary.standard_error, str(summary)
-    assert "of what BOTS would have selected" in str(summary)
+    number = {mapping.identity.of_row(row): rates[place] for place, row in enumerate(rows)}
+    p = np.array([number[task_id] for task_id in run.task_ids()])
+    kinds = [event.kind for event in run.events()]
+    would = np.concatenate([kind.shadow_tasks for kind in kinds if isinstance(kind, bots.ReportEvent)])
+    truth = np.mean(1 - p[would] ** ROLLOUTS - (1 - p[would]) ** ROLLOUTS)
+    found = run.summary().total.shadow
+    assert abs(found.selected_effective_task_ratio - truth) < 6.1 * found.selected_standard_error, str(found)
+    assert found.selected_effective_task_ratio > found.effective_task_ratio + 6.1 * found.standard_error, str(found)
+    assert "of what BOTS would have selected" in str(found)
 
 
-def test_step_without_the_service_is_skipped(client: bots.Client) -> None:
+def test_step_without_the_service_is_not_compared(redis_url: str) -> None:
+    """Its report is delivered later; the batch that the client drew in the meantime is none of BOTS."""
     rows = [{"prompt": str(task)} for task in range(5)]
-    with bots.Client("127.0.0.1:1", timeout=0.2) as away:
-        create_dataset(away, "d", rows, dimensions=0)
-        shadow = Shadow(TaskRows(away.create_run("d", "r"), rows), ROLLOUTS)
-        ids = [Identity().of_row(row) for row in rows]
-        shadow.begin(ids)
-        shadow.report(ids, [[0, 1]] * 5)
-        assert (shadow.summary().steps, shadow.summary().skipped_steps) == (0, 1)
-        assert math.isnan(shadow.summary().effective_task_ratio)
+    with serving(redis_url) as first:
+        client = bots.Client(first.address, timeout=1)
+        create_dataset(client, "d", rows, dimensions=0)
+        run = client.create_run("d", "r")
+        shadow = ShadowReports(TaskRows(run, rows))
+    ids = [Identity().of_row(row) for row in rows]
+    shadow.begin(5)
+    shadow.report(ids, [[0, 1]] * 5)
+    assert run.stats.fallback_selections == 1
+    with serving(redis_url, port=int(first.address.rpartition(":")[2])):
+        client.flush(30)
+        found = run.summary()
+        client.close()
+    assert (found.total.outcomes, found.total.shadow.outcomes) == (5, 0)
+    assert math.isnan(found.total.shadow.selected_effective_task_ratio)

@@ -53,7 +53,7 @@ def test_rows_of_several_selections_are_reported_in_any_order(run: bots.Run) -> 
 
 def test_row_that_is_no_mapping_is_refused(run: bots.Run) -> None:
     texts = [row["prompt"] for row in ROWS]
-    with pytest.raises(TypeError, match="dataset: got a row of str, must be mappings"):
+    with pytest.raises(TypeError, match="dataset: got a row of str, must be mappings, or mark= must mark them"):
         TaskDataset(texts, run, text=lambda row: row)[0]
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bots.cli.console import written
-from bots.summary import Evidence, InputWeight, InterpolationSummary, ItemResponseSummary, Summary
+from bots.summary import Evidence, InputWeight, InterpolationSummary, ItemResponseSummary, Shadow, Summary
 
 BAR = 24
 WEIGHT_BAR = 8
@@ -37,6 +37,8 @@ def glance(
     tables = [_predictions(summary.recent), _calibration(summary.recent)]
     if isinstance(summary.model, ItemResponseSummary) and summary.model.weights:
         tables.append(_weights(summary.model.weights))
+    if summary.total.shadow.outcomes:
+        tables.append(_shadow(summary.total.shadow))
     return Group(
         head,
         Columns([_histogram(summary), _figures(summary, updates_per_minute, now)], padding=(0, 3)),
@@ -142,6 +144,20 @@ def _weights(weights: Sequence[InputWeight]) -> RenderableType:
     for weight in weights[:MOST_WEIGHTS]:
         bar = Text("█" * round(WEIGHT_BAR * abs(weight.mean) / largest), style="green" if weight.mean > 0 else "red")
         table.add_row(Text(weight.input), bar, f"{weight.mean:+.2f} ± {weight.standard_deviation:.2f}")
+    return table
+
+
+def _shadow(shadow: Shadow) -> RenderableType:
+    """Returns the trainer's own selection beside what the run would have selected, by predicted effectiveness."""
+    table = _table("shadow mode", "trainer's tasks", "effective", "BOTS would select")
+    for number, each in enumerate(shadow.bins):
+        if each.outcomes or each.selected:
+            shares = each.outcomes / shadow.outcomes, each.effective_task_ratio, each.selected / shadow.selected
+            label = f"{number / len(shadow.bins):.1f} to {(number + 1) / len(shadow.bins):.1f}"
+            table.add_row(label, *map(_share, shares))
+    own = f"{shadow.effective_task_ratio:.3f} ± {shadow.standard_error:.3f}"
+    theirs = f"{shadow.selected_effective_task_ratio:.3f} ± {shadow.selected_standard_error:.3f}"
+    table.add_row("ratio of all", "", own, theirs)
     return table
 
 

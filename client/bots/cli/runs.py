@@ -285,6 +285,8 @@ def _described(
     match kind:
         case bots.ReportEvent():
             said = f"report of {len(kind.tasks)} tasks: {kind.successes.sum():g} of {kind.rollouts.sum()} rollouts"
+            if len(kind.shadow_tasks):
+                said += f", {len(kind.shadow_tasks)} shadow tasks"
             return said if kind.outlier is None else f"{said} (outlier: {_outlier(kind.outlier)})"
         case bots.HyperparametersEvent():
             return "changed " + ", ".join(f"{name}={value}" for name, value in kind.changes.items())

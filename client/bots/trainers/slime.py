@@ -16,43 +16,41 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bots.run import Run
 from bots.trainers.marked_rewards import MarkedRewards
 from bots.trainers.marks import MARK
+from bots.trainers.options import RewardOptions, RowOptions
 from bots.trainers.supply import RowSupply
-from bots.trainers.tasks import Field, TaskRows
+from bots.trainers.tasks import TaskRows
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def _prompt(sample: Any) -> Any:
     return sample.prompt
 
 
-def bots_data_source(
-    run: Run,
-    *,
-    text: Field = _prompt,
-    id: Field | None = None,  # noqa: A002 - as the column is called
-    skip_unknown: bool = False,
-    **select: Any,
-) -> type[Any]:
+def bots_data_source(run: Run, **options: Unpack[RowOptions]) -> type[Any]:
     """Returns a subclass of slime's RolloutDataSourceWithBuffer whose new prompts the service selects.
 
     A selection is of `--rollout-batch-size` tasks, also if slime asks for fewer. Buffered samples of partial rollouts
     come first, as in slime. The run's place is saved beside slime's state of the data source.
 
-    text, id  as in `TaskRows`, of a Sample. `sample.prompt` has the chat template applied, so its digest is not that of
-              the prompt in the file: an id in the metadata is the better choice.
-    select    options of `Run.select`.
+    options  as in `TaskRows`, of a Sample; `text` is `sample.prompt` if it is not given. That has the chat template
+             applied, so its digest is not that of the prompt in the file: an id in the metadata is the better choice.
     """
     from slime.rollout.data_source import RolloutDataSource, RolloutDataSourceWithBuffer
+
+    of_rows: RowOptions = {"text": _prompt, **options}
 
     class Selected(RolloutDataSource):  # type: ignore[misc] # of a package without types
         def __init__(self, args: Any) -> None:
             super().__init__(args)
-            rows = TaskRows(run, self.dataset.origin_samples, text=text, id=id, skip_unknown=skip_unknown)
-            self._supply = RowSupply(rows, args.rollout_batch_size, **select)
+            rows = TaskRows(run, self.dataset.origin_samples, **of_rows)
+            self._supply = RowSupply(rows, args.rollout_batch_size)
 
         def get_samples(self, num_samples: int) -> list[list[Any]]:
             return [self._group(row, mark) for row, mark in self._supply.take(num_samples)]
@@ -86,15 +84,13 @@ def bots_data_source(
     return BotsDataSource
 
 
-def bots_report(
-    run: Run, *, low: float = 0.0, high: float = 1.0, success: float | None = None
-) -> Callable[[Any, list[Any], Any], None]:
+def bots_report(run: Run, **options: Unpack[RewardOptions]) -> Callable[[Any, list[Any], Any], None]:
     """Returns the hook that reports all groups of a rollout, one report a selection, in the background.
 
     A sample that was aborted, or has no reward, is left out. A rollout that fans out to several samples counts once, by
-    its last. With `--reward-key` that entry of the reward counts.
+    its last. With `--reward-key` that entry of the reward counts. The options are those of `MarkedRewards`.
     """
-    rewards = MarkedRewards(run, low=low, high=high, success=success)
+    rewards = MarkedRewards(run, **options)
 
     def report(args: Any, all_samples: list[Any], data_source: Any) -> None:
         for sample in _rollouts(all_samples):

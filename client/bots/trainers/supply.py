@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 from bots.trainers.marks import marks
 from bots.trainers.tasks import TaskRows
@@ -17,17 +16,16 @@ class RowSupply:
 
     rows        the trainer's dataset as the run's tasks.
     batch_size  number of tasks of a selection; the trainer's batch.
+    policy_step of the selections to come; None: not known.
     ahead       select in a thread when half of the last selection is handed out, so that an event loop does not wait.
-    select      options of `Run.select`.
     """
 
-    def __init__(self, rows: TaskRows, batch_size: int, *, ahead: bool = False, **select: Any) -> None:
+    def __init__(self, rows: TaskRows, batch_size: int, *, ahead: bool = False) -> None:
         self.rows = rows
         self.batch_size = batch_size
-        self._ahead = ahead
-        self._options = select
+        self.policy_step: int | None = None
         self._waiting: deque[MarkedRow] = deque()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bots-select")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bots-select") if ahead else None
         self._next: Future[list[MarkedRow]] | None = None
 
     def take(self, count: int) -> list[MarkedRow]:
@@ -39,10 +37,10 @@ class RowSupply:
             else:
                 self._waiting.extend(self._select(max(self.batch_size, count - len(self._waiting))))
         taken = [self._waiting.popleft() for _ in range(count)]
-        if self._ahead and self._next is None and len(self._waiting) <= self.batch_size // 2:
+        if self._executor is not None and self._next is None and len(self._waiting) <= self.batch_size // 2:
             self._next = self._executor.submit(self._select, self.batch_size)
         return taken
 
     def _select(self, count: int) -> list[MarkedRow]:
-        batch = self.rows.select(count, **self._options)
+        batch = self.rows.select(count, policy_step=self.policy_step)
         return list(zip(self.rows.rows_of(batch), marks(batch), strict=True))

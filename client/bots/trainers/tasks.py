@@ -112,6 +112,7 @@ class TaskRows:
     no task is an error, as it shows that the dataset is another one; `skip_unknown=True` leaves such rows out.
 
     text, id      as in `Identity`, and as `create_dataset` was given them.
+    select        options of `Run.select` for every selection, such as {"lease_seconds": 600}.
     missing       `[m]` row numbers in the service's dataset of the tasks without a row.
 
     Asks the service for the ids, unless this process has stored the dataset. FailedPreconditionError: the datasets
@@ -126,8 +127,10 @@ class TaskRows:
         text: Field = "prompt",
         id: Field | None = None,  # noqa: A002 - as the column is called
         skip_unknown: bool = False,
+        select: Mapping[str, Any] | None = None,
     ) -> None:
         self.run = run
+        self._select = dict(select or {})
         self.identity = Identity(text, id)
         ids = self.identity.of_dataset(dataset)
         rows = {task_id: row for row, task_id in reversed(list(enumerate(ids)))}
@@ -144,7 +147,7 @@ class TaskRows:
 
     def select(self, batch_size: int, **options: Any) -> Batch:
         """Returns a batch of tasks that have a row; the options are those of `Run.select` but for `exclude`."""
-        return self.run.select(batch_size, exclude=self.missing, rows=True, **options)
+        return self.run.select(batch_size, exclude=self.missing, rows=True, **{**self._select, **options})
 
     def rows_of(self, batch: Batch) -> list[int]:
         """Returns the row numbers of a batch's tasks in the trainer's dataset."""

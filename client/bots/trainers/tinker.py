@@ -13,12 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bots.run import Run
 from bots.trainers.marked_rewards import MarkedRewards
 from bots.trainers.marks import marks
-from bots.trainers.tasks import Field, TaskRows
+from bots.trainers.options import Options, split
+from bots.trainers.tasks import TaskRows
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,7 @@ class BotsRLDataset:
     rows        the tasks: mappings or any objects, see `text`.
     build       makes the EnvGroupBuilder of a row.
     batch_size  number of groups of a batch.
-    text, id, skip_unknown              as in `TaskRows`.
-    every_seconds, low, high, success   as in `MarkedRewards`; a format penalty makes rewards below 0.
-    select      options of `Run.select`.
+    options     as in `TaskRows` and `MarkedRewards`; a format penalty makes rewards below 0: low=-0.1.
     """
 
     def __init__(
@@ -67,25 +69,18 @@ class BotsRLDataset:
         build: Callable[[Any], Any],
         *,
         batch_size: int,
-        text: Field = "prompt",
-        id: Field | None = None,  # noqa: A002 - as the column is called
-        skip_unknown: bool = False,
-        every_seconds: float = 5.0,
-        low: float = 0.0,
-        high: float = 1.0,
-        success: float | None = None,
-        **select: Any,
+        **options: Unpack[Options],
     ) -> None:
+        of_rows, of_rewards = split(options)
         self.rows = rows
         self.build = build
         self.batch_size = batch_size
-        self.rewards = MarkedRewards(run, every_seconds=every_seconds, low=low, high=high, success=success)
-        self._tasks = TaskRows(run, rows, text=text, id=id, skip_unknown=skip_unknown)
-        self._select = select
+        self.rewards = MarkedRewards(run, **of_rewards)
+        self._tasks = TaskRows(run, rows, **of_rows)
 
     def get_batch(self, index: int) -> list[ReportedGroup]:
         """Returns the builders of the tasks that the service selects for step `index`."""
-        batch = self._tasks.select(self.batch_size, **self._select)
+        batch = self._tasks.select(self.batch_size)
         places = zip(self._tasks.rows_of(batch), marks(batch), strict=True)
         return [ReportedGroup(self.build(self.rows[row]), mark, self.rewards) for row, mark in places]
 

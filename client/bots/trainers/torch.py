@@ -16,25 +16,32 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from bots import columns
 from bots.batch import joined
 from bots.columns import Column
 from bots.errors import invalid
 from bots.run import Batch, Run
-from bots.trainers.marks import MARK, batch_of, marks
-from bots.trainers.tasks import Field, TaskRows
+from bots.trainers.marks import MARK, batch_of
+from bots.trainers.options import RowOptions
+from bots.trainers.supply import RowSupply
+from bots.trainers.tasks import TaskRows
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class TaskDataset:
-    """A map-style dataset whose slots are filled with the rows that the service chooses, one selection a batch.
+    """A map-style dataset whose slots are filled with the rows that the service chooses.
 
-    Rows must be mappings; each gets its mark under the key "bots", by which it is reported.
+    batch_size  number of tasks of a selection, if the loader fetches rows one by one; None: a selection for each fetch.
+    mark        returns a row with its mark, by which it is reported; None: rows are mappings, with the mark under the
+                key "bots".
+    options     as in `TaskRows`.
 
-    text, id, skip_unknown  as in `TaskRows`.
-    select                  options of `Run.select`, such as lease_seconds=600.
+    Its other attributes are those of `dataset`, such as a collate_fn.
     """
 
     def __init__(
@@ -42,30 +49,40 @@ class TaskDataset:
         dataset: Any,
         run: Run,
         *,
-        text: Field = "prompt",
-        id: Field | None = None,  # noqa: A002 - as the column is called
-        skip_unknown: bool = False,
-        **select: Any,
+        batch_size: int | None = None,
+        mark: Callable[[Any, str], Any] | None = None,
+        **options: Unpack[RowOptions],
     ) -> None:
         self.dataset = dataset
         self.run = run
-        self.policy_step: int | None = None
-        self._rows = TaskRows(run, dataset, text=text, id=id, skip_unknown=skip_unknown)
-        self._select = select
+        self.mark = mark or _mapping_with
+        self._supply = RowSupply(TaskRows(run, dataset, **options), batch_size or 1)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset" or name.startswith("__"):  # not made yet, or looked for by pickle
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    @property
+    def policy_step(self) -> int | None:
+        """The policy's training step at the next selection; None: not known."""
+        return self._supply.policy_step
+
+    @policy_step.setter
+    def policy_step(self, step: int | None) -> None:
+        self._supply.policy_step = step
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, slot: int) -> dict[str, Any]:
-        """Returns one row; a loader that does not ask for whole batches makes a selection for each."""
+    def __getitem__(self, slot: int) -> Any:
+        """Returns one row."""
         return self.__getitems__([slot])[0]
 
-    def __getitems__(self, slots: Sequence[int]) -> list[dict[str, Any]]:
-        """Returns as many rows as there are slots: the service chooses them, at `policy_step` if that is set."""
+    def __getitems__(self, slots: Sequence[int]) -> list[Any]:
+        """Returns as many rows as there are slots: the service chooses them."""
         refuse_workers()
-        batch = self._rows.select(len(slots), policy_step=self.policy_step, **self._select)
-        rows = zip(self._rows.rows_of(batch), marks(batch), strict=True)
-        return [{**_mapping(self.dataset[row]), MARK: mark} for row, mark in rows]
+        return [self.mark(self.dataset[row], mark) for row, mark in self._supply.take(len(slots))]
 
     def report(
         self,
@@ -108,33 +125,23 @@ class BatchSampler:
 
     `pending` has the selections that were yielded, oldest first: take one with `pending.popleft()` and report it.
 
-    text, id, skip_unknown, select  as in `TaskDataset`.
+    options  as in `TaskRows`.
     """
 
     def __init__(
-        self,
-        dataset: Any,
-        run: Run,
-        batch_size: int,
-        *,
-        steps: int | None = None,
-        text: Field = "prompt",
-        id: Field | None = None,  # noqa: A002 - as the column is called
-        skip_unknown: bool = False,
-        **select: Any,
+        self, dataset: Any, run: Run, batch_size: int, *, steps: int | None = None, **options: Unpack[RowOptions]
     ) -> None:
         self.run = run
         self.batch_size = batch_size
         self.steps = steps
         self.pending: deque[Batch] = deque(maxlen=1024)
-        self._rows = TaskRows(run, dataset, text=text, id=id, skip_unknown=skip_unknown)
-        self._select = select
+        self._rows = TaskRows(run, dataset, **options)
         self._yielded = 0
 
     def __iter__(self) -> Iterator[Any]:
         while self.steps is None or self._yielded < self.steps:
             refuse_workers()
-            batch = self._rows.select(self.batch_size, **self._select)
+            batch = self._rows.select(self.batch_size)
             self._yielded += 1
             self.pending.append(batch)
             yield self._rows.rows_of(batch)
@@ -165,7 +172,7 @@ def refuse_workers() -> None:
         raise RuntimeError("num_workers: must be 0: workers fetch ahead, at posteriors that are stale")
 
 
-def _mapping(row: Any) -> Mapping[str, Any]:
+def _mapping_with(row: Any, mark: str) -> dict[str, Any]:
     if not isinstance(row, Mapping):
-        raise TypeError(f"dataset: got a row of {type(row).__name__}, must be mappings, so that rows can be marked")
-    return row
+        raise TypeError(f"dataset: got a row of {type(row).__name__}, must be mappings, or mark= must mark them")
+    return {**row, MARK: mark}

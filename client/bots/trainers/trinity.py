@@ -17,44 +17,38 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bots.errors import invalid
 from bots.run import Run
 from bots.trainers.marked_rewards import MarkedRewards
 from bots.trainers.marks import marks
-from bots.trainers.tasks import Field, TaskRows
+from bots.trainers.options import Options, split
+from bots.trainers.tasks import TaskRows
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-def bots_selector(
-    run: Run,
-    *,
-    text: Field = "prompt",
-    id: Field | None = None,  # noqa: A002 - as the column is called
-    skip_unknown: bool = False,
-    low: float = 0.0,
-    high: float = 1.0,
-    success: float | None = None,
-    **select: Any,
-) -> type[Any]:
+def bots_selector(run: Run, **options: Unpack[Options]) -> type[Any]:
     """Returns a selector for `selector_type`, by its dotted path.
 
-    text, id, skip_unknown  as in `TaskRows`.
-    low, high, success      as in `Batch.report_rewards`.
-    select                  options of `Run.select`.
+    options  as in `TaskRows` and `MarkedRewards`.
     """
     from trinity.buffer.selector.selector import BaseSelector
+
+    of_rows, of_rewards = split(options)
 
     class BotsSelector(BaseSelector):  # type: ignore[misc] # of a package without types
         def __init__(self, data_source: Any, config: Any) -> None:
             super().__init__(data_source, config)
-            self._rows = TaskRows(run, data_source.dataset, text=text, id=id, skip_unknown=skip_unknown)
-            self._rewards = MarkedRewards(run, low=low, high=high, success=success)
+            self._rows = TaskRows(run, data_source.dataset, **of_rows)
+            self._rewards = MarkedRewards(run, **of_rewards)
             # Marks by row, oldest first; the newest stays, for rewards that come late.
             self._marks: dict[int, deque[str]] = defaultdict(deque)
 
         def get_indices(self, batch_size: int, return_extra_info: bool = False) -> list[int]:
-            batch = self._rows.select(batch_size, **select)
+            batch = self._rows.select(batch_size)
             rows = self._rows.rows_of(batch)
             for row, mark in zip(rows, marks(batch), strict=True):
                 self._marks[row].append(mark)

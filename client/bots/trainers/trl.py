@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bots.errors import invalid
+from bots.errors import TemporaryError, invalid
 from bots.run import Batch, Run
-from bots.trainers.shadow import Shadow, ShadowSummary
+from bots.summary import Shadow
+from bots.trainers.shadow import ShadowReports
 from bots.trainers.tasks import Field, Identity, TaskRows
 
 logger = logging.getLogger("bots")
@@ -128,12 +129,12 @@ class BotsMixin(Mixed):
         self._bots_ids: list[str] | None = None
         self._bots_check()
         self._bots_rows: TaskRows | None = None
-        self._bots_shadow: Shadow | None = None
+        self._bots_shadow: ShadowReports | None = None
         self._bots_on_main(self._bots_open)
 
-    def bots_summary(self) -> ShadowSummary | None:
-        """Returns what BOTS would have selected, on rank 0; None: not in shadow mode, or another rank."""
-        return None if self._bots_shadow is None else self._bots_shadow.summary()
+    def bots_summary(self) -> Shadow:
+        """Returns what the run says of shadow mode, on any rank (a call of the service)."""
+        return self.bots.run.summary().total.shadow
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._bots_batch = self._bots_ids = None
@@ -227,7 +228,7 @@ class BotsMixin(Mixed):
             bots.run, self.train_dataset, text=bots.text, id=bots.id, skip_unknown=bots.skip_unknown
         )
         if bots.shadow:
-            self._bots_shadow = Shadow(self._bots_rows, self.num_generations, **bots.mapping)
+            self._bots_shadow = ShadowReports(self._bots_rows, **bots.mapping)
 
     def _bots_select(self, completions: int) -> list[int]:
         assert self._bots_rows is not None
@@ -242,7 +243,7 @@ class BotsMixin(Mixed):
     def _bots_begin(self) -> None:
         assert self._bots_shadow is not None
         assert self._bots_ids is not None
-        self._bots_shadow.begin(self._bots_ids, self.state.global_step)
+        self._bots_shadow.begin(len(self._bots_ids), self.state.global_step)
 
     def _bots_report(self, rewards: Any) -> None:
         reward = self.bots.reward
@@ -257,18 +258,15 @@ class BotsMixin(Mixed):
             batch.report_rewards(groups, policy_step=step, **self.bots.mapping)
         elif ids is not None and self._bots_shadow is not None:
             self._bots_shadow.report(ids, groups, step)
-            self._bots_log(self._bots_shadow.summary())
-
-    def _bots_log(self, summary: ShadowSummary) -> None:
-        """Adds the comparison to the trainer's own metrics."""
-        for name in ("effective_task_ratio", "bots_effective_task_ratio", "bots_standard_error"):
-            self._metrics["train"][f"shadow/{name}"].append(getattr(summary, name))
 
     def _bots_save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STATE_FILE).write_text(json.dumps(self.bots.run.state_dict()))
         if self._bots_shadow is not None:
-            logger.warning("run %s at step %d: %s", self.bots.run.name, self.state.global_step, self.bots_summary())
+            try:
+                logger.warning("run %s at step %d: %s", self.bots.run.name, self.state.global_step, self.bots_summary())
+            except TemporaryError as error:
+                logger.info("run %s: no summary: %s", self.bots.run.name, error)
 
     def _bots_load(self, folder: Path) -> None:
         file = folder / STATE_FILE

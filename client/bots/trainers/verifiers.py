@@ -15,39 +15,29 @@ has learned, and a resume draws the tasks that were drawn before once more, with
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bots.run import Run
 from bots.trainers.marked_rewards import MarkedRewards
 from bots.trainers.marks import MARK
+from bots.trainers.options import Options, split
 from bots.trainers.supply import RowSupply
-from bots.trainers.tasks import Field, TaskRows
+from bots.trainers.tasks import TaskRows
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def _prompt(task: Any) -> Any:
     return task.data.prompt_text
 
 
-def bots_taskset(
-    base: type[Any],
-    run: Run,
-    *,
-    batch_size: int = 64,
-    text: Field = _prompt,
-    id: Field | None = None,  # noqa: A002 - as the column is called
-    skip_unknown: bool = False,
-    every_seconds: float = 5.0,
-    low: float = 0.0,
-    high: float = 1.0,
-    success: float | None = None,
-    **select: Any,
-) -> type[Any]:
+def bots_taskset(base: type[Any], run: Run, *, batch_size: int = 64, **options: Unpack[Options]) -> type[Any]:
     """Returns a subclass of a Taskset that yields its tasks without end, as the service selects them.
 
-    batch_size              number of tasks of a selection; those ahead were selected before the newest reports.
-    text, id, skip_unknown  as in `TaskRows`, of a Task: `id=lambda task: task.data.id`.
-    every_seconds, low, high, success  as in `MarkedRewards`; the reward is `trace.reward`.
-    select                  options of `Run.select`.
+    batch_size  number of tasks of a selection; those ahead were selected before the newest reports.
+    options     as in `TaskRows`, of a Task (`id=lambda task: task.data.id`; `text` is `task.data.prompt_text` if it is
+                not given), and as in `MarkedRewards`; the reward is `trace.reward`.
     """
     from pydantic import create_model
     from verifiers.v1.task import Task, task_key
@@ -57,7 +47,8 @@ def bots_taskset(
     # The mark is a part of the data, which is what reaches the process that scores.
     marked: dict[str, Any] = {MARK: (str | None, None)}
     marked_data: Any = create_model(f"Marked{data_type.__name__}", __base__=data_type, **marked)
-    rewards = MarkedRewards(run, every_seconds=every_seconds, low=low, high=high, success=success)
+    of_rows, of_rewards = split({"text": _prompt, **options})
+    rewards = MarkedRewards(run, **of_rewards)
 
     class MarkedTask(task_type):  # type: ignore[misc,valid-type] # a base that is known at run time
         @classmethod
@@ -87,8 +78,8 @@ def bots_taskset(
 
         def load(self) -> Iterator[Any]:
             tasks = list(super().load())
-            rows = TaskRows(run, tasks, text=text, id=id, skip_unknown=skip_unknown)
-            supply = RowSupply(rows, batch_size, ahead=True, **select)
+            rows = TaskRows(run, tasks, **of_rows)
+            supply = RowSupply(rows, batch_size, ahead=True)
             while True:
                 ((row, mark),) = supply.take(1)
                 task = tasks[row]

@@ -18,32 +18,27 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bots.errors import invalid
 from bots.run import Run
 from bots.trainers.marked_rewards import MarkedRewards
 from bots.trainers.marks import MARK
+from bots.trainers.options import RewardOptions, RowOptions
 from bots.trainers.supply import RowSupply
-from bots.trainers.tasks import Field, TaskRows
+from bots.trainers.tasks import TaskRows
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-def bots_dataset(
-    run: Run,
-    *,
-    base: type[Any] | None = None,
-    text: Field = "prompt",
-    id: Field | None = None,  # noqa: A002 - as the column is called
-    skip_unknown: bool = False,
-    **select: Any,
-) -> type[Any]:
+def bots_dataset(run: Run, *, base: type[Any] | None = None, **options: Unpack[RowOptions]) -> type[Any]:
     """Returns a subclass of verl's RLHFDataset whose training rows the service selects.
 
     A selection is of `data.train_batch_size` tasks, also if verl fetches them one by one (asynchronous trainers, DAPO).
 
-    base                    a subclass of RLHFDataset to build on.
-    text, id, skip_unknown  as in `TaskRows`.
-    select                  options of `Run.select`.
+    base     a subclass of RLHFDataset to build on.
+    options  as in `TaskRows`.
 
     Making a dataset raises InvalidArgumentError if `data.dataloader_num_workers` is not 0, or if the files for training
     and validation are the same.
@@ -63,8 +58,8 @@ def bots_dataset(
                 return
             if (workers := config.get("dataloader_num_workers", 0)) != 0:
                 raise invalid("data.dataloader_num_workers", workers, "must be 0: workers select far ahead of reports")
-            rows = TaskRows(run, self.dataframe, text=text, id=id, skip_unknown=skip_unknown)
-            self._supply = RowSupply(rows, config.get("train_batch_size", 1), **select)
+            rows = TaskRows(run, self.dataframe, **options)
+            self._supply = RowSupply(rows, config.get("train_batch_size", 1))
 
         def __getitem__(self, slot: int) -> Any:
             return self.__getitems__([slot])[0]
@@ -96,10 +91,7 @@ def bots_compute_score(
     compute_score: Callable[..., Any] | None = None,
     *,
     score: str = "score",
-    every_seconds: float = 5.0,
-    low: float = 0.0,
-    high: float = 1.0,
-    success: float | None = None,
+    **options: Unpack[RewardOptions],
 ) -> Callable[..., Any]:
     """Returns a reward function that reports the rewards of the rows that the service selected.
 
@@ -108,14 +100,14 @@ def bots_compute_score(
 
     compute_score       yours; None: verl's default_compute_score.
     score               entry that is reported if it returns a mapping, such as "acc".
-    every_seconds, low, high, success  as in `MarkedRewards`.
+    options             as in `MarkedRewards`.
     """
     if compute_score is None:
         from verl.utils.reward_score import default_compute_score
 
         compute_score = default_compute_score
     scored = compute_score
-    rewards = MarkedRewards(run, every_seconds=every_seconds, low=low, high=high, success=success)
+    rewards = MarkedRewards(run, **options)
 
     def reported(result: Any, extra_info: Mapping[str, Any] | None) -> Any:
         if extra_info is not None and MARK in extra_info:

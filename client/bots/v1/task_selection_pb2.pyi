@@ -1245,6 +1245,7 @@ class ReportOutcomesRequest(google.protobuf.message.Message):
     SUCCESSES_FIELD_NUMBER: builtins.int
     ROLLOUTS_FIELD_NUMBER: builtins.int
     EFFECTIVE_FIELD_NUMBER: builtins.int
+    SHADOW_TASKS_FIELD_NUMBER: builtins.int
     job: builtins.str
     """The reporting job; at most 128 bytes."""
     request_id: builtins.str
@@ -1278,6 +1279,12 @@ class ReportOutcomesRequest(google.protobuf.message.Message):
         from 0 < successes < rollouts.
         """
 
+    @property
+    def shadow_tasks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Shadow mode, in which the trainer selects: at most 10000 tasks that the run would have selected in place of these.
+        RunSummary compares them (Shadow). The posterior does not depend on them.
+        """
+
     def __init__(
         self,
         *,
@@ -1293,9 +1300,10 @@ class ReportOutcomesRequest(google.protobuf.message.Message):
         successes: collections.abc.Iterable[builtins.float] | None = ...,
         rollouts: collections.abc.Iterable[builtins.int] | None = ...,
         effective: collections.abc.Iterable[builtins.bool] | None = ...,
+        shadow_tasks: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "policy_step", b"policy_step", "run", b"run", "selection_policy_step", b"selection_policy_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "ids", b"ids", "job", b"job", "policy_step", b"policy_step", "request_age_seconds", b"request_age_seconds", "request_id", b"request_id", "rollouts", b"rollouts", "run", b"run", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "ids", b"ids", "job", b"job", "policy_step", b"policy_step", "request_age_seconds", b"request_age_seconds", "request_id", b"request_id", "rollouts", b"rollouts", "run", b"run", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "shadow_tasks", b"shadow_tasks", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_policy_step", b"_policy_step"]) -> typing.Literal["policy_step"] | None: ...
     @typing.overload
@@ -1678,6 +1686,7 @@ class Evidence(google.protobuf.message.Message):
     IMPLICIT_PREDICTION_FIELD_NUMBER: builtins.int
     CALIBRATION_FIELD_NUMBER: builtins.int
     MEAN_POLICY_LAG_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
     updates: builtins.float
     outcomes: builtins.float
     rollouts: builtins.float
@@ -1702,6 +1711,10 @@ class Evidence(google.protobuf.message.Message):
         j / 10 to (j + 1) / 10.
         """
 
+    @property
+    def shadow(self) -> global___Shadow:
+        """Over the reports that have shadow_tasks."""
+
     def __init__(
         self,
         *,
@@ -1715,11 +1728,88 @@ class Evidence(google.protobuf.message.Message):
         implicit_prediction: global___Accuracy | None = ...,
         calibration: collections.abc.Iterable[global___CalibrationBin] | None = ...,
         mean_policy_lag: builtins.float = ...,
+        shadow: global___Shadow | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["first_prediction", b"first_prediction", "implicit_prediction", b"implicit_prediction", "prediction", b"prediction"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["calibration", b"calibration", "effective_task_ratio", b"effective_task_ratio", "first_prediction", b"first_prediction", "implicit_prediction", b"implicit_prediction", "mean_policy_lag", b"mean_policy_lag", "outcomes", b"outcomes", "prediction", b"prediction", "rollouts", b"rollouts", "successes", b"successes", "updates", b"updates"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["first_prediction", b"first_prediction", "implicit_prediction", b"implicit_prediction", "prediction", b"prediction", "shadow", b"shadow"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["calibration", b"calibration", "effective_task_ratio", b"effective_task_ratio", "first_prediction", b"first_prediction", "implicit_prediction", b"implicit_prediction", "mean_policy_lag", b"mean_policy_lag", "outcomes", b"outcomes", "prediction", b"prediction", "rollouts", b"rollouts", "shadow", b"shadow", "successes", b"successes", "updates", b"updates"]) -> None: ...
 
 global___Evidence = Evidence
+
+@typing.final
+class Shadow(google.protobuf.message.Message):
+    """A trainer's own selection, and what the run would have selected in its place. The second is an estimate: before each
+    update the posterior predicts of every task whether it is effective, 1 - E[p^n] - E[(1 - p)^n] with n rollouts. A task
+    that the run would have selected counts as effective as the trainer's tasks with the same prediction (in tenths) were,
+    and a prediction counts as one more outcome. Assumption: of tasks with the same prediction, those that the run would
+    have selected are effective as often as the trainer's. The estimate is of selections by what the run learned from the
+    trainer's selection; a training on them would go another way. NaN (except the counts) if there are none.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: builtins.int
+    SELECTED_FIELD_NUMBER: builtins.int
+    EFFECTIVE_TASK_RATIO_FIELD_NUMBER: builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: builtins.int
+    SELECTED_EFFECTIVE_TASK_RATIO_FIELD_NUMBER: builtins.int
+    SELECTED_STANDARD_ERROR_FIELD_NUMBER: builtins.int
+    UNSUPPORTED_FIELD_NUMBER: builtins.int
+    BINS_FIELD_NUMBER: builtins.int
+    outcomes: builtins.float
+    """Outcomes of the trainer's tasks, and number of shadow_tasks."""
+    selected: builtins.float
+    effective_task_ratio: builtins.float
+    """Of the outcomes, with its standard error. Standard errors in Evidence `recent` are upper bounds."""
+    standard_error: builtins.float
+    selected_effective_task_ratio: builtins.float
+    """Of the shadow_tasks: the estimate."""
+    selected_standard_error: builtins.float
+    unsupported: builtins.float
+    """Share of the shadow_tasks for which the trainer had no task with the same prediction."""
+    @property
+    def bins(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ShadowBin]:
+        """By predicted effectiveness: bin j of 10 holds predictions from j / 10 to (j + 1) / 10."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: builtins.float = ...,
+        selected: builtins.float = ...,
+        effective_task_ratio: builtins.float = ...,
+        standard_error: builtins.float = ...,
+        selected_effective_task_ratio: builtins.float = ...,
+        selected_standard_error: builtins.float = ...,
+        unsupported: builtins.float = ...,
+        bins: collections.abc.Iterable[global___ShadowBin] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bins", b"bins", "effective_task_ratio", b"effective_task_ratio", "outcomes", b"outcomes", "selected", b"selected", "selected_effective_task_ratio", b"selected_effective_task_ratio", "selected_standard_error", b"selected_standard_error", "standard_error", b"standard_error", "unsupported", b"unsupported"]) -> None: ...
+
+global___Shadow = Shadow
+
+@typing.final
+class ShadowBin(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: builtins.int
+    SELECTED_FIELD_NUMBER: builtins.int
+    EFFECTIVE_TASK_RATIO_FIELD_NUMBER: builtins.int
+    PREDICTED_FIELD_NUMBER: builtins.int
+    outcomes: builtins.float
+    selected: builtins.float
+    effective_task_ratio: builtins.float
+    """Of the outcomes, and mean prediction of the shadow_tasks."""
+    predicted: builtins.float
+    def __init__(
+        self,
+        *,
+        outcomes: builtins.float = ...,
+        selected: builtins.float = ...,
+        effective_task_ratio: builtins.float = ...,
+        predicted: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["effective_task_ratio", b"effective_task_ratio", "outcomes", b"outcomes", "predicted", b"predicted", "selected", b"selected"]) -> None: ...
+
+global___ShadowBin = ShadowBin
 
 @typing.final
 class CalibrationBin(google.protobuf.message.Message):
@@ -2400,6 +2490,7 @@ class ReportEvent(google.protobuf.message.Message):
     POLICY_STEP_FIELD_NUMBER: builtins.int
     SELECTION_POLICY_STEP_FIELD_NUMBER: builtins.int
     OUTLIER_FIELD_NUMBER: builtins.int
+    SHADOW_TASKS_FIELD_NUMBER: builtins.int
     selection_id: builtins.str
     policy_step: builtins.int
     selection_policy_step: builtins.int
@@ -2417,6 +2508,10 @@ class ReportEvent(google.protobuf.message.Message):
         counts all the same; UndoReport takes it out.
         """
 
+    @property
+    def shadow_tasks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Distinct, in ascending order."""
+
     def __init__(
         self,
         *,
@@ -2428,9 +2523,10 @@ class ReportEvent(google.protobuf.message.Message):
         policy_step: builtins.int | None = ...,
         selection_policy_step: builtins.int | None = ...,
         outlier: global___Outlier | None = ...,
+        shadow_tasks: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "outlier", b"outlier", "policy_step", b"policy_step", "selection_policy_step", b"selection_policy_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "outlier", b"outlier", "policy_step", b"policy_step", "rollouts", b"rollouts", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "outlier", b"outlier", "policy_step", b"policy_step", "rollouts", b"rollouts", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "shadow_tasks", b"shadow_tasks", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_policy_step", b"_policy_step"]) -> typing.Literal["policy_step"] | None: ...
     @typing.overload

@@ -7,6 +7,7 @@ import numpy as np
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks
 from bots_server.api.identity import append
+from bots_server.api.selections import MAX_BATCH
 from bots_server.core.evidence import Evidence, gather
 from bots_server.core.outlier import Outlier, outlier
 from bots_server.core.posterior import Report, Retired, Unretired
@@ -40,11 +41,13 @@ class ReportHandlers:
         successes = checks.successes(request.successes, rollouts)
         effective = np.array(request.effective, np.bool_) if request.effective else None
 
+        shadow = np.unique(checks.tasks(run.dataset, request.shadow_tasks, (), 0, MAX_BATCH, ("shadow_tasks", "")))
+
         evidence = gather(tasks, successes, rollouts, effective)
         columns = evidence.tasks, evidence.successes, evidence.rollouts, evidence.spread()
-        content = "report", *columns, request.selection_id, step, selection_step
+        content = "report", *columns, request.selection_id, step, selection_step, shadow
         found = outlier_of(run, evidence)
-        report = Report(evidence, 0, request.selection_id, step, selection_step, found)
+        report = Report(evidence, 0, request.selection_id, step, selection_step, shadow, found)
         appended = append(self._store, self._registry, run, request, report, *content, prefetch=True)
         if found is not None and not appended.repeated:
             self._warn(run, request.job, appended.version, found)

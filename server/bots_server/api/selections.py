@@ -10,11 +10,12 @@ from bots_server.api import checks, messages
 from bots_server.api.callers import caller
 from bots_server.api.checks import Number
 from bots_server.api.identity import digest
+from bots_server.core.draw import SelectionSpec
 from bots_server.core.hyperparameters import RULES
 from bots_server.errors import Described, InvalidField
 from bots_server.runs.dataset import Dataset
 from bots_server.runs.replica import Replica
-from bots_server.runs.selection import ClaimTerms, Selection, SelectionSpec, claimed, draw, unclaimed
+from bots_server.runs.selection import ClaimTerms, Selection, claimed, draw, unclaimed
 from bots_server.store import Holder, Store
 from bots_server.telemetry.metrics import Metrics
 

@@ -41,6 +41,13 @@ class Coverage:
         """Returns 0 for each task that does not rest, 1 for one that rests and comes back first, 2 for the others."""
         return np.where(self.current.has(tasks), np.int8(2), self.previous.has(tasks).astype(np.int8))
 
+    def ranks(self, size: int) -> NDArray[np.int8]:
+        """Returns the rank of each task of a dataset of `size`, in less time than `rank` takes for all of them."""
+        ranks = np.zeros(size, np.int8)
+        ranks[self.previous.tasks()] = 1
+        ranks[self.current.tasks()] = 2
+        return ranks
+
     @property
     def resting(self) -> int:
         """Returns the number of tasks that rest."""

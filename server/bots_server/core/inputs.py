@@ -6,11 +6,13 @@ tasks, and float64 copies exist for one block of tasks at a time.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Float = TypeVar("Float", np.float32, np.float64)
 
 MAX_TAGS = 128  # tags beyond the most frequent share one effect
 MIN_REFERENCE = 0.03  # pass rates of 0 and 1 have no logit
@@ -86,6 +88,9 @@ def arrange(
     A missing reference is replaced by the mean logit of its column, as a missing feature is by the column's mean: it
     says nothing then of how the task differs from others. A prior other than Beta(1, 1) is one more reference, with
     pass rate a0 / (a0 + b0). As for every reference, outcomes teach what it is worth, so a0 + b0 has no effect.
+
+    All features together move a logit by some 3 under their prior, however many they are. With a narrow prior pass
+    rates are predicted close to each other for a long time; a wide one costs little if the features tell nothing.
     """
     pass_rates, names = references.astype(np.float64), [f"reference:{name}" for name in reference_names]
     uniform = (prior_alpha == 1) & (prior_beta == 1)
@@ -105,7 +110,7 @@ def arrange(
         references=logits.astype(np.float32),
         effect=effect,
         mean=each(0.0, 1 / max(r, 1), 0.0, 0.0),
-        variance=each(4.0, 0.25, 1.0, 1 / max(f, 1)),
+        variance=each(4.0, 0.25, 4.0, 10 / max(f, 1)),
         walk=each(1.0, 0.05, 0.25, 0.25 / max(f, 1)),
     )
 
@@ -123,22 +128,30 @@ def matrix(inputs: Inputs, rows: Rows) -> Floats:
     return x
 
 
-def project(inputs: Inputs, rows: Rows, mean: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-    """Returns `[n]` x.mean and `[n]` x'(covariance)x of any number of rows, in O(n (1 + R + F)^2)."""
+def project(
+    inputs: Inputs, rows: Rows, mean: Floats, covariance: Floats, precision: type[Float]
+) -> tuple[NDArray[Float], NDArray[Float]]:
+    """Returns `[n]` x.mean and `[n]` x'(covariance)x of any number of rows, in O(n (1 + R + F)^2).
+
+    precision: of the arithmetic by row. As x'(covariance)x is a sum of squares here, in float32 too it is exact to one
+               in 10^5.
+    """
     r, f = inputs.references.shape[1], 0 if rows.features is None else rows.features.shape[1]
     index = np.arange(len(inputs.names))
     numeric, tagged = np.r_[index[1 : 1 + r], index[len(index) - f :]], index[1 + r : len(index) - f]
-    weights, among = mean[numeric], np.ascontiguousarray(covariance[np.ix_(numeric, numeric)])
-    # What the intercept gives, alone and with the numeric inputs; with tags, one row for each effect.
-    alone, alone_variance, cross = mean[:1], covariance[:1, 0], 2 * covariance[:1, numeric]
-    if len(tagged):
-        alone = alone + mean[tagged]
-        alone_variance = alone_variance + 2 * covariance[0, tagged] + covariance[tagged, tagged]
-        cross = cross + 2 * covariance[np.ix_(tagged, numeric)]
-    means, variances = np.empty(len(rows)), np.empty(len(rows))
-    size = max(_BLOCK, 8192 // max(len(numeric), 1))
-    x, product = np.empty((size, len(numeric))), np.empty((size, len(numeric)))
-    for start in range(0, len(rows), size):
+    order = np.concatenate((numeric, index[:1], tagged))
+    # |root' x|^2, of which the first columns are of the numeric inputs alone but for what the intercept and a tag add.
+    root = np.linalg.cholesky(covariance[np.ix_(order, order)])
+    among, alone = root[: r + f, : r + f].astype(precision), root[r + f : r + f + 1]
+    weights, alone_mean = mean[numeric].astype(precision), mean[:1]
+    if len(tagged):  # one row for each effect
+        alone, alone_mean = alone + root[r + f + 1 :], alone_mean + mean[tagged]
+    alone_mean, alone_variance = alone_mean.astype(precision), np.square(alone[:, r + f :]).sum(1).astype(precision)
+    added = alone[:, : r + f].astype(precision)
+    means, variances = np.empty(len(rows), precision), np.empty(len(rows), precision)
+    size = min(len(rows), max(_BLOCK, 65_536 // max(r + f, 1)))
+    x, product = np.empty((size, r + f), precision), np.empty((size, r + f), precision)
+    for start in range(0, len(rows), max(size, 1)):
         block = slice(start, start + size)
         part = rows.part(block)
         filled = x[: len(part)]
@@ -146,11 +159,11 @@ def project(inputs: Inputs, rows: Rows, mean: Floats, covariance: Floats) -> tup
         if part.features is not None:
             filled[:, r:] = part.features
         effect: NDArray[np.uint8] | slice = slice(None) if part.tag is None else inputs.effect[part.tag]
-        means[block] = filled @ weights + alone[effect]
-        by_column = np.matmul(filled, among, out=product[: len(part)])
-        by_column += cross[effect]
-        variances[block] = np.einsum("ij,ij->i", by_column, filled) + alone_variance[effect]
-    return means, np.maximum(variances, 0.0, out=variances)  # rounding
+        means[block] = filled @ weights + alone_mean[effect]
+        columns = np.matmul(filled, among, out=product[: len(part)])
+        columns += added[effect]
+        variances[block] = np.einsum("ij,ij->i", columns, columns) + alone_variance[effect]
+    return means, variances
 
 
 def moments(inputs: Inputs, rows: Rows, tasks: NDArray[np.integer]) -> tuple[Floats, Floats]:

@@ -26,7 +26,7 @@ ModelSummary = InterpolationSummary | ItemResponseSummary
 class Model(Protocol):
     """What a model's module has. `state` is the model's own dataclass, so its type differs by module.
 
-    BY_CELL: `baseline` is by cell (stratum and tag), else by stratum
+    BY_CELL: `baseline` is by cell (stratum and tag), and empty if the tasks have features; else by stratum
     """
 
     BY_CELL: bool
@@ -38,10 +38,7 @@ class Model(Protocol):
         """Returns the state after one application of the equations to evidence of at most 1024 rollouts a task."""
 
     def baseline(self, state: Any, tasks: Tasks) -> tuple[Floats, Floats]:
-        """Returns alpha and beta of the tasks that are not `deviating`: `[G]`, or `[C]` if `BY_CELL`.
-
-        Empty if all tasks are deviating.
-        """
+        """Returns alpha and beta of the tasks that are not `deviating`: `[G]`, or `[C]` if `BY_CELL`."""
 
     def deviating(self, state: Any, tasks: Tasks) -> tuple[Ints, Floats, Floats]:
         """Returns `[D]` tasks, ascending, whose posterior is not their baseline, and their alpha and beta."""

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from bots_server.core.evidence import Evidence, merge
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.outlier import Outlier
-from bots_server.core.state import Factored, State, factored, first_state, observed, settled, some_alpha_beta
+from bots_server.core.state import (
+    Factored,
+    State,
+    all_individual,
+    factored,
+    first_state,
+    observed,
+    settled,
+    some_alpha_beta,
+)
 from bots_server.core.tasks import Tasks
 
 Floats = NDArray[np.float64]
@@ -41,12 +50,14 @@ class OpenUpdate:
     selection_id: "": none, and no part is added
     evidence:     sum of the parts so far
     policy_lag:   policy steps between selection and first report; None: not known
+    shadow_tasks: what the run would have selected in place of these, of all parts so far
     before:       the state before this update; None: not kept
     """
 
     selection_id: str
     evidence: Evidence
     policy_lag: int | None
+    shadow_tasks: Ints
     before: State | None
 
 
@@ -70,7 +81,7 @@ class Posterior:
     last_report_time_ms: int
     open: tuple[OpenUpdate, ...]
     state: State
-    # What `individuals` returned: with features, that costs O(N F). Not a part of the state.
+    # What `individuals` returned. Not a part of the state.
     memo: list[Factored] = field(init=False, default_factory=list)
 
     @property
@@ -86,6 +97,7 @@ class Report:
     selection_id:          the selection that they answer; "": none
     policy_step:           of the report, for the statistics; None: not given
     selection_policy_step: of the selection
+    shadow_tasks:          tasks that the run would have selected in place of these, for the statistics
     outlier:               how far it was outside what the run had seen; None: it was not. It changes nothing
     """
 
@@ -94,6 +106,7 @@ class Report:
     selection_id: str = ""
     policy_step: int | None = None
     selection_policy_step: int | None = None
+    shadow_tasks: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     outlier: Outlier | None = None
 
     @property
@@ -157,12 +170,12 @@ def start(tasks: Tasks, hyperparameters: Hyperparameters, model: str) -> Posteri
     )
 
 
-def reopened(posterior: Posterior, tasks: Tasks, updates: Iterable[tuple[str, Evidence, int | None]]) -> Posterior:
-    """Returns a posterior without open updates with these opened on it: selection id, evidence and policy lag of each.
+def reopened(posterior: Posterior, tasks: Tasks, updates: Iterable[OpenUpdate]) -> Posterior:
+    """Returns a posterior without open updates with these opened on it; their `before` is not read.
 
     So a stored posterior is read: stored are `base`, as the state, and what the open updates were made of.
     """
-    chain = [OpenUpdate(*update, before=None) for update in updates]
+    chain = list(updates)
     if not chain:
         return posterior
     chain[0] = replace(chain[0], before=posterior.state)
@@ -188,7 +201,12 @@ def alpha_beta(posterior: Posterior, tasks: Tasks, which: Ints | None) -> tuple[
 
 
 def individuals(posterior: Posterior, tasks: Tasks) -> Factored:
-    """Returns alpha and beta of all tasks in factored form, pending outcomes counted in; computed once a posterior."""
+    """Returns alpha and beta of all tasks in factored form, pending outcomes counted in.
+
+    Computed once a posterior; each time if all tasks are individual, as it then takes 24 bytes a task.
+    """
+    if all_individual(tasks, posterior.model):
+        return factored(posterior.state, tasks, posterior.model)
     if not posterior.memo:
         posterior.memo.append(factored(posterior.state, tasks, posterior.model))
     return posterior.memo[0]
@@ -231,7 +249,7 @@ def _reported(posterior: Posterior, tasks: Tasks, report: Report) -> Posterior:
     if len(evidence) == 0:
         return posterior
     if given.rollouts_per_update > 0:
-        state = observed(posterior.state, tasks, model, given, evidence, report.policy_lag)
+        state = observed(posterior.state, tasks, model, given, evidence, report.policy_lag, report.shadow_tasks)
         return replace(posterior, state=settled(state, tasks, model, given))
     chain = list(posterior.open)
     for at in range(max(len(chain) - OPEN_UPDATES, 0), len(chain)):
@@ -239,9 +257,10 @@ def _reported(posterior: Posterior, tasks: Tasks, report: Report) -> Posterior:
         same = bool(report.selection_id) and part.selection_id == report.selection_id
         if same and len(part.evidence) + len(evidence) <= MOST_TASKS:
             lag = report.policy_lag if part.policy_lag is None else part.policy_lag
-            chain[at] = replace(part, evidence=merge(part.evidence, evidence), policy_lag=lag)
+            shadow = np.union1d(part.shadow_tasks, report.shadow_tasks)
+            chain[at] = replace(part, evidence=merge(part.evidence, evidence), policy_lag=lag, shadow_tasks=shadow)
             return _applied(posterior, tasks, chain, at)
-    chain.append(OpenUpdate(report.selection_id, evidence, report.policy_lag, posterior.state))
+    chain.append(OpenUpdate(report.selection_id, evidence, report.policy_lag, report.shadow_tasks, posterior.state))
     return _applied(posterior, tasks, chain, len(chain) - 1)
 
 
@@ -253,7 +272,7 @@ def _applied(posterior: Posterior, tasks: Tasks, chain: list[OpenUpdate], change
     for at in range(begin, len(chain)):
         update = replace(chain[at], before=state)
         chain[at] = update
-        waiting = observed(state, tasks, model, given, update.evidence, update.policy_lag)
+        waiting = observed(state, tasks, model, given, update.evidence, update.policy_lag, update.shadow_tasks)
         state = settled(waiting, tasks, model, given)
     for at in range(1, last):
         before = chain[at].before

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core import statistics
+from bots_server.core import item_response, shadow, statistics
 from bots_server.core.coverage import Coverage, evaluate, no_coverage
 from bots_server.core.evidence import NOTHING, Evidence, capped, merge
 from bots_server.core.hyperparameters import Hyperparameters
+from bots_server.core.item_response import ItemResponse
 from bots_server.core.models import MODULES, ModelState
 from bots_server.core.tasks import Tasks
 
@@ -100,8 +101,30 @@ def some_alpha_beta(state: State, tasks: Tasks, model: str, which: Ints) -> tupl
     return alpha, beta
 
 
+def all_individual(tasks: Tasks, model: str) -> bool:
+    """Returns whether every task is by itself in every state."""
+    return MODULES[model].BY_CELL and tasks.features is not None
+
+
+def rough_logits(state: State, tasks: Tasks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns `[N]` mean and `[N]` variance of the logits if all tasks are individual, exact to one in 10^5.
+
+    The variance is infinite if outcomes of the task are pending: its alpha and beta are not those of a logit.
+    """
+    assert isinstance(state.learned, ItemResponse)
+    mean, variance = item_response.rough_logits(state.learned, tasks)
+    variance[state.pending.tasks] = np.inf
+    return mean, variance
+
+
 def observed(
-    state: State, tasks: Tasks, model: str, hyperparameters: Hyperparameters, evidence: Evidence, policy_lag: int | None
+    state: State,
+    tasks: Tasks,
+    model: str,
+    hyperparameters: Hyperparameters,
+    evidence: Evidence,
+    policy_lag: int | None,
+    shadow_tasks: Ints,
 ) -> State:
     """Returns the state with outcomes pending, and counted in coverage and statistics."""
     alpha, beta = some_alpha_beta(state, tasks, model, evidence.tasks)
@@ -113,6 +136,9 @@ def observed(
         MODULES[model].without_own(state.learned, tasks, evidence.tasks),
         policy_lag,
     )
+    if len(shadow_tasks):
+        theirs = some_alpha_beta(state, tasks, model, shadow_tasks)
+        sums[statistics.SHADOW] = shadow.compare(evidence, alpha, beta, *theirs)
     # A task that waits already was evaluated with the outcomes that wait.
     evaluated = np.setdiff1d(evidence.tasks, state.pending.tasks, assume_unique=True)
     return replace(

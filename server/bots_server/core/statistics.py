@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bots_server.core import shadow
 from bots_server.core.evidence import Evidence
 
 Floats = NDArray[np.float64]
@@ -31,7 +32,8 @@ _BLOCK = 8 + 2 * SCORE_BINS
 UNTRIED = slice(36, 36 + _BLOCK)  # posterior means of tasks that the run had not evaluated before
 TRIED = slice(36 + _BLOCK, 36 + 2 * _BLOCK)  # posterior means of the other tasks
 WITHOUT_OWN = slice(36 + 2 * _BLOCK, 36 + 3 * _BLOCK)  # predictions without the task's own outcomes
-SIZE = 36 + 3 * _BLOCK
+SHADOW = slice(WITHOUT_OWN.stop, WITHOUT_OWN.stop + shadow.SIZE)  # see `shadow.compare`
+SIZE = SHADOW.stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,7 @@ class Figures:
     implicit_prediction:  predictions that do not use the task's own outcomes
     calibration:          by `prediction`, in steps of 0.1
     mean_policy_lag:      policy steps between selection and report, each at most 10,000
+    shadow:               of the updates that have shadow tasks
     """
 
     updates: float
@@ -87,6 +90,7 @@ class Figures:
     implicit_prediction: Accuracy
     calibration: tuple[CalibrationBin, ...]
     mean_policy_lag: float
+    shadow: shadow.Shadow
 
 
 def zeros() -> Floats:
@@ -143,6 +147,7 @@ def figures(sums: Floats) -> Figures:
             CalibrationBin(n, _ratio(x, n), _ratio(y, n)) for n, x, y in zip(counts, predicted, observed, strict=True)
         ),
         mean_policy_lag=_ratio(sums[POLICY_LAG], sums[POLICY_LAG_UPDATES]),
+        shadow=shadow.figures(sums[SHADOW]),
     )
 
 

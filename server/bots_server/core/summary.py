@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln
 
 from bots_server.core.models import MODULES, ModelSummary
 from bots_server.core.posterior import Posterior, individuals
+from bots_server.core.shadow import effectiveness
 from bots_server.core.state import Factored
 from bots_server.core.statistics import Figures, figures
 from bots_server.core.tasks import Tasks
@@ -114,7 +114,7 @@ def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
         coverage=len(coverage.ever) / len(tasks),
         resting_tasks=coverage.resting if posterior.hyperparameters.rest > 0 else 0,
         retired_tasks=len(posterior.retired),
-        uniform_effective_task_ratio=over_tasks(_effective(alpha, beta, rollouts)),
+        uniform_effective_task_ratio=over_tasks(effectiveness(alpha, beta, rollouts)),
         tags=_by_tag(tasks, own),
         pending_rollouts=float(np.add.reduce(state.pending.rollouts)),
         deviating_tasks=len(own),
@@ -122,16 +122,6 @@ def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
         recent=recent,
         learned=MODULES[posterior.model].summarise(state.learned, tasks),
     )
-
-
-def _effective(alpha: Floats, beta: Floats, n: float) -> Floats:
-    """Returns the chance that n rollouts neither all succeed nor all fail, 1 - E[p^n] - E[(1 - p)^n], p ~ Beta.
-
-    E[p^n] = B(alpha + n, beta) / B(alpha, beta).
-    """
-    whole = betaln(alpha, beta)
-    same = np.exp(betaln(alpha + n, beta) - whole) + np.exp(betaln(alpha, beta + n) - whole)
-    return np.asarray(np.maximum(1 - same, 0.0))
 
 
 def _by_tag(tasks: Tasks, own: Factored) -> tuple[TagSummary, ...]:

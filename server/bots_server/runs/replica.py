@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Event, Posterior, fold_all, start
 from bots_server.core.summary import Summary, summarise
 from bots_server.errors import Conflict, Damaged, DeadlineExceeded, Failure, RunDamaged, VersionNotFound
 from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
-from bots_server.runs.selection import Drawn, SelectionSpec, computing, draw
+from bots_server.runs.prefetch import Prefetch
+from bots_server.runs.selection import Drawn, computing
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store, StoredEvent, Sync, codec, remaining
 from bots_server.telemetry.metrics import Metrics
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 LEAP_EVENTS = 32  # if a newer snapshot is further ahead than this, it is read instead of folding the events before it
 PIECE_EVENTS = 16  # folded at once, so that other runs need not wait for a long history
 REBUILDS = 3  # between reading a snapshot and the events after it, a newer snapshot may have trimmed them
-PAUSE = 16  # selections without a prefetch after one that was not used
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +67,7 @@ class Replica:
         self._snapshot_version = 0
         self._summary: tuple[Posterior, Summary] | None = None
         self._bytes: tuple[Posterior | None, int] = (None, 0)
-        self._prefetch_lock = threading.Lock()  # of the next three
-        self._spec: SelectionSpec | None = None  # to prefetch for
-        self._prefetched: Drawn | None = None
-        self._pause = 0
+        self._prefetch = Prefetch()
 
     @property
     def dataset(self) -> Dataset:
@@ -169,29 +165,12 @@ class Replica:
         self._store.history.put_snapshot(self.record, message, events=0)
 
     def drawn(self, posterior: Posterior, spec: SelectionSpec) -> Drawn:
-        """Returns a draw for a selection: the prefetched one if it is of this posterior and spec, else a new one.
-
-        Each is used once, so that the distribution is that of drawing at the call (guarantee 4).
-        """
-        with self._prefetch_lock:
-            ready, self._prefetched = self._prefetched, None
-            if ready is not None and ready.posterior is posterior and ready.spec == spec:
-                self._spec = spec
-                return ready
-            self._pause = PAUSE if ready is not None else max(0, self._pause - 1)
-            self._spec = None if self._pause else spec
-        return draw(np.random.default_rng(), posterior, self.dataset.tasks, spec)
+        """Returns a draw for a selection, which no other selection gets."""
+        return self._prefetch.take(posterior, self.dataset.tasks, spec)
 
     def prefetch(self) -> None:
-        """Folds what was just reported, and draws for the spec of the last selection.
-
-        A selection that is asked for meanwhile waits for the draw: its own would take as long.
-        """
-        posterior = self.view().posterior
-        with self._prefetch_lock:
-            spec, self._spec = self._spec, None
-            if spec is not None:
-                self._prefetched = draw(np.random.default_rng(), posterior, self.dataset.tasks, spec)
+        """Folds what was just reported, and draws for the next selection."""
+        self._prefetch.make(self.view().posterior, self.dataset.tasks)
 
     @property
     def bytes(self) -> int:

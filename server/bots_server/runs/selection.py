@@ -9,7 +9,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.draw import Candidates, Draw, take
+from bots_server.core.draw import Candidates, Draw, SelectionSpec, take
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.tasks import Tasks
 from bots_server.errors import SHOWN_TAGS, TooFewEligible
@@ -30,31 +30,6 @@ def computing(tasks: Tasks, *, long: bool = False) -> AbstractContextManager[obj
     if long or len(tasks.strata) > MANY_STRATA or tasks.features is not None:
         return nullcontext()
     return compute_lock
-
-
-@dataclass(frozen=True)
-class SelectionSpec:
-    """What to draw; None: the run's value. Equal specs have equal distributions at one posterior.
-
-    excluded:    tasks that are not drawn
-    any_of:      numbers of the tags to draw from; None: all tasks
-    quotas:      (number of a tag, number of tasks), ...; None: no quotas
-    weights:     (number of a tag, weight), ...; None: no weights
-    fill:        tags that have too few tasks are filled up from the others
-    tag_targets: (number of a tag, target), ...
-    """
-
-    batch_size: int
-    target: float | None = None
-    uniform_fraction: float | None = None
-    temperature: float | None = None
-    greedy: bool | None = None
-    excluded: tuple[int, ...] = ()
-    any_of: tuple[int, ...] | None = None
-    quotas: tuple[tuple[int, int], ...] | None = None
-    weights: tuple[tuple[int, float], ...] | None = None
-    fill: bool = False
-    tag_targets: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,25 +78,9 @@ class Drawn:
 
 def draw(rng: np.random.Generator, posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> Drawn:
     """Returns a draw for a spec (guarantee 4)."""
-    given = posterior.hyperparameters
-    temperature = given.temperature if spec.temperature is None else spec.temperature
+    temperature = posterior.hyperparameters.temperature if spec.temperature is None else spec.temperature
     with computing(tasks, long=temperature > 0):
-        drawing = Draw(
-            rng,
-            posterior,
-            tasks,
-            target=given.target if spec.target is None else spec.target,
-            tag_targets=dict(spec.tag_targets),
-            greedy=given.greedy if spec.greedy is None else spec.greedy,
-            temperature=temperature,
-            uniform_fraction=given.uniform_fraction if spec.uniform_fraction is None else spec.uniform_fraction,
-            batch_size=spec.batch_size,
-            excluded=np.array(spec.excluded, np.int64),
-            tags=spec.any_of,
-            quotas=None if spec.quotas is None else dict(spec.quotas),
-            weights=None if spec.weights is None else dict(spec.weights),
-            fill=spec.fill,
-        )
+        drawing = Draw(rng, posterior, tasks, spec)
         chosen, draws, resting = take(drawing.offer(0))
         of = means(posterior, tasks, chosen)
     return Drawn(posterior, spec, drawing, Selection(uuid4().hex, posterior.version, chosen, of, draws, resting))

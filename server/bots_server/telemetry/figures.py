@@ -35,7 +35,7 @@ def _item_response(field: str) -> Callable[[ObservedRun], float]:
 
 
 def _recent(kind: str, field: str) -> Callable[[ObservedRun], float]:
-    """Returns the reader of a recent figure of one kind of prediction."""
+    """Returns the reader of a recent figure of one kind of prediction, or of shadow mode."""
     return lambda run: float(getattr(getattr(run.summary.recent, kind), field))
 
 
@@ -84,6 +84,18 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "recent_effective_task_ratio": (
         "Share of recent outcomes whose rollouts did not all get the same reward.",
         lambda r: r.summary.recent.effective_task_ratio,
+    ),
+    "recent_shadow_effective_task_ratio": (
+        "Shadow mode: effective task ratio of the trainer's own selection, recently.",
+        _recent("shadow", "effective_task_ratio"),
+    ),
+    "recent_shadow_selected_effective_task_ratio": (
+        "Shadow mode: of the selection that the run would have made in its place, estimated.",
+        _recent("shadow", "selected_effective_task_ratio"),
+    ),
+    "recent_shadow_selected_standard_error": (
+        "Standard error of that estimate (an upper bound).",
+        _recent("shadow", "selected_standard_error"),
     ),
     "recent_absolute_error": (
         "Mean distance of the posterior mean before the outcome from the observed pass rate, recently.",

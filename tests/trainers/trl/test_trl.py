@@ -147,11 +147,10 @@ def test_shadow_leaves_the_trainers_own_selection(run: bots.Run, tmp_path: Path)
 
     seen, trainer = prompts_of(True)
     summary = trainer.bots_summary()
-    assert (summary.steps, summary.skipped_steps) == (4, 0)
+    assert (summary.outcomes, summary.selected) == (12, 12)
     assert [report.rollouts.tolist() for report in reports(run)] == [[4, 4, 4]] * 4
     sampler = list(trainer._get_train_sampler())[:48]
     assert seen == [trainer.train_dataset[row]["prompt"] for row in sampler]
-    assert "shadow/bots_effective_task_ratio" in trainer.state.log_history[0]
 
 
 def test_training_goes_on_while_the_service_is_away(redis_url: str, tmp_path: Path) -> None:

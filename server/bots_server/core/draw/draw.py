@@ -1,7 +1,7 @@
 """One selection: its randomness, and how far it has gone."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from bots_server.core.draw.eligible import RANKS, Eligible, eligible
 from bots_server.core.draw.lists import Lists, Source
 from bots_server.core.draw.nearest import Nearest
 from bots_server.core.draw.quotas import by_weight
+from bots_server.core.draw.sieve import Sieve, sifting_pays
 from bots_server.core.draw.targets import NearestByTarget
 from bots_server.core.draw.tempered import Tempered
 from bots_server.core.draw.ties import Ties
@@ -19,6 +20,41 @@ from bots_server.core.tasks import Tasks
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionSpec:
+    """What to draw; None: the run's value. Equal specs have equal distributions at one posterior.
+
+    batch_size:       in [1, 10_000]
+    target:           pass rate to select near
+    uniform_fraction: share of the batch drawn uniformly
+    temperature:      above 0: with probability proportional to exp(-|p - target| / temperature)
+    greedy:           by the posterior mean instead of a draw
+    excluded:         tasks that are not drawn
+
+    At most one of the next three is given; None or empty: all tasks. A quota or weight of 0 is none of the tag.
+
+    any_of:           numbers of the asked tags
+    quotas:           (number of a tag, number of tasks), ...; they add up to `batch_size`
+    weights:          (number of a tag, weight), ...; quotas are drawn from Multinomial(batch_size, weights), over what
+                      is eligible
+    fill:             what a quota lacks in eligible tasks is selected from all the asked tags
+
+    tag_targets:      (number of a tag, pass rate in place of `target`), ...
+    """
+
+    batch_size: int
+    target: float | None = None
+    uniform_fraction: float | None = None
+    temperature: float | None = None
+    greedy: bool | None = None
+    excluded: tuple[int, ...] = ()
+    any_of: tuple[int, ...] | None = None
+    quotas: tuple[tuple[int, int], ...] | None = None
+    weights: tuple[tuple[int, float], ...] | None = None
+    fill: bool = False
+    tag_targets: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +98,7 @@ class Counts:
 
 
 class Draw:
-    """A selection of `batch_size` tasks from a posterior.
+    """A selection from a posterior, as specified.
 
     Each eligible task i gets a draw p_i ~ Beta(alpha_i, beta_i); the batch_size tasks of smallest |p_i - target| are
     taken, ties broken uniformly at random. If too few are eligible, the batch takes what it lacks from the tasks that
@@ -76,54 +112,24 @@ class Draw:
     counts: of all asked tags
     """
 
-    def __init__(
-        self,
-        rng: np.random.Generator,
-        posterior: Posterior,
-        tasks: Tasks,
-        *,
-        batch_size: int,
-        target: float,
-        tag_targets: Mapping[int, float] | None = None,
-        greedy: bool = False,
-        temperature: float = 0.0,
-        uniform_fraction: float = 0.0,
-        excluded: Ints | None = None,
-        tags: Sequence[int] | None = None,
-        quotas: Mapping[int, int] | None = None,
-        weights: Mapping[int, float] | None = None,
-        fill: bool = False,
-    ) -> None:
-        """Draws what decides the selection; `offer` says which tasks.
-
-        batch_size:       in [1, 10_000]
-        target:           pass rate to select near
-        tag_targets:      by number of a tag, in place of `target`
-        greedy:           by the posterior mean instead of a draw
-        temperature:      above 0: with probability proportional to exp(-|p - target| / temperature)
-        uniform_fraction: share of the batch drawn uniformly
-        excluded:         tasks in any order
-
-        At most one of the next three is given; None or empty: all tasks. A quota or weight of 0 is none of the tag.
-
-        tags:             the asked tags
-        quotas:           count by tag; they add up to `batch_size`
-        weights:          by tag; quotas are drawn from Multinomial(batch_size, weights), over what is eligible
-        fill:             what a quota lacks in eligible tasks is selected from all the asked tags
-        """
+    def __init__(self, rng: np.random.Generator, posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> None:
+        """Draws what decides the selection; `offer` says which tasks."""
         self._posterior, self._tasks = posterior, tasks
-        self._target, self._tag_targets = target, tag_targets
-        self._greedy, self._temperature, self._uniform_fraction = greedy, temperature, uniform_fraction
-        self._excluded = np.empty(0, np.int64) if excluded is None else excluded
+        given, self._spec = posterior.hyperparameters, spec
+        self._target = given.target if spec.target is None else spec.target
+        self._greedy = given.greedy if spec.greedy is None else spec.greedy
+        self._temperature = given.temperature if spec.temperature is None else spec.temperature
+        uniform_fraction = given.uniform_fraction if spec.uniform_fraction is None else spec.uniform_fraction
+        self._excluded = np.array(spec.excluded, np.int64)
         self._tags: list[int | None] = [None]
         self._parts: list[Sequence[int]] | None = None
-        given: Mapping[int, float] = quotas or weights or {}
-        if given:
-            by_tag = sorted(tag for tag, number in given.items() if number > 0)
+        by_number = dict[int, float](spec.quotas or spec.weights or ())
+        if by_number:
+            by_tag = sorted(tag for tag, number in by_number.items() if number > 0)
             self._tags = [*by_tag]
             self._parts = [[tag] for tag in by_tag]
-        elif tags:
-            self._parts = [tags]
+        elif spec.any_of:
+            self._parts = [spec.any_of]
         found = self._eligible(0)
         self._available, self._total = found.available, found.total
         self.counts = Counts(
@@ -133,16 +139,16 @@ class Draw:
             resting=int((self._available - self._total).sum()),
             eligible=int(self._total.sum()),
         )
-        self._need = np.array([batch_size])
-        if quotas:
-            self._need = np.array([quotas[tag] for tag in by_tag])
-        elif weights:
-            weight = np.array([weights[tag] for tag in by_tag], np.float64)
-            self._need = by_weight(rng, batch_size, weight, self._total, self._available)
+        self._need = np.array([spec.batch_size])
+        if spec.quotas:
+            self._need = np.array([int(by_number[tag]) for tag in by_tag])
+        elif spec.weights:
+            weight = np.array([by_number[tag] for tag in by_tag], np.float64)
+            self._need = by_weight(rng, spec.batch_size, weight, self._total, self._available)
         self._uniform = rng.binomial(self._need, uniform_fraction)
         self._seed = int(rng.integers(0, 2**63))
         self._filling: Draw | None = None  # from all the asked tags
-        self._fill = fill and bool(given)
+        self._fill = spec.fill and bool(by_number)
         self._ranks = [self._lists(rng, found, first=True)]  # of each rank that was wanted so far
 
     def offer(self, spare: int) -> list[Candidates]:
@@ -191,22 +197,16 @@ class Draw:
     def _from_asked_tags(self, length: int) -> Candidates:
         """Returns the first `length` candidates of a selection from all the asked tags."""
         if self._filling is None:
-            self._filling = Draw(
-                np.random.default_rng([self._seed, RANKS]),
-                self._posterior,
-                self._tasks,
-                batch_size=1,
-                target=self._target,
-                tag_targets=self._tag_targets,
-                greedy=self._greedy,
-                temperature=self._temperature,
-                excluded=self._excluded,
-                tags=[tag for tag in self._tags if tag is not None],
+            asked = tuple(tag for tag in self._tags if tag is not None)
+            spec = replace(
+                self._spec, batch_size=1, uniform_fraction=0.0, any_of=asked, quotas=None, weights=None, fill=False
             )
+            rng = np.random.default_rng([self._seed, RANKS])
+            self._filling = Draw(rng, self._posterior, self._tasks, spec)
         return self._filling.offer(length - 1)[0]
 
     def _eligible(self, rank: int) -> Eligible:
-        tagged = bool(self._tag_targets)
+        tagged = bool(self._spec.tag_targets)
         return eligible(self._posterior, self._tasks, self._excluded, self._parts, rank, tagged=tagged)
 
     def _lists(self, rng: np.random.Generator, found: Eligible, *, first: bool) -> dict[bool, Lists]:
@@ -227,17 +227,21 @@ class Draw:
 
     def _source(self, rng: np.random.Generator, found: Eligible, wanted: Ints) -> Source:
         target = np.array([self._target])
-        if found.tag is not None and self._tag_targets:
+        if found.tag is not None and self._spec.tag_targets:
             of_tag = np.full(len(self._tasks.tags), self._target)
-            of_tag[list(self._tag_targets)] = list(self._tag_targets.values())
+            for tag, of in self._spec.tag_targets:
+                of_tag[tag] = of
             target = of_tag.take(found.tag)
         if self._temperature > 0:
             return Tempered(rng, found, target, self._temperature, greedy=self._greedy)
+        if not (self._greedy or self._spec.tag_targets) and sifting_pays(found, self._target, wanted):
+            return Sieve(rng, found, self._target)
+        alpha, beta = found.alpha_beta()
         if self._greedy:
-            return Ties(found, np.abs(found.alpha / (found.alpha + found.beta) - target))
-        if self._tag_targets and len(found.alpha):
-            return NearestByTarget(rng, found.alpha, found.beta, found.count(), found.parts, target, wanted)
-        return Nearest(rng, found.alpha, found.beta, found.count(), found.parts, self._target, wanted)
+            return Ties(found, np.abs(alpha / (alpha + beta) - target))
+        if self._spec.tag_targets and len(found):
+            return NearestByTarget(rng, alpha, beta, found.count(), found.parts, target, wanted)
+        return Nearest(rng, alpha, beta, found.count(), found.parts, self._target, wanted)
 
 
 def take(offers: Sequence[Candidates]) -> tuple[Ints, Floats, int]:

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from bots_server.core.coverage import Coverage
 from bots_server.core.draw.parts import Parts
+from bots_server.core.models import MODULES
 from bots_server.core.posterior import Posterior, individuals
+from bots_server.core.state import all_individual
 from bots_server.core.tasks import Tasks
 
 Floats = NDArray[np.float64]
@@ -26,12 +28,13 @@ class Eligible:
     An entity is a set of tasks with one posterior: first the I individuals, each a task by itself, then the K ranges
     (the available tasks of a stratum, or of a cell).
 
+    posterior, tasks: that they are of
     own:      `[I]` tasks of the individuals, ascending
+    place:    `[I]` their places among the posterior's individuals
     bounds:   `[n + 1]` positions in `tasks.members` between which the ranges lie
     range:    `[K]` range k is from bounds[range[k]] to bounds[range[k] + 1]
     free:     `[K]` available tasks of the range, >= 1
-    alpha:    `[I + K]`
-    beta:     `[I + K]`
+    group:    `[K]` place of the range in the posterior's baseline
     tag:      `[I + K]` of the entity; None: an entity may have several
     parts:    of the entities
     taken:    ascending, tasks that are in a range but not available there: individuals, excluded and retired ones
@@ -42,12 +45,14 @@ class Eligible:
     retired:  `[P]` of these and not excluded, the retired
     """
 
+    posterior: Posterior
+    tasks: Tasks
     own: Ints
+    place: Ints
     bounds: Ints
     range: Ints
     free: Ints
-    alpha: Floats
-    beta: Floats
+    group: Ints
     tag: Ints | None
     parts: Parts
     taken: Ints
@@ -57,15 +62,28 @@ class Eligible:
     excluded: Ints
     retired: Ints
 
+    def __len__(self) -> int:
+        """Returns I + K."""
+        return len(self.own) + len(self.free)
+
     def count(self) -> Ints:
         """Returns `[I + K]` available tasks of each entity."""
         return np.concatenate((np.ones(len(self.own), np.int64), self.free))
 
+    def alpha_beta(self) -> tuple[Floats, Floats]:
+        """Returns `[I + K]` alpha and `[I + K]` beta; slow if all tasks are individual."""
+        of = individuals(self.posterior, self.tasks)
+        return (
+            _join(of.alpha.take(self.place), of.baseline_alpha, self.group),
+            _join(of.beta.take(self.place), of.baseline_beta, self.group),
+        )
+
     @property
     def total(self) -> Ints:
         """Returns `[P]` the number of available tasks."""
-        entities = np.arange(len(self.alpha))
-        return self.parts.sum(entities, self.count().astype(np.float64)).astype(np.int64)
+        ranges = np.arange(len(self.own), len(self))
+        ranged = self.parts.sum(ranges, self.free.astype(np.float64))
+        return self.parts.count(np.arange(len(self.own))) + ranged.astype(np.int64)
 
     @property
     def available(self) -> Ints:
@@ -94,12 +112,14 @@ def eligible(
     """
     if tags is not None and tasks.tag is None:
         raise ValueError("tags are asked of tasks that have none")
-    own = individuals(posterior, tasks)
+    every = all_individual(tasks, posterior.model)
+    own = np.arange(len(tasks)) if every else individuals(posterior, tasks).tasks
+    by_cell = MODULES[posterior.model].BY_CELL
     coverage = posterior.state.coverage if posterior.hyperparameters.rest > 0 else None
     excluded = np.unique(excluded)
     retired = posterior.retired[~contains(excluded, posterior.retired)]
     blocked = np.union1d(excluded, retired) if len(retired) else excluded
-    taken = np.union1d(own.tasks, blocked) if len(blocked) else own.tasks
+    taken = blocked if every else np.union1d(own, blocked) if len(blocked) else own
 
     number = 1 if tags is None else len(tags)
     part_of_tag = np.full(max(len(tasks.tags), 1), 0 if tags is None else number)  # number: of no part
@@ -112,20 +132,20 @@ def eligible(
     def by_part(which: Ints) -> Ints:
         return np.bincount(part_of_tag.take(tag_of(which)), minlength=number + 1)[:number]
 
-    chosen = ~contains(blocked, own.tasks)
+    chosen = ~contains(blocked, own)
     if coverage is not None or rank > 0:
-        chosen &= coverage is not None and coverage.rank(own.tasks) == rank
+        chosen &= coverage is not None and (coverage.ranks(len(tasks)) if every else coverage.rank(own)) == rank
     if tags is not None:
-        chosen &= part_of_tag.take(tag_of(own.tasks)) < number
+        chosen &= part_of_tag.take(tag_of(own)) < number
     available = np.flatnonzero(chosen)
-    own_tasks = own.tasks.take(available)
+    own_tasks = available if every else own.take(available)
 
-    cells = own.by_cell or tags is not None or tagged or tasks.tag is None
-    bounds, kept, free = _ranges(tasks, coverage, rank, taken, cells=cells, none=len(own) == len(tasks))
+    cells = by_cell or tags is not None or tagged or tasks.tag is None
+    bounds, kept, free = _ranges(tasks, coverage, rank, taken, cells=cells, none=every)
     if tags is not None:
         asked_for = part_of_tag.take(tasks.cell_tag.take(kept)) < number
         kept, free = kept[asked_for], free[asked_for]
-    group = tasks.cell_stratum.take(kept) if cells and not own.by_cell else kept
+    group = tasks.cell_stratum.take(kept) if cells and not by_cell else kept
     tag = None
     if tags is not None or tagged:
         tag = np.concatenate((tag_of(own_tasks), tasks.cell_tag.take(kept))).astype(np.int64)
@@ -133,12 +153,14 @@ def eligible(
     if tags is not None:
         asked = np.bincount(part_of_tag.take(tasks.cell_tag), np.diff(tasks.cell_start), number + 1)[:number]
     return Eligible(
+        posterior=posterior,
+        tasks=tasks,
         own=own_tasks,
+        place=available,
         bounds=bounds,
         range=kept,
         free=free,
-        alpha=_join(own.alpha.take(available), own.baseline_alpha, group),
-        beta=_join(own.beta.take(available), own.baseline_beta, group),
+        group=group,
         tag=tag,
         parts=Parts(np.empty(0, np.int64) if tag is None or tags is None else part_of_tag.take(tag), number),
         taken=taken,

@@ -25,8 +25,9 @@ class Tempered:
         self, rng: np.random.Generator, eligible: Eligible, target: Floats, temperature: float, *, greedy: bool
     ) -> None:
         """`target`: `[E]` of each entity, or `[1]`. With `greedy`, p is the posterior mean in place of a draw."""
-        self._alpha, self._beta, self._parts = eligible.alpha, eligible.beta, eligible.parts
-        self._target = np.broadcast_to(target, len(eligible.alpha))
+        self._alpha, self._beta = eligible.alpha_beta()
+        self._parts = eligible.parts
+        self._target = np.broadcast_to(target, len(eligible))
         self._temperature = max(temperature, 1e-300)  # a lower one has the same order, but overflows
         self._greedy = greedy
         self._left = eligible.total

@@ -20,7 +20,7 @@ class Ties:
     def __init__(self, eligible: Eligible, level: Floats | None) -> None:
         """`level`: `[I + K]` of each entity; None: all equal."""
         self._parts = eligible.parts
-        self._level = np.zeros(len(eligible.alpha)) if level is None else level
+        self._level = np.zeros(len(eligible)) if level is None else level
         self._left = eligible.count()
 
     def reveal(self, rng: np.random.Generator, wanted: Ints) -> tuple[Ints, Floats]:

@@ -126,7 +126,7 @@ def update(state: ItemResponse, tasks: Tasks, hyperparameters: Hyperparameters, 
 
 def logits(state: ItemResponse, tasks: Tasks, which: Ints) -> tuple[Floats, Floats]:
     """Returns `[n]` mean and `[n]` variance of the logits of tasks in any order."""
-    mean, variance = columns.project(tasks.inputs, rows_of(tasks, which), state.mean, state.covariance)
+    mean, variance = columns.project(tasks.inputs, rows_of(tasks, which), state.mean, state.covariance, np.float64)
     own, own_variance = residuals_of(state, which)
     return mean + own, variance + own_variance
 
@@ -138,7 +138,7 @@ def alpha_beta(state: ItemResponse, tasks: Tasks, which: Ints) -> tuple[Floats, 
 
 def without_own(state: ItemResponse, tasks: Tasks, which: Ints) -> Floats:
     """Returns `[n]` pass rate predicted for tasks from their inputs alone."""
-    mean, variance = columns.project(tasks.inputs, rows_of(tasks, which), state.mean, state.covariance)
+    mean, variance = columns.project(tasks.inputs, rows_of(tasks, which), state.mean, state.covariance, np.float64)
     alpha, beta = matching_beta(mean, variance + state.spread)
     return alpha / (alpha + beta)
 
@@ -147,8 +147,20 @@ def baseline(state: ItemResponse, tasks: Tasks) -> tuple[Floats, Floats]:
     """Returns `[C]` alpha and `[C]` beta of a task of each cell without outcomes; `[0]` if the tasks have features."""
     if tasks.features is not None:
         return np.empty(0), np.empty(0)
-    mean, variance = columns.project(tasks.inputs, _cells(tasks), state.mean, state.covariance)
+    mean, variance = columns.project(tasks.inputs, _cells(tasks), state.mean, state.covariance, np.float64)
     return matching_beta(mean, variance + state.spread)
+
+
+def rough_logits(state: ItemResponse, tasks: Tasks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns `[N]` mean and `[N]` variance of the logits of all tasks, exact to one in 10^5."""
+    every = Rows(tasks.stratum, tasks.tag, tasks.features)
+    mean, variance = columns.project(tasks.inputs, every, state.mean, state.covariance, np.float32)
+    own = state.residuals
+    own_variance = variance[own.tasks] + own.variance
+    mean[own.tasks] += own.mean
+    variance += np.float32(state.spread)
+    variance[own.tasks] = own_variance
+    return mean, variance
 
 
 def deviating(state: ItemResponse, tasks: Tasks) -> tuple[Ints, Floats, Floats]:
@@ -156,10 +168,10 @@ def deviating(state: ItemResponse, tasks: Tasks) -> tuple[Ints, Floats, Floats]:
     own = state.residuals
     if tasks.features is None:
         rows = rows_of(tasks, own.tasks)
-        mean, variance = columns.project(tasks.inputs, rows, state.mean, state.covariance)
+        mean, variance = columns.project(tasks.inputs, rows, state.mean, state.covariance, np.float64)
         return (own.tasks, *matching_beta(mean + own.mean, variance + own.variance))
     every = Rows(tasks.stratum, tasks.tag, tasks.features)
-    mean, variance = columns.project(tasks.inputs, every, state.mean, state.covariance)
+    mean, variance = columns.project(tasks.inputs, every, state.mean, state.covariance, np.float64)
     own_variance = variance[own.tasks] + own.variance
     mean[own.tasks] += own.mean
     variance += state.spread

@@ -431,6 +431,7 @@ class Report(google.protobuf.message.Message):
     POLICY_STEP_FIELD_NUMBER: builtins.int
     SELECTION_POLICY_STEP_FIELD_NUMBER: builtins.int
     OUTLIER_FIELD_NUMBER: builtins.int
+    SHADOW_TASKS_FIELD_NUMBER: builtins.int
     selection_id: builtins.str
     policy_step: builtins.int
     selection_policy_step: builtins.int
@@ -448,6 +449,10 @@ class Report(google.protobuf.message.Message):
     def outlier(self) -> global___Outlier:
         """As bots.v1.Outlier; absent: it was none. It changes nothing in a fold."""
 
+    @property
+    def shadow_tasks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Tasks that the run would have selected in place of these, ascending."""
+
     def __init__(
         self,
         *,
@@ -459,9 +464,10 @@ class Report(google.protobuf.message.Message):
         policy_step: builtins.int | None = ...,
         selection_policy_step: builtins.int | None = ...,
         outlier: global___Outlier | None = ...,
+        shadow_tasks: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "outlier", b"outlier", "policy_step", b"policy_step", "selection_policy_step", b"selection_policy_step"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "outlier", b"outlier", "policy_step", b"policy_step", "rollouts", b"rollouts", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_policy_step", b"_policy_step", "_selection_policy_step", b"_selection_policy_step", "effective", b"effective", "outlier", b"outlier", "policy_step", b"policy_step", "rollouts", b"rollouts", "selection_id", b"selection_id", "selection_policy_step", b"selection_policy_step", "shadow_tasks", b"shadow_tasks", "successes", b"successes", "tasks", b"tasks"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_policy_step", b"_policy_step"]) -> typing.Literal["policy_step"] | None: ...
     @typing.overload
@@ -786,9 +792,12 @@ class OpenUpdate(google.protobuf.message.Message):
     SELECTION_ID_FIELD_NUMBER: builtins.int
     OUTCOMES_FIELD_NUMBER: builtins.int
     POLICY_LAG_FIELD_NUMBER: builtins.int
+    SHADOW_TASKS_FIELD_NUMBER: builtins.int
     selection_id: builtins.str
     policy_lag: builtins.int
     """Policy steps between selection and first report; absent: not known."""
+    shadow_tasks: builtins.bytes
+    """u32. Of all reports of the selection so far."""
     @property
     def outcomes(self) -> global___Outcomes:
         """Of all reports of the selection so far."""
@@ -799,9 +808,10 @@ class OpenUpdate(google.protobuf.message.Message):
         selection_id: builtins.str = ...,
         outcomes: global___Outcomes | None = ...,
         policy_lag: builtins.int | None = ...,
+        shadow_tasks: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_policy_lag", b"_policy_lag", "outcomes", b"outcomes", "policy_lag", b"policy_lag"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_policy_lag", b"_policy_lag", "outcomes", b"outcomes", "policy_lag", b"policy_lag", "selection_id", b"selection_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_policy_lag", b"_policy_lag", "outcomes", b"outcomes", "policy_lag", b"policy_lag", "selection_id", b"selection_id", "shadow_tasks", b"shadow_tasks"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_policy_lag", b"_policy_lag"]) -> typing.Literal["policy_lag"] | None: ...
 
 global___OpenUpdate = OpenUpdate

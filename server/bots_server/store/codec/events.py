@@ -48,6 +48,7 @@ def stored_event(
                     selection_id=event.selection_id,
                     policy_step=event.policy_step,
                     selection_policy_step=event.selection_policy_step,
+                    shadow_tasks=event.shadow_tasks.tolist(),
                     outlier=None if event.outlier is None else storage.Outlier(**asdict(event.outlier)),
                 )
             )
@@ -85,6 +86,7 @@ def core_event(stored: StoredEvent, state: Callable[[str], Posterior]) -> Event:
                 report.selection_id,
                 report.policy_step if report.HasField("policy_step") else None,
                 report.selection_policy_step if report.HasField("selection_policy_step") else None,
+                np.array(report.shadow_tasks, np.int64),
             )
         case "hyperparameters_changed":
             return HyperparametersChanged(stated(event.hyperparameters_changed.hyperparameters))

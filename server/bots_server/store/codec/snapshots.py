@@ -14,7 +14,7 @@ from bots_server.core.hyperparameters import RULES
 from bots_server.core.interpolation import Interpolation
 from bots_server.core.item_response import ItemResponse, Residuals
 from bots_server.core.models import ModelState
-from bots_server.core.posterior import Posterior, reopened
+from bots_server.core.posterior import OpenUpdate, Posterior, reopened
 from bots_server.core.state import State
 from bots_server.core.task_set import TaskSet
 from bots_server.core.tasks import Tasks
@@ -41,7 +41,10 @@ def snapshot_message(posterior: Posterior, nonce: bytes = b"") -> storage.Snapsh
         state=_state_message(posterior.base),
         open=[
             storage.OpenUpdate(
-                selection_id=update.selection_id, outcomes=_outcomes(update.evidence), policy_lag=update.policy_lag
+                selection_id=update.selection_id,
+                outcomes=_outcomes(update.evidence),
+                policy_lag=update.policy_lag,
+                shadow_tasks=pack(update.shadow_tasks, "<u4"),
             )
             for update in posterior.open
         ],
@@ -63,7 +66,13 @@ def posterior(snapshot: storage.Snapshot, tasks: Tasks) -> Posterior:
         state=_state(snapshot.state, tasks),
     )
     updates = [
-        (one.selection_id, _evidence(one.outcomes), one.policy_lag if one.HasField("policy_lag") else None)
+        OpenUpdate(
+            selection_id=one.selection_id,
+            evidence=_evidence(one.outcomes),
+            policy_lag=one.policy_lag if one.HasField("policy_lag") else None,
+            shadow_tasks=unpack(one.shadow_tasks, "<u4", np.int64),
+            before=None,
+        )
         for one in snapshot.open
     ]
     return reopened(closed, tasks, updates)
