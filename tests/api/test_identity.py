@@ -23,6 +23,7 @@ VALID: dict[str, dict[str, Any]] = {
     "CreateCheckpoint": {"name": "late"},
     "DeleteCheckpoint": {"name": "keep"},
     "RestoreRun": {"version": 0},
+    "UndoReport": {"version": 1},
 }
 
 
@@ -35,8 +36,8 @@ def call(service: Service, method: str, ref: pb.RunRef) -> Message | list[Messag
 
 
 def test_calls_about_a_run_carry_its_identity() -> None:
-    """The 15 calls about a run have a RunRef in field 1; no other request has the name of a run."""
-    assert len(OF_RUNS) == 15
+    """The 18 calls about a run have a RunRef in field 1; no other request has the name of a run."""
+    assert len(OF_RUNS) == 18
     for method in METHODS:
         if method.name in OF_RUNS:
             field = method.input_type.fields_by_name["run"]
