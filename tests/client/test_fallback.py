@@ -83,7 +83,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"exclude": [3]}, r"exclude\[0\]: got '3', must be an id of the dataset"),
     ({"batch_size": -1}, "batch_size: got -1, must be between 1 and 10000"),
     ({"batch_size": 2.5}, "batch_size: got 2.5, must be a whole number"),
-    ({"lease_seconds": -5}, "lease_seconds: got -5.0, must be above 0 and at most 86400"),
+    ({"lease_seconds": -5}, "lease_seconds: got -5.0, must be above 0"),
     ({"tag_quotas": {"odd": 3}}, "tag_quotas: got a sum of 3, must add up to 4"),
     ({"tag_quotas": {"odd": -1, "even": 5}}, r"tag_quotas\['odd'\]: got -1, must be at least 0"),
     ({"tag_weights": {"odd": 0.0}}, "tag_weights: got only 0, must have one above 0"),

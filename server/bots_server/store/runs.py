@@ -15,6 +15,7 @@ from bots_server.store.history import gone
 from bots_server.store.pages import page
 from bots_server.store.seal import SEAL_BYTES, checksum, intact, seal, unseal
 
+_BYTES = b"written", b"written_at_snapshot", b"written_before_base", b"snapshot_bytes", b"checkpoint_bytes"
 _HEAD = b"version", b"nonce", b"snapshot", b"trimmed", b"forgotten", b"ids"  # as in lua/include/head.lua
 
 
@@ -73,7 +74,10 @@ class Runs:
         if value is not None:
             return reader.run(key, name, value)
         self._database.run("count_runs", [keys.dataset(dataset.name), key], [])  # raises DatasetDamaged
-        if any(intact(other, name) for other in self._database.command("HVALS", key)):
+        records = self._database.command("HGETALL", key)
+        if (value := records.get(name.encode())) is not None:  # it was created meanwhile
+            return reader.run(key, name, value)
+        if any(intact(other, name) for other in records.values()):
             raise RunDamaged(key, f"has {name} under another name")
         raise RunNotFound(dataset.name, name)
 
@@ -162,4 +166,6 @@ def _listed(record: storage_pb2.RunRecord, head: dict[bytes, bytes]) -> ListedRu
     for field, value in sorted(head.items()):
         if field.startswith(b"h:"):
             hyperparameters.MergeFromString(unseal(value, field, key))
+        elif field not in _BYTES:
+            raise RunDamaged(key, f"has an unknown field {field!r}")
     return ListedRun(record, int(words[0]), hyperparameters)

@@ -16,6 +16,9 @@ local function read_head(key)
   end
   if not found and redis.call("EXISTS", key) == 0 then return nil end
   if values[1] ~= checksum(unpack(words)) then damaged(key, "has a wrong checksum at check") end
+  for _, field in ipairs(HEAD) do
+    if not head[field] then damaged(key, "lacks " .. field) end
+  end
   for _, field in ipairs({"version", "snapshot", "trimmed", "forgotten", "ids"}) do head[field] = tonumber(head[field]) end
   return head
 end
