@@ -25,7 +25,10 @@ CLIENT_VARIABLES = frozenset(
 
 
 class Settings(BaseSettings):
-    """BOTS as a service: Bayesian online task selection over gRPC. With no --redis it starts a private Valkey."""
+    """BOTS as a service: Bayesian online task selection over gRPC. With no --redis it starts a private Valkey.
+
+    Other commands: `bots-server token create`, `bots-server fsck`, `bots-server --version`.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -44,7 +47,6 @@ class Settings(BaseSettings):
     max_long_calls: int = Field(
         16, ge=1, le=1000, description="WatchRun, GetPosteriors and CreateDataset calls that a process serves at once"
     )
-    max_lease_seconds: float = Field(3600.0, gt=0, le=86_400, description="longest lease that a selection may ask for")
     max_long_calls_per_caller: int = Field(
         8, ge=1, le=1000, description="the same for one identity; for one host if callers have no identity"
     )
@@ -58,6 +60,7 @@ class Settings(BaseSettings):
     max_memory_bytes: int = Field(
         2 * 2**30, ge=2**20, description="memory for the runs and datasets that a process holds, loads and takes in"
     )
+    max_lease_seconds: float = Field(3600.0, gt=0, le=86_400, description="longest lease that a selection may ask for")
     replica_idle_seconds: float = Field(3600.0, gt=0, description="a run that was not used for this time is dropped")
 
     quota_datasets: int = Field(DEFAULT_QUOTAS.datasets, ge=0, description="datasets of one identity")
@@ -132,6 +135,15 @@ class Settings(BaseSettings):
         """Returns the quotas of one identity."""
         names = (field.name for field in fields(Usage))
         return Usage(**{name: getattr(self, f"quota_{name}") for name in names})
+
+    def redis_url(self) -> str | None:
+        """Returns the URL of the Redis that is given, by itself or in a file; None: a private one is to be started."""
+        if self.redis_file is None:
+            return None if self.redis is None else self.redis.get_secret_value()
+        try:
+            return self.redis_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"redis_file = '{self.redis_file}': {error}") from error
 
     @property
     def open_to_others(self) -> bool:
