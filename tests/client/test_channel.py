@@ -268,3 +268,11 @@ def test_tls(recorder: Recorder) -> None:
         with bots.Client(address, tls=tls, timeout=1) as client, pytest.raises(bots.TemporaryError, match=cause):
             client.get_dataset("d")
     assert len(recorder.calls) == 1
+
+
+def test_file_that_is_not_pem_is_refused_before_a_connection() -> None:
+    """The error of the first call names the option and the file, without waiting for the timeout."""
+    client = bots.Client("localhost:1", tls=bots.TLS(ca_file=__file__))
+    with client, pytest.raises(bots.InvalidArgumentError) as refused:
+        client.get_dataset("d")
+    assert str(refused.value) == f"ca_file: got {__file__!r}, must be a PEM file"

@@ -26,7 +26,10 @@ def main() -> None:
     try:
         app(moved_to_front(sys.argv[1:]))
     except (BotsError, ValueError, TypeError, OSError) as error:
-        complain(" ".join(str(error).split()))
+        if isinstance(error, OSError) and error.filename:
+            complain(f"{error.filename}: {error.strerror}")
+        else:
+            complain(" ".join(str(error).split()))
         sys.exit(exit_status(error))
 
 
@@ -40,6 +43,7 @@ def exit_status(error: Exception) -> int:
         (errors.FailedPreconditionError, 78),
         (errors.UnauthenticatedError, 77),
         (errors.PermissionDeniedError, 77),
+        (errors.QuotaExceededError, 73),
         (errors.InvalidArgumentError, 64),
         (errors.UnavailableError, 69),
         (errors.DeadlineExceededError, 69),

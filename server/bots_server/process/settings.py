@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -52,7 +53,7 @@ class Settings(BaseSettings):
     )
     max_call_seconds: float = Field(3600.0, gt=0, description="time after which a long call is ended")
     max_idle_seconds: float = Field(
-        30.0, gt=0, description="time that a long call waits for its caller's next chunk, or for it to take an answer"
+        30.0, gt=0, description="time that a long call waits for its caller to send a chunk or to read an answer"
     )
     connection_age_seconds: float = Field(
         300.0, gt=0, description="age at which a connection is closed, so that running clients find added servers"
@@ -73,7 +74,7 @@ class Settings(BaseSettings):
     history_bytes: int = Field(
         HISTORY_BYTES,
         ge=2**16,
-        description="bytes of a run's history behind its newest snapshot; and again of answers to selections",
+        description="bytes of a run's history behind its newest snapshot, and as many again of answers to selections",
     )
 
     redis: SecretStr | None = Field(
@@ -165,7 +166,7 @@ def settings(arguments: list[str]) -> Settings:
         try:
             return CliApp.run(Settings, cli_args=arguments)
         except ValidationError as error:
-            complaints = [_complaint(detail["loc"], detail["msg"]) for detail in error.errors()]
+            complaints = [_complaint(detail["loc"], detail["msg"], detail["input"]) for detail in error.errors()]
     raise SystemExit("\n".join(f"bots-server: {complaint}" for complaint in complaints))
 
 
@@ -186,9 +187,9 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"{name}: is not a setting; the nearest is {nearest}"
 
 
-def _complaint(location: tuple[int | str, ...], message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    if not location:
-        return message
+def _complaint(location: tuple[int | str, ...], message: str, value: object) -> str:
+    if not location:  # of several settings, by `_consistent`; the value would be all settings
+        return message.removeprefix("Value error, ")
     name = str(location[0])
-    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {message}"
+    rule = re.sub(r"^\w+ should ", "must ", message)
+    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): got {value!r}, {rule}"
