@@ -215,10 +215,8 @@ class TooManyCalls(Exhausted):
     reason = "TOO_MANY_CALLS"
     retry_seconds = 1.0
 
-    def __init__(self, limit: int, whose: str = "") -> None:
-        super().__init__(
-            f"the server serves at most {limit} long calls {whose}(WatchRun, GetPosteriors, CreateDataset) at once"
-        )
+    def __init__(self, limit: int, what: str) -> None:
+        super().__init__(f"the server serves at most {limit} {what} at once")
 
 
 class CallTooLong(Exhausted):
