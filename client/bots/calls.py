@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, ov
 
 from google.protobuf.message import Message
 
-from bots.errors import AbortedError, UnavailableError
+from bots.errors import AbortedError, BotsError, ResourceExhaustedError, UnavailableError
 from bots.v1 import task_selection_pb2 as pb
 
 # A generator of its own: the program's seeds and draws are none of the client's.
@@ -51,6 +51,8 @@ class RetryPolicy:
 UNAVAILABLE = RetryPolicy(attempts=5, first_pause_seconds=0.1, longest_pause_seconds=2.0, factor=2.5)
 # A race that was lost is over within milliseconds.
 ABORTED = RetryPolicy(attempts=8, first_pause_seconds=0.05, longest_pause_seconds=1.0, factor=2.0)
+# The server has as many calls of this caller as it serves at once. It says how long to wait at least.
+TOO_MANY_CALLS = RetryPolicy(attempts=10, first_pause_seconds=0.1, longest_pause_seconds=2.0, factor=2.5)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ Steps: TypeAlias = Generator[Call | Pause, Any, T]
 
 
 def repeated(call: Call, *, unreachable: bool = True, unavailable: bool = True) -> Steps[Any]:
-    """Returns the answer of a call, which is repeated within its timeout if that is safe: while it loses races, and
+    """Returns the answer of a call, which is repeated within its timeout if that is safe: while it loses races or is
+    one of too many calls, and
 
     unreachable  if the connection breaks.
     unavailable  if the service says UNAVAILABLE, for a reason that may pass.
@@ -96,17 +99,28 @@ def repeated(call: Call, *, unreachable: bool = True, unavailable: bool = True) 
     for attempt in itertools.count(1):
         try:
             return (yield call)
-        except (AbortedError, UnavailableError) as error:
-            policy = ABORTED if isinstance(error, AbortedError) else UNAVAILABLE
+        except (AbortedError, UnavailableError, ResourceExhaustedError) as error:
+            policy = policy_for(error)
+            if policy is None:
+                raise
             pause = min(policy.first_pause_seconds * policy.factor ** (attempt - 1), policy.longest_pause_seconds)
             pause *= _random.uniform(0.5, 1)
+            if policy is TOO_MANY_CALLS:
+                pause += error.retry_seconds or 0.0
             left = end - time.monotonic() - pause
-            patient = isinstance(error, AbortedError) or (unavailable if error.reason else unreachable)
+            patient = policy is not UNAVAILABLE or (unavailable if error.reason else unreachable)
             if call.method not in REPEATABLE or attempt >= policy.attempts or left <= 0 or not patient:
                 raise
         yield Pause(pause)
         call = dataclasses.replace(call, timeout=left)
     raise AssertionError("the last attempt returns or raises")
+
+
+def policy_for(error: BotsError) -> RetryPolicy | None:
+    """Returns how a call that failed so is repeated; None: it is not."""
+    if isinstance(error, ResourceExhaustedError):
+        return TOO_MANY_CALLS if error.reason == "TOO_MANY_CALLS" else None
+    return ABORTED if isinstance(error, AbortedError) else UNAVAILABLE
 
 
 def drive(steps: Steps[T], call: Callable[[Call], Any], pause: Callable[[float], object]) -> T:

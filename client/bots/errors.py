@@ -13,7 +13,7 @@
     │   ├── UnavailableError          the service or its store is away
     │   ├── DeadlineExceededError     no answer within the deadline
     │   ├── AbortedError              the call lost a race too often
-    │   └── ResourceExhaustedError    the store is full, or the server has too many long calls
+    │   └── ResourceExhaustedError    the store is full, or the server has too many calls of the caller
     └── BrokenError              not retryable: report it to the operator
         ├── UnimplementedError        the server is older than this client
         ├── ForkedError               this process was forked in a way that gRPC does not survive (also a RuntimeError)
@@ -117,7 +117,7 @@ class AbortedError(TemporaryError):
 
 
 class ResourceExhaustedError(TemporaryError):
-    """The store is full, or the server has as many long calls as it serves at once."""
+    """The store is full, or the server has as many calls as it serves at once, in all or of this caller."""
 
 
 class BrokenError(BotsError):

@@ -213,12 +213,10 @@ class Exhausted(Failure):
 
 class TooManyCalls(Exhausted):
     reason = "TOO_MANY_CALLS"
-    retry_seconds = 1.0
+    retry_seconds = 0.1  # short calls: those before it take milliseconds each
 
-    def __init__(self, limit: int, whose: str = "") -> None:
-        super().__init__(
-            f"the server serves at most {limit} long calls {whose}(WatchRun, GetPosteriors, CreateDataset) at once"
-        )
+    def __init__(self, limit: int, what: str) -> None:
+        super().__init__(f"the server serves at most {limit} {what} at once")
 
 
 class CallTooLong(Exhausted):

@@ -4,21 +4,27 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bots.v1 import error_details_pb2 as details
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
-from bots_server.errors import DeadlineExceeded
+from bots_server.api.admission import ShortCalls
+from bots_server.errors import DeadlineExceeded, TooManyCalls
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
 from bots_server.runs.replica import Replica
+from bots_server.runs.selection import Drawn, draw
 from bots_server.store import within
 from bots_server.telemetry.metrics import Metrics
-from tests.api.service import SECONDS, Run, Service, dataset_parts, reason_of, serving
+from tests.api.callers import caller, write
+from tests.api.service import SECONDS, Run, Service, dataset_parts, reason_of, serving, status_of
 from tests.valkey import valkey
 
 SMALL = {"threads": 2, "max_long_calls": 3, "max_long_calls_per_caller": 3}
@@ -32,6 +38,10 @@ def service(redis_url: str) -> Iterator[Service]:
         service.dataset("tasks", 300_000)
         service.create("tasks", "policy")
         yield service
+
+
+def context(peer: str) -> grpc.ServicerContext:
+    return cast(grpc.ServicerContext, SimpleNamespace(peer=lambda: peer))
 
 
 def selects(service: Service) -> list[float]:
@@ -149,6 +159,73 @@ def test_call_waits_for_another_ones_sync_no_longer_than_its_deadline() -> None:
         finally:
             redis.resume()
         assert status_of_select(run) is grpc.StatusCode.OK
+
+
+@pytest.fixture
+def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Semaphore, threading.Event]]:
+    """Makes selections with a seed wait until the event is set; the semaphore counts those that wait."""
+    begun, proceed = threading.Semaphore(0), threading.Event()
+
+    def waiting(*arguments: Any) -> Drawn:
+        begun.release()
+        proceed.wait(SECONDS)
+        return draw(*arguments)
+
+    monkeypatch.setattr("bots_server.api.selections.draw", waiting)
+    yield begun, proceed
+    proceed.set()
+
+
+def test_flood_of_one_identity_delays_no_other(
+    redis_url: str, tmp_path: Path, blocked: tuple[threading.Semaphore, threading.Event]
+) -> None:
+    """H4: two of its calls are in progress, others wait, further ones are refused, and another identity is served."""
+    begun, proceed = blocked
+    tokens = write(tmp_path / "tokens", {"one": "flood train *", "other": "trainer train *"})
+    with (
+        serving(redis_url, token_file=tokens, threads=8, max_calls_per_caller=4) as service,
+        caller(service, "one") as flood,
+        caller(service, "other") as trainer,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        flood.dataset("tasks", 100)
+        run = flood.create("tasks", "policy")
+        calls = [threads.submit(run.select, 1, seed=seed) for seed in range(4)]
+        for _ in range(2):
+            assert begun.acquire(timeout=SECONDS)
+        service.wait_until(lambda: status_of_select(run) is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        with pytest.raises(grpc.RpcError) as refused:
+            run.select(1)
+        assert reason_of(refused.value) == "TOO_MANY_CALLS"
+        retry = status_of(refused.value).details[-1]
+        assert details.RetryInfo.FromString(retry.value).retry_delay.seconds == 1
+        assert trainer.run("tasks", "policy").select(8).tasks
+        assert not begun.acquire(blocking=False)
+        proceed.set()
+        assert all(call.result().tasks for call in calls)
+        assert run.select(1).tasks
+
+
+def test_callers_without_identity_are_told_apart_by_connection() -> None:
+    """Each connection has a bound of its own, and gets its place back."""
+    calls, one, other = ShortCalls(per_caller=1), context("ipv4:10.0.0.1:1000"), context("ipv4:10.0.0.1:2000")
+    for _ in range(2):
+        with (
+            calls.admitted("", one),
+            calls.admitted("", other),
+            pytest.raises(TooManyCalls, match="at most 1 calls of one caller at once"),
+            calls.admitted("", one),
+        ):
+            pass
+
+
+def test_call_waits_for_its_turn_no_longer_than_its_deadline() -> None:
+    """A call that waits leaves when its caller does, and its place is free again."""
+    calls, one = ShortCalls(per_caller=3), context("ipv4:10.0.0.1:1000")
+    with calls.admitted("", one), calls.admitted("", one):
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded), within(0.05), calls.admitted("", one):
+                pass
 
 
 def status_of_select(run: Run) -> grpc.StatusCode:

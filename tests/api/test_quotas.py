@@ -212,12 +212,15 @@ def test_one_caller_does_not_take_all_long_calls() -> None:
     calls = LongCalls(limit=4, per_caller=2, seconds=60, idle_seconds=60)
     one, same, other = context("ipv4:10.0.0.1:1000"), context("ipv4:10.0.0.1:2000"), context("ipv4:10.0.0.2:1000")
     with calls.admitted("", one), calls.admitted("", same):
-        with pytest.raises(TooManyCalls, match="at most 2 long calls of one caller"), calls.admitted("", one):
+        with (
+            pytest.raises(TooManyCalls, match=r"at most 2 long calls .* of one caller"),
+            calls.admitted("", one),
+        ):
             pass
         with (
             calls.admitted("alice", one),
             calls.admitted("", other),
-            pytest.raises(TooManyCalls, match="at most 4 long calls "),
+            pytest.raises(TooManyCalls, match=r"at most 4 long calls \(.*\) at once"),
             calls.admitted("bob", other),
         ):
             pass

@@ -1,6 +1,6 @@
 """`make bench`: one command, one table, then whether each target is met.
 
-    python -m tests.bench [--quick] [--only table life load list stages]
+    python -m tests.bench [--quick] [--only table life load list stages noisy]
 
 A real Valkey on a Unix socket, two server processes as in production, the real client library in this process. Times
 are ms unless stated otherwise: medians, in brackets the 99th percentile.
@@ -15,6 +15,7 @@ from typing import get_args
 from tests.bench import report
 from tests.bench.life import Life, life, list_seconds
 from tests.bench.load import Load, loads
+from tests.bench.noisy import noises
 from tests.bench.processes import server
 from tests.bench.stages import stages
 from tests.bench.table import PAPER, Effort, Group, groups
@@ -24,7 +25,7 @@ from tests.valkey import valkey
 
 FULL = Effort(rounds=200, plain_seconds=10.0, sizes=(10_000, PAPER, 1_000_000, 10_000_000))
 QUICK = Effort(rounds=40, plain_seconds=1.0, sizes=(10_000, PAPER, 1_000_000))
-SECTIONS = ("table", "life", "load", "list", "stages")
+SECTIONS = ("table", "life", "load", "list", "stages", "noisy")
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     def told(what: str) -> None:
         print(f"[{perf_counter() - begin:5.0f} s] {what}", file=sys.stderr, flush=True)
 
-    if set(sections) - {"life"}:
+    if set(sections) - {"life", "noisy"}:
         with valkey() as redis, server(redis.url) as one, server(redis.url) as other:
             addresses = [one.address, other.address]
             if "table" in sections:
@@ -64,6 +65,10 @@ def main() -> None:
             with valkey() as redis:
                 lives.append(life(redis, kind, size, told))
         show(["", *report.life_lines(lives)])
+    if "noisy" in sections:
+        with valkey() as redis:
+            for line in report.noise_lines(noises(redis.url, 3.0 if arguments.quick else 10.0, told)):
+                show([line])
     show(["", *report.verdict_lines(judge(measured, lives, served, listed))])
 
 

@@ -1,7 +1,12 @@
 """How the figures are printed: plain text, one line a cell."""
 
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
 from tests.bench.life import Life
 from tests.bench.load import Load
+from tests.bench.noisy import Noise
 from tests.bench.stages import Stages
 from tests.bench.table import Cell, Group
 from tests.bench.targets import Verdict
@@ -76,6 +81,18 @@ def stage_lines(of: Stages) -> list[str]:
         for stage, seconds in {**parts, "claim, checks, client": whole - sum(parts.values())}.items():
             lines.append(f"    {stage:38} {seconds * 1e3:6.2f} ms {seconds / whole:6.1%}")
     return lines
+
+
+def noise_lines(noises: Iterable[Noise]) -> Iterator[str]:
+    """Yields what a trainer's calls take before and under each flood; the ratio is of the 99th percentiles."""
+    yield f"{'flood':36} | quiet, flooded: p50 / p99 / max ms | ratio | calls of the flood a second"
+    for noise in noises:
+        (_, quiet, _), (_, flooded, _) = both = [
+            np.percentile(seconds, (50, 99, 100)) * 1e3 for seconds in (noise.quiet, noise.seconds)
+        ]
+        times = "  ".join(" / ".join(f"{ms:.1f}" for ms in one) for one in both)
+        ended = ", ".join(f"{how} {count:.0f}" for how, count in sorted(noise.ended.items()))
+        yield f"{noise.flood:36} | {times:>45} | {flooded / quiet:5.1f} | {ended}"
 
 
 def verdict_lines(verdicts: list[Verdict]) -> list[str]:

@@ -14,6 +14,7 @@ import pytest
 from google.protobuf.message import Message
 
 import bots
+from bots.calls import Call, Pause, repeated
 from bots.v1 import task_selection_pb2 as pb
 from tests.client.recorder import METHODS, UID, Recorder, fails, never, served
 
@@ -92,6 +93,19 @@ def test_a_lost_race_is_repeated_in_place(recorder: Recorder, run: bots.Run) -> 
         run.update(target=0.4)
     assert time.monotonic() - began < 2.5  # the deadline holds
     assert len({call.request.request_id for call in recorder.of("UpdateRun")}) == 1
+
+
+def test_one_of_too_many_calls_is_repeated_after_the_time_that_the_service_gives() -> None:
+    """The pause is the service's and some more, so that refused callers do not come back at once."""
+    call = Call("SelectBatch", pb.SelectBatchRequest(), timeout=60)
+    steps = repeated(call)
+    assert next(steps) is call
+    pause = steps.throw(bots.ResourceExhaustedError("no", reason="TOO_MANY_CALLS", retry_seconds=1.0))
+    assert isinstance(pause, Pause)
+    assert 1.05 <= pause.seconds <= 1.1
+    assert isinstance(steps.send(None), Call)
+    with pytest.raises(bots.ResourceExhaustedError):
+        steps.throw(bots.ResourceExhaustedError("no", reason="STORE_FULL", retry_seconds=1.0))
 
 
 def test_a_selection_that_the_store_refuses_is_drawn_and_the_next_asks_again(recorder: Recorder, run: bots.Run) -> None:

@@ -32,8 +32,10 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
                        VERSION_MISMATCH, REPORT_NOT_COUNTED, DATASET_HAS_RUNS, KEY_OCCUPIED (another application
                        has a key of the service in Redis)
   ABORTED              CONFLICT (lost a race; repeat)
-  RESOURCE_EXHAUSTED   TOO_MANY_CALLS, CALL_TOO_LONG, UPLOAD_TOO_SLOW (the server's limits of long calls), QUOTA_EXCEEDED
-                       (a setting of the server; the message has its name, the limit and the use), STORE_FULL
+  RESOURCE_EXHAUSTED   TOO_MANY_CALLS (of this caller, or long calls; any call may be answered so; repeat it after the
+                       time in RetryInfo), CALL_TOO_LONG, UPLOAD_TOO_SLOW (the server's limits of long calls),
+                       QUOTA_EXCEEDED (a setting of the server; the message has its name, the limit and the use),
+                       STORE_FULL
   DATA_LOSS            RUN_DAMAGED, DATASET_DAMAGED: what is stored is not what was written, or is missing. It is not
                        used. The message names the key of Redis and what to do.
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat

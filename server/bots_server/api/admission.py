@@ -1,4 +1,7 @@
-"""Long calls are bounded in number, in all and for each caller, and in time: each holds a thread."""
+"""Calls are bounded for each caller, so that no caller delays the calls of others.
+
+Long calls are bounded in time too: each holds a thread.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,15 @@ from typing import TypeVar
 
 import grpc
 
-from bots_server.errors import CallTooLong, TooManyCalls, UploadTooSlow
+from bots_server.errors import CallTooLong, DeadlineExceeded, TooManyCalls, UploadTooSlow
+from bots_server.runs.turn import on_turn
+from bots_server.store import remaining
+
+# Of one caller, in progress. Threads share the interpreter, so each of them slows every other call. With two, one
+# computes while the other waits for Redis.
+SHORT_CALLS_IN_PROGRESS = 2
+
+LONG_CALLS = "long calls (WatchRun, GetPosteriors, CreateDataset)"
 
 Item = TypeVar("Item")
 
@@ -52,9 +63,9 @@ class LongCalls:
         call = LongCall(identity or context.peer().rpartition(":")[0], context, time.monotonic() + self._seconds)
         with self._lock:
             if len(self._calls) >= self._limit:
-                raise TooManyCalls(self._limit)
+                raise TooManyCalls(self._limit, LONG_CALLS)
             if sum(other.who == call.who for other in self._calls) >= self._per_caller:
-                raise TooManyCalls(self._per_caller, "of one caller ")
+                raise TooManyCalls(self._per_caller, f"{LONG_CALLS} of one caller")
             self._calls.add(call)
         try:
             yield call
@@ -101,3 +112,43 @@ class LongCalls:
             since = call.sending_since
             if since is not None and time.monotonic() - since > self._idle_seconds:
                 call.context.cancel()
+
+
+class Share:
+    """The short calls of one caller: how many there are, and turns for those in progress. The others wait."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.turns = threading.Semaphore(SHORT_CALLS_IN_PROGRESS)
+
+
+class ShortCalls:
+    """Of each caller, two calls are in progress at once and further ones wait, at most `per_caller` in all.
+
+    A caller is an identity, or a connection if callers have no identity.
+    """
+
+    def __init__(self, per_caller: int) -> None:
+        self._per_caller = per_caller
+        self._lock = threading.Lock()
+        self._shares: dict[str, Share] = {}
+
+    @contextmanager
+    def admitted(self, identity: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Admits one call for the duration of the block, when it is its turn. Raises TooManyCalls, DeadlineExceeded."""
+        who = identity or context.peer()
+        with self._lock:
+            share = self._shares.setdefault(who, Share())
+            if share.calls >= self._per_caller:
+                raise TooManyCalls(self._per_caller, "calls of one caller")
+            share.calls += 1
+        try:
+            with on_turn(share.turns, remaining()) as had:
+                if not had:
+                    raise DeadlineExceeded
+                yield
+        finally:
+            with self._lock:
+                share.calls -= 1
+                if not share.calls:
+                    del self._shares[who]

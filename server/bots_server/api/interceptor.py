@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
+from bots_server.api.admission import ShortCalls
 from bots_server.api.callers import Caller, Callers, calling
 from bots_server.api.health import CHECK
 from bots_server.api.methods import METHODS, Method
@@ -36,8 +37,8 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class CallInterceptor(grpc.ServerInterceptor):
     """Refuses callers, turns failures into statuses, and accounts for each call."""
 
-    def __init__(self, metrics: Metrics, callers: Callers) -> None:
-        self._metrics, self._callers = metrics, callers
+    def __init__(self, metrics: Metrics, callers: Callers, short_calls: ShortCalls) -> None:
+        self._metrics, self._callers, self._short_calls = metrics, callers, short_calls
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="refusals")
         self._refusals.submit(int)  # starts the thread: gRPC stops serving if it cannot start one later
         self._logged_refusals = Sampled(REFUSALS_LOGGED)
@@ -82,11 +83,15 @@ class CallInterceptor(grpc.ServerInterceptor):
             one.require(method.role)
             return one
 
+        def admitted(one: Caller, context: grpc.ServicerContext) -> AbstractContextManager[None]:
+            return nullcontext() if handler.request_streaming else self._short_calls.admitted(one.identity, context)
+
         def unary(behavior: Behavior) -> Behavior:
             def answer(message: Any, context: grpc.ServicerContext) -> Any:
                 call = Call(self._metrics, method.name, context)
                 try:
-                    with calling(identify(call, context)), deadline(context):
+                    one = identify(call, context)
+                    with calling(one), deadline(context), admitted(one, context):
                         response = behavior(decode(call, message), context)
                 except Exception as error:
                     call.fail(error)

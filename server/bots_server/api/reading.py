@@ -16,6 +16,7 @@ from bots_server.runs.replica import Replica
 MAX_POSTERIORS = 1_000_000
 CHUNK = 32_768  # tasks in a message: half a megabyte
 CHUNK_WITH_IDS = 8_192  # ids have up to 256 bytes
+chunk_lock = threading.Lock()  # one thread makes chunks at a time, so that downloads do not crowd out short calls
 NOTICE_SECONDS = 0.5  # in which a watch notices that its caller is gone
 
 
@@ -65,15 +66,17 @@ def posterior_chunks(
     """Yields the posteriors of the asked tasks, with their ids and tags if these are given."""
     step = CHUNK if ids is None else CHUNK_WITH_IDS
     for begin in range(0, len(asked), step):
-        which = np.array(asked[begin : begin + step], np.int64)
-        alpha, beta = alpha_beta(posterior, run.dataset.tasks, which)
-        yield pb.GetPosteriorsResponse(
-            version=posterior.version,
-            run_uid=run.record.uid,
-            offset=begin,
-            size=len(asked),
-            alpha=alpha.tolist(),
-            beta=beta.tolist(),
-            ids=None if ids is None else ids.names(which),
-            tag=None if tags is None else tags.take(which).tolist(),
-        )
+        with chunk_lock:
+            which = np.array(asked[begin : begin + step], np.int64)
+            alpha, beta = alpha_beta(posterior, run.dataset.tasks, which)
+            chunk = pb.GetPosteriorsResponse(
+                version=posterior.version,
+                run_uid=run.record.uid,
+                offset=begin,
+                size=len(asked),
+                alpha=alpha.tolist(),
+                beta=beta.tolist(),
+                ids=None if ids is None else ids.names(which),
+                tag=None if tags is None else tags.take(which).tolist(),
+            )
+        yield chunk

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
-from bots_server.api.admission import LongCalls
+from bots_server.api.admission import LongCalls, ShortCalls
 from bots_server.api.callers import Callers
 from bots_server.api.health import Health
 from bots_server.api.interceptor import CallInterceptor
@@ -117,7 +117,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     threads = settings.threads + settings.max_long_calls
     server = grpc.server(
         started_pool(threads),
-        interceptors=[CallInterceptor(metrics, callers)],
+        interceptors=[CallInterceptor(metrics, callers, ShortCalls(settings.max_calls_per_caller))],
         maximum_concurrent_rpcs=threads * QUEUED_PER_THREAD,
         options=[
             ("grpc.so_reuseport", int(settings.processes > 1)),

@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 picks a free one and prints it")
     processes: int = Field(1, ge=1, le=64, description="worker processes that share the port")
     threads: int = Field(32, ge=1, le=1024, description="short calls that a process serves at once")
+    max_calls_per_caller: int = Field(
+        16,
+        ge=2,
+        le=1024,
+        description="the same for one identity, of which two are in progress; for one connection without identities",
+    )
     max_long_calls: int = Field(
         16, ge=1, le=1000, description="WatchRun, GetPosteriors and CreateDataset calls that a process serves at once"
     )

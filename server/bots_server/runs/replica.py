@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bots_server.core.draw import SelectionSpec
-from bots_server.core.posterior import Event, Posterior, fold_all, start
+from bots_server.core.posterior import Event, Posterior, Report, fold_all, start
 from bots_server.core.summary import Summary, summarise
 from bots_server.errors import Conflict, Damaged, DeadlineExceeded, Failure, RunDamaged, VersionNotFound
 from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
 from bots_server.runs.prefetch import Prefetch
 from bots_server.runs.selection import Drawn, computing
+from bots_server.runs.turn import off_turn
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store, StoredEvent, Sync, codec, remaining
 from bots_server.telemetry.metrics import Metrics
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 LEAP_EVENTS = 32  # if a newer snapshot is further ahead than this, it is read instead of folding the events before it
 PIECE_EVENTS = 16  # folded at once, so that other runs need not wait for a long history
+MANY_OUTCOMES = 8_192  # from here on a fold takes milliseconds
 REBUILDS = 3  # between reading a snapshot and the events after it, a newer snapshot may have trimmed them
 
 
@@ -81,6 +83,10 @@ class Replica:
 
         A sync serves, or fails, all callers that came before it began.
         """
+        with off_turn():
+            return self._view()
+
+    def _view(self) -> View:
         begun, timeout = self._begun, remaining()
         if not self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             raise DeadlineExceeded
@@ -245,8 +251,10 @@ class Replica:
     def _folded(self, posterior: Posterior, events: Sequence[Event]) -> Posterior:
         tasks = self.dataset.tasks
         for begin in range(0, len(events), PIECE_EVENTS):
-            with computing(tasks):
-                posterior = fold_all(posterior, tasks, events[begin : begin + PIECE_EVENTS])
+            piece = events[begin : begin + PIECE_EVENTS]
+            outcomes = sum(len(event.evidence.tasks) for event in piece if isinstance(event, Report))
+            with computing(tasks, long=outcomes > MANY_OUTCOMES):
+                posterior = fold_all(posterior, tasks, piece)
         return posterior
 
     def _start(self) -> Posterior:
