@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from bots.v1 import task_selection_pb2 as pb
 from bots_server.api.health import CHECK
 from bots_server.api.methods import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, METHODS, SERVICE
 from bots_server.process.server import HANDSHAKE_SECONDS
@@ -114,6 +115,30 @@ def test_a_request_that_is_too_long_is_refused_before_it_is_decoded(channel: Any
         "INVALID_FIELD",
         "request: got 65537 bytes, must be at most 65536 bytes",
     )
+
+
+def test_a_request_that_does_not_come_holds_no_thread_for_long(redis_url: str) -> None:
+    """Calls with a valid token and without a deadline that send no request, one for each thread, are cancelled.
+
+    The server counts them as RESOURCE_EXHAUSTED.
+    """
+    with serving(redis_url, threads=1, max_long_calls=1, max_idle_seconds=0.5) as service:
+        with grpc.insecure_channel(service.address) as channel, silent_calls(channel, GET_RUN, 2) as calls:
+            for call in calls:
+                assert refused(lambda call=call: list(call))[0] is grpc.StatusCode.CANCELLED  # type: ignore[misc]
+            assert service.stub.GetServer(pb.GetServerRequest(), timeout=SECONDS)
+        late = {"method": "other", "code": "RESOURCE_EXHAUSTED"}
+        service.wait_until(lambda: service.sample("bots_rpcs_total", **late) == 2)
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.rpartition("/")[2])
+def test_a_call_without_a_request_is_an_invalid_argument(channel: Any, path: str) -> None:
+    """A stream of requests may be empty if its method allows it, as that of reflection does."""
+    if "Reflection" in path:
+        assert not list(channel.stream_stream(path)(iter(()), metadata=bearer("secret"), timeout=SECONDS))
+        return
+    call = channel.stream_stream(path)(iter(()), metadata=bearer("secret"), timeout=SECONDS)
+    assert refused(lambda: list(call))[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
 
 
 def test_methods_with_long_requests_take_4_mib() -> None:

@@ -22,7 +22,7 @@ from tests.api.service import SECONDS, Run, Service, dataset_parts, reason_of, s
 from tests.valkey import valkey
 
 SMALL = {"threads": 2, "max_long_calls": 3, "max_long_calls_per_caller": 3}
-SLOW = [("grpc.http2.lookahead_bytes", 4096), ("grpc.use_local_subchannel_pool", 1)]
+SLOW = [("grpc.http2.lookahead_bytes", 4096), ("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
 
 
 @pytest.fixture
