@@ -182,8 +182,9 @@ def check(address: str) -> Any:
 
 def test_health_answers_while_every_thread_is_busy(guarded: Service, channel: Any) -> None:
     """With calls whose requests never come; callers without a token are refused meanwhile, too."""
+    ask = channel.unary_unary(f"/{SERVICE.full_name}/GetServer")
+    assert ask(b"", timeout=SECONDS, metadata=bearer("secret"))  # calls arrive in order once the channel is connected
     with silent_calls(channel, GET_RUN, 2, "secret"):
-        ask = channel.unary_unary(f"/{SERVICE.full_name}/GetServer")
 
         def busy() -> bool:
             return refused(lambda: ask(b"", timeout=0.3, metadata=bearer("secret")))[0] is (
