@@ -55,8 +55,10 @@ class TLS:
     key_file: str | os.PathLike[str] | None = None
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Returns the credentials for gRPC. OSError: a file cannot be read."""
-        return grpc.ssl_channel_credentials(_read(self.ca_file), _read(self.key_file), _read(self.cert_file))
+        """Returns the credentials for gRPC. OSError: a file cannot be read. InvalidArgumentError: it is no PEM file."""
+        return grpc.ssl_channel_credentials(
+            _read("ca_file", self.ca_file), _read("key_file", self.key_file), _read("cert_file", self.cert_file)
+        )
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,11 @@ def _host_and_port(address: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6
         ) from None
 
 
-def _read(path: str | os.PathLike[str] | None) -> bytes | None:
+def _read(field: str, path: str | os.PathLike[str] | None) -> bytes | None:
     if path is None:
         return None
     with open(path, "rb") as file:
-        return file.read()
+        content = file.read()
+    if b"-----BEGIN " not in content:  # gRPC would say so only after the timeout of the first call, without the file
+        raise invalid(field, repr(os.fspath(path)), "must be a PEM file")
+    return content

@@ -326,4 +326,4 @@ class NameNotAllowed(AccessDenied):
     reason = "NAME_NOT_ALLOWED"
 
     def __init__(self, field: str, name: str, identity: str, patterns: tuple[str, ...]) -> None:
-        super().__init__(f"{field}: got {name!r}, must match {cut(','.join(patterns))}, as {identity!r} may use")
+        super().__init__(f"{field}: got {name!r}, must match {cut(','.join(patterns))}, which {identity!r} may use")

@@ -183,7 +183,7 @@ def test_a_new_dataset_must_match_a_pattern(admin: Service, guarded: Service) ->
             assert isinstance(error.value, grpc.Call)
             assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
             assert reason_of(error.value) == "NAME_NOT_ALLOWED"
-            rule = f"header.name: got {name!r}, must match team-a-*,shared, as 'alice' may use"
+            rule = f"header.name: got {name!r}, must match team-a-*,shared, which 'alice' may use"
             assert error.value.details() == rule
 
 
@@ -232,7 +232,7 @@ def test_a_stream_ends_when_its_token_is_taken_back(admin: Service, guarded: Ser
         guarded.wait_until(lambda: not known(guarded, "grafana"))
         admin.run("shared", "policy").report([1], [2])
         with pytest.raises(grpc.RpcError) as error:
-            list(watch)
+            next(watch)
         assert reason_of(error.value) == "BAD_TOKEN"
 
 

@@ -136,7 +136,7 @@ def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) 
         timeout=SECONDS,
     )
     assert finished.returncode == 1
-    assert "BOTS_PROCESSES (--processes): Input should be greater than or equal to 1" in finished.stderr
+    assert "BOTS_PROCESSES (--processes): got '0', must be greater than or equal to 1" in finished.stderr
     assert "Traceback" not in finished.stderr
     assert not (tmp_path / "data").exists()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+import redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 
@@ -356,6 +357,35 @@ def test_a_redis_url_is_read_from_a_file(tmp_path: Path, redis_url: str) -> None
     with started("--redis-file", str(tmp_path / "url")) as (process, target), tasks_policy(target) as run:
         assert run.report([1], [1]).version == 1
         assert redis_url not in Path(f"/proc/{process.pid}/cmdline").read_text()
+
+
+def test_fsck_reads_the_redis_and_the_prefix_of_the_server(tmp_path: Path, redis_url: str) -> None:
+    """`bots-server fsck` looks at the keys that a server with the same flags uses, and starts no private Valkey."""
+    (tmp_path / "url").write_text(f"{redis_url}\n")
+    flags = ["--redis-file", str(tmp_path / "url"), "--key-prefix", "team:"]
+    with started(*flags) as (_, target), tasks_policy(target) as run:
+        run.report([1], [1])
+    with contextlib.closing(redis.Redis.from_url(redis_url)) as client:
+        client.delete("team:bots:datasets")
+        (strata,) = client.keys("team:bots:{tasks}:*:strata")
+        client.delete(strata)
+    command = [sys.executable, "-m", "bots_server", "fsck", *flags, "--data-dir", str(tmp_path / "data")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, "dataset tasks" in ended.stdout) == (1, True), ended.stdout + ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_commands_have_their_own_help() -> None:
+    """`--help` names the other commands, and `fsck --help` is about fsck."""
+    command = [sys.executable, "-m", "bots_server"]
+    for arguments, words in (
+        (["--help"], ["fsck", "token create"]),
+        (["fsck", "--help"], ["--repair", "--key-prefix"]),
+    ):
+        ended = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 0
+        assert all(word in ended.stdout for word in words), ended.stdout
+    assert "--threads" not in ended.stdout
 
 
 def test_addresses_are_shown_as_clients_write_them() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -268,3 +270,22 @@ def test_tls(recorder: Recorder) -> None:
         with bots.Client(address, tls=tls, timeout=1) as client, pytest.raises(bots.TemporaryError, match=cause):
             client.get_dataset("d")
     assert len(recorder.calls) == 1
+
+
+def test_file_that_is_not_pem_is_refused_before_a_connection() -> None:
+    """The error of the first call names the option and the file, without waiting for the timeout."""
+    client = bots.Client("localhost:1", tls=bots.TLS(ca_file=__file__))
+    with client, pytest.raises(bots.InvalidArgumentError) as refused:
+        client.get_dataset("d")
+    assert str(refused.value) == f"ca_file: got {__file__!r}, must be a PEM file"
+
+
+def test_command_says_once_that_a_certificate_is_not_trusted(recorder: Recorder) -> None:
+    """The standard error of a process is one line, without gRPC's log of each attempt."""
+    certificate, key = (TLS / "certificate.pem").read_bytes(), (TLS / "key.pem").read_bytes()
+    with served(recorder, "localhost:0", grpc.ssl_server_credentials([(key, certificate)])) as address:
+        command = [sys.executable, "-m", "bots.cli", "--server", address, "--tls", "--timeout", "1", "dataset", "list"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    (line,) = ended.stderr.splitlines()
+    assert "not of an authority" in line
+    assert ended.returncode == 69

@@ -406,7 +406,7 @@ def test_leases_from_the_shell(call: Bots, real: bots.Client) -> None:
         (["run", "restore", "letters/one"], 64, "exactly one of checkpoint and version"),
         (["run", "restore", "letters/one", "--version", "9"], 66, "version"),
         (["select", "letters/one", "1", "--token", "a", "--token-file", "no"], 64, "token"),
-        (["select", "letters/one", "1", "--token-file", "no"], 66, "No such file"),
+        (["select", "letters/one", "1", "--token-file", "no"], 66, "error: no: No such file or directory"),
     ],
 )
 def test_errors_are_one_clear_line(

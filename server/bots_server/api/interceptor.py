@@ -111,6 +111,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                             following = next(responses, None)
                         if following is None:
                             break
+                        identify(call, context)  # the token may have been taken back while a watch waited
                         response = following
                         yield response
                 except GeneratorExit:

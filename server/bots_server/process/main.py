@@ -79,15 +79,8 @@ def redis_url(chosen: Settings, stopping: threading.Event) -> Iterator[str]:
 
     If the private one ends by itself, the server ends too, so that a restart starts both over the same data.
     """
-    if chosen.redis is not None:
-        yield chosen.redis.get_secret_value()
-        return
-    if chosen.redis_file is not None:
-        try:
-            url = chosen.redis_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"redis_file = '{chosen.redis_file}': {error}") from error
-        yield url
+    if (given := chosen.redis_url()) is not None:
+        yield given
         return
     died = threading.Event()
 

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,7 +26,10 @@ CLIENT_VARIABLES = frozenset(
 
 
 class Settings(BaseSettings):
-    """BOTS as a service: Bayesian online task selection over gRPC. With no --redis it starts a private Valkey."""
+    """BOTS as a service: Bayesian online task selection over gRPC. With no --redis it starts a private Valkey.
+
+    Other commands: `bots-server token create`, `bots-server fsck`, `bots-server --version`.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -44,7 +48,6 @@ class Settings(BaseSettings):
     max_long_calls: int = Field(
         16, ge=1, le=1000, description="WatchRun, GetPosteriors and CreateDataset calls that a process serves at once"
     )
-    max_lease_seconds: float = Field(3600.0, gt=0, le=86_400, description="longest lease that a selection may ask for")
     max_long_calls_per_caller: int = Field(
         8, ge=1, le=1000, description="the same for one identity; for one host if callers have no identity"
     )
@@ -52,7 +55,7 @@ class Settings(BaseSettings):
     max_idle_seconds: float = Field(
         30.0,
         gt=0,
-        description="time that a call waits for its request, its next chunk, or its caller to take an answer",
+        description="time that a call waits for its caller to send the request or a chunk, or to read an answer",
     )
     connection_age_seconds: float = Field(
         300.0, gt=0, description="age at which a connection is closed, so that running clients find added servers"
@@ -60,6 +63,7 @@ class Settings(BaseSettings):
     max_memory_bytes: int = Field(
         2 * 2**30, ge=2**20, description="memory for the runs and datasets that a process holds, loads and takes in"
     )
+    max_lease_seconds: float = Field(3600.0, gt=0, le=86_400, description="longest lease that a selection may ask for")
     replica_idle_seconds: float = Field(3600.0, gt=0, description="a run that was not used for this time is dropped")
 
     quota_datasets: int = Field(DEFAULT_QUOTAS.datasets, ge=0, description="datasets of one identity")
@@ -72,7 +76,7 @@ class Settings(BaseSettings):
     history_bytes: int = Field(
         HISTORY_BYTES,
         ge=2**16,
-        description="bytes of a run's history behind its newest snapshot; and again of answers to selections",
+        description="bytes of a run's history behind its newest snapshot, and as many again of answers to selections",
     )
 
     redis: SecretStr | None = Field(
@@ -135,6 +139,15 @@ class Settings(BaseSettings):
         names = (field.name for field in fields(Usage))
         return Usage(**{name: getattr(self, f"quota_{name}") for name in names})
 
+    def redis_url(self) -> str | None:
+        """Returns the URL of the Redis that is given, by itself or in a file; None: a private one is to be started."""
+        if self.redis_file is None:
+            return None if self.redis is None else self.redis.get_secret_value()
+        try:
+            return self.redis_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"redis_file = '{self.redis_file}': {error}") from error
+
     @property
     def open_to_others(self) -> bool:
         """Whether other machines reach the server or its metrics."""
@@ -155,7 +168,7 @@ def settings(arguments: list[str]) -> Settings:
         try:
             return CliApp.run(Settings, cli_args=arguments)
         except ValidationError as error:
-            complaints = [_complaint(detail["loc"], detail["msg"]) for detail in error.errors()]
+            complaints = [_complaint(detail["loc"], detail["msg"], detail["input"]) for detail in error.errors()]
     raise SystemExit("\n".join(f"bots-server: {complaint}" for complaint in complaints))
 
 
@@ -176,9 +189,9 @@ def _unknown(name: str, known: list[str]) -> str:
     return f"{name}: is not a setting; the nearest is {nearest}"
 
 
-def _complaint(location: tuple[int | str, ...], message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    if not location:
-        return message
+def _complaint(location: tuple[int | str, ...], message: str, value: object) -> str:
+    if not location:  # of several settings, by `_consistent`; the value would be all settings
+        return message.removeprefix("Value error, ")
     name = str(location[0])
-    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {message}"
+    rule = re.sub(r"^\w+ should ", "must ", message)
+    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): got {value!r}, {rule}"
