@@ -19,7 +19,14 @@ from tests.api.service import serving
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CLIENT = ROOT / "client/README.md"
-PAGES = [ROOT / "README.md", CLIENT, *ROOT.glob("deploy/**/*.md"), *ROOT.glob("tests/**/*.md"), ROOT / "CHANGELOG.md"]
+PAGES = [
+    ROOT / "README.md",
+    CLIENT,
+    *ROOT.glob("deploy/**/*.md"),
+    *ROOT.glob("tests/**/*.md"),
+    ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
+]
 
 
 def rows(heading: str, page: str = README) -> dict[str, list[str]]:

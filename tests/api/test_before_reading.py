@@ -1,10 +1,12 @@
 """What a call may cost before its caller is known, and what a request may have before it is decoded."""
 
+import logging
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from bots.v1 import task_selection_pb2 as pb
 from bots_server.api.health import CHECK
 from bots_server.api.methods import MAX_MESSAGE_BYTES, MAX_REQUEST_BYTES, METHODS, SERVICE
+from bots_server.process.server import HANDSHAKE_SECONDS
 from tests.api.callers import bearer, write
 from tests.api.service import SECONDS, Service, reason_of, serving
 
+SERVING = health_pb2.HealthCheckResponse.SERVING
 GET_RUN = f"/{SERVICE.full_name}/GetRun"
 SMALL = [path for path, method in METHODS.items() if method.max_request_bytes == MAX_REQUEST_BYTES]
 
@@ -112,6 +117,30 @@ def test_a_request_that_is_too_long_is_refused_before_it_is_decoded(channel: Any
     )
 
 
+def test_a_request_that_does_not_come_holds_no_thread_for_long(redis_url: str) -> None:
+    """Calls with a valid token and without a deadline that send no request, one for each thread, are cancelled.
+
+    The server counts them as RESOURCE_EXHAUSTED.
+    """
+    with serving(redis_url, threads=1, max_long_calls=1, max_idle_seconds=0.5) as service:
+        with grpc.insecure_channel(service.address) as channel, silent_calls(channel, GET_RUN, 2) as calls:
+            for call in calls:
+                assert refused(lambda call=call: list(call))[0] is grpc.StatusCode.CANCELLED  # type: ignore[misc]
+            assert service.stub.GetServer(pb.GetServerRequest(), timeout=SECONDS)
+        late = {"method": "other", "code": "RESOURCE_EXHAUSTED"}
+        service.wait_until(lambda: service.sample("bots_rpcs_total", **late) == 2)
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.rpartition("/")[2])
+def test_a_call_without_a_request_is_an_invalid_argument(channel: Any, path: str) -> None:
+    """A stream of requests may be empty if its method allows it, as that of reflection does."""
+    if "Reflection" in path:
+        assert not list(channel.stream_stream(path)(iter(()), metadata=bearer("secret"), timeout=SECONDS))
+        return
+    call = channel.stream_stream(path)(iter(()), metadata=bearer("secret"), timeout=SECONDS)
+    assert refused(lambda: list(call))[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+
+
 def test_methods_with_long_requests_take_4_mib() -> None:
     """Those that carry many tasks; no method takes more than gRPC does."""
     long = {method.name for method in METHODS.values() if method.max_request_bytes > MAX_REQUEST_BYTES}
@@ -122,12 +151,15 @@ def test_methods_with_long_requests_take_4_mib() -> None:
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.rpartition("/")[2])
-def test_bytes_that_are_no_request_are_an_invalid_argument(channel: Any, path: str) -> None:
-    """Not a fault of the service."""
+def test_bytes_that_are_no_request_are_an_invalid_argument(
+    channel: Any, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not a fault of the service, and no error in its log."""
     call = channel.stream_stream(path)
     code, reason, message = refused(lambda: list(call(iter([b"\xff\xff"]), metadata=bearer("secret"), timeout=SECONDS)))
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
     assert message == f"request: got 2 bytes, must be a {METHODS[path].request}"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_message_above_any_limit_is_refused_by_grpc(channel: Any) -> None:
@@ -150,8 +182,9 @@ def check(address: str) -> Any:
 
 def test_health_answers_while_every_thread_is_busy(guarded: Service, channel: Any) -> None:
     """With calls whose requests never come; callers without a token are refused meanwhile, too."""
+    ask = channel.unary_unary(f"/{SERVICE.full_name}/GetServer")
+    assert ask(b"", timeout=SECONDS, metadata=bearer("secret"))  # calls arrive in order once the channel is connected
     with silent_calls(channel, GET_RUN, 2, "secret"):
-        ask = channel.unary_unary(f"/{SERVICE.full_name}/GetServer")
 
         def busy() -> bool:
             return refused(lambda: ask(b"", timeout=0.3, metadata=bearer("secret")))[0] is (
@@ -160,7 +193,7 @@ def test_health_answers_while_every_thread_is_busy(guarded: Service, channel: An
 
         assert busy()
         with silent_calls(channel, CHECK, 10):
-            assert check(guarded.address) == health_pb2.HealthCheckResponse.SERVING
+            assert check(guarded.address) == SERVING
         assert refused(lambda: ask(b"", timeout=SECONDS))[0] is grpc.StatusCode.UNAUTHENTICATED
         assert busy()
 
@@ -175,7 +208,7 @@ def test_a_caller_that_reads_nothing_stops_no_health_check(guarded: Service) -> 
         raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, no_window))
         for stream in range(1, 40, 2):
             raw.sendall(frame(1, 4, stream, block) + frame(0, 1, stream, bytes(5)))
-        assert check(guarded.address) == health_pb2.HealthCheckResponse.SERVING
+        assert check(guarded.address) == SERVING
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -221,6 +254,31 @@ def test_a_connection_that_says_nothing_is_closed(redis_url: str, monkeypatch: p
         with closing(socket.create_connection((host, int(port)), timeout=SECONDS)) as silent:
             while silent.recv(1024):
                 pass
+
+
+def test_connections_beyond_the_limit_are_closed(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once; those that are there go on."""
+    monkeypatch.setattr("bots_server.process.server.MAX_CONNECTIONS", 4)
+    with serving(redis_url) as service, grpc.insecure_channel(service.address) as channel, ExitStack() as stack:
+        health = health_pb2_grpc.HealthStub(channel)
+        health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
+        host, port = service.address.split(":")
+        silent = [stack.enter_context(socket.create_connection((host, int(port)), SECONDS)) for _ in range(12)]
+
+        def closed() -> bool:
+            readable = select.select(silent, [], [], 0)[0]
+            return sum(is_closed(one) for one in readable) >= 8
+
+        service.wait_until(closed, HANDSHAKE_SECONDS / 2)  # before a handshake that does not come would close them
+        assert health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS).status == SERVING
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Returns whether the other side closed a connection that has something to read."""
+    try:
+        return not connection.recv(1024, socket.MSG_PEEK)
+    except ConnectionError:
+        return True
 
 
 def test_refusals_are_logged_at_most_ten_times_a_second(

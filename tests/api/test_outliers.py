@@ -46,3 +46,17 @@ def test_report_to_a_server_that_has_not_seen_the_run_is_judged_too(letters: Ser
     letters.server._registry._held.clear()
     policy.report(range(26), [8] * 26, 8)
     assert policy.events().events[30].report.outlier.deviation > 6
+
+
+def test_a_million_rollouts_of_a_task_count_as_1024(letters: Service) -> None:
+    """No report freezes a run: the posterior of every task is that of the same pass rate over 1,024 rollouts."""
+    references = {"weak": [0.1] * 4, "strong": [0.9] * 4}
+    letters.dataset("few", 4, references=references)
+    posteriors = []
+    for name, rollouts in (("large", 1_000_000), ("small", 1024)):
+        run = letters.create("few", name, model="EVIDENCE_MODEL_INTERPOLATION")
+        run.report([1], [rollouts // 2], rollouts)
+        posteriors.append(run.posteriors())
+    assert all((one == two).all() for one, two in zip(*posteriors, strict=True))
+    alpha, beta = posteriors[0]
+    assert (alpha + beta).tolist() == pytest.approx([2 + 0.1 * 1024, 2 + 1024, 2 + 0.1 * 1024, 2 + 0.1 * 1024])

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -200,6 +201,44 @@ def test_health_and_reflection_answer(tmp_path: Path) -> None:
         end(process)
         assert process.stderr is not None
         assert "s3cret" not in process.stderr.read()
+
+
+def test_a_compressed_request_without_a_token_costs_no_memory(tmp_path: Path, redis_url: str) -> None:
+    """90 MiB of zeros, sent as 90 kB, are neither inflated nor kept."""
+    tokens = write(tmp_path / "tokens", {"s3cret": "ops admin *"})
+    body = b"\x52" + bytes([0x80, 0x80, 0x80, 0x2D]) + bytes(90 << 20)  # field 10: 90 MiB of packed zeros
+    with (
+        started("--redis", redis_url, "--token-file", str(tokens)) as (process, address),
+        grpc.insecure_channel(address) as channel,
+    ):
+        report: Any = channel.unary_unary("/bots.v1.TaskSelectionService/ReportOutcomes")
+
+        def refused(request: bytes) -> None:
+            with pytest.raises(grpc.RpcError):
+                report(request, compression=grpc.Compression.Gzip, timeout=SECONDS)
+
+        refused(b"\x52\x01\x00")
+        before = peak_memory(process.pid)
+        for _ in range(3):
+            refused(body)
+        assert peak_memory(process.pid) - before < 16 << 20
+
+
+def peak_memory(pid: int) -> int:
+    """Returns the most memory in bytes that a process had."""
+    (found,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(found) * 1024
+
+
+def test_an_insecure_server_says_so_in_one_line(redis_url: str) -> None:
+    """The log says what a server that others reach does without."""
+    flags = ("--host", "0.0.0.0", "--insecure", "--redis", redis_url)
+    with started(*flags) as (process, _):
+        end(process)
+        assert process.stderr is not None
+        lines = [line for line in process.stderr if "insecure" in line]
+    assert len(lines) == 1
+    assert "without TLS (--tls-cert, --tls-key) and tokens (--token-file)" in lines[0]
 
 
 def test_a_server_that_drains_ends_its_streams(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from bots_server.store import within
 from tests.api.callers import caller, write
 from tests.api.service import SECONDS, Run, Service, dataset_parts, reason_of, serving
 
-SLOW = [("grpc.http2.lookahead_bytes", 4096), ("grpc.use_local_subchannel_pool", 1)]
+SLOW = [("grpc.http2.lookahead_bytes", 4096), ("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
 
 
 def refused(call: Callable[[], object]) -> tuple[grpc.StatusCode, object, str]:

@@ -145,6 +145,16 @@ def test_every_selector_selects_the_pods(manifests: Path) -> None:
     )
 
 
+def test_probes_speak_tls_and_callers_are_in_chosen_namespaces(manifests: Path) -> None:
+    """Each probe asks a page of the metrics port over HTTPS; only labelled namespaces reach the servers."""
+    documents = {one["kind"]: one["spec"] for one in yaml.safe_load_all(manifests.read_text())}
+    (container,) = documents["Deployment"]["template"]["spec"]["containers"]
+    for probe, path in (("readinessProbe", "/healthz"), ("livenessProbe", "/livez"), ("startupProbe", "/livez")):
+        assert container[probe]["httpGet"] == {"path": path, "port": "metrics", "scheme": "HTTPS"}
+    for rule in documents["NetworkPolicy"]["ingress"]:
+        assert all(source["namespaceSelector"]["matchLabels"] for source in rule["from"])
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
 def test_kustomize_sets_the_image(manifests: Path) -> None:
     """The Deployment runs the version that is built."""

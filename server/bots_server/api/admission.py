@@ -1,6 +1,6 @@
 """Calls are bounded for each caller, so that no caller delays the calls of others.
 
-Long calls are bounded in time too: each holds a thread.
+Long calls are bounded in time too, and so is the wait for a request: each holds a thread.
 """
 
 from __future__ import annotations
@@ -152,3 +152,33 @@ class ShortCalls:
                 share.calls -= 1
                 if not share.calls:
                     del self._shares[who]
+
+
+class Arrivals:
+    """Requests of one message that have not come yet. Each holds a thread, for about `seconds` at most."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: dict[grpc.ServicerContext, float] = {}  # on the monotonic clock
+
+    def only(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
+        """Returns the message of a request; None: it has none. Raises UploadTooSlow, or RpcError if the caller left."""
+        begin = self._since[context] = time.monotonic()
+        try:
+            message = next(requests, None)
+        except grpc.RpcError:
+            if time.monotonic() - begin <= self._seconds:
+                raise
+            message = None
+        finally:
+            del self._since[context]
+        if message is None and time.monotonic() - begin > self._seconds:  # it was cancelled
+            raise UploadTooSlow(self._seconds)
+        return message
+
+    def cancel_late(self) -> None:
+        """Cancels calls whose requests do not come. Their threads wait in gRPC, and end no other way."""
+        now = time.monotonic()
+        for context, since in list(self._since.items()):
+            if now - since > self._seconds:
+                context.cancel()

@@ -15,12 +15,13 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
-from bots_server.api.admission import ShortCalls
+from bots_server.api.admission import Arrivals, ShortCalls
 from bots_server.api.callers import Caller, Callers, calling
 from bots_server.api.health import CHECK
 from bots_server.api.methods import METHODS, Method
 from bots_server.api.status import Bug, code_of, trailing_metadata
 from bots_server.errors import AccessDenied, BadToken, Failure, InvalidRequest
+from bots_server.runs.turn import off_turn
 from bots_server.store import within
 from bots_server.telemetry.access import Sampled, log_call
 from bots_server.telemetry.metrics import Metrics
@@ -37,8 +38,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class CallInterceptor(grpc.ServerInterceptor):
     """Refuses callers, turns failures into statuses, and accounts for each call."""
 
-    def __init__(self, metrics: Metrics, callers: Callers, short_calls: ShortCalls) -> None:
-        self._metrics, self._callers, self._short_calls = metrics, callers, short_calls
+    def __init__(self, metrics: Metrics, callers: Callers, arrivals: Arrivals, short_calls: ShortCalls) -> None:
+        self._metrics, self._callers = metrics, callers
+        self._arrivals, self._short_calls = arrivals, short_calls
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="refusals")
         self._refusals.submit(int)  # starts the thread: gRPC stops serving if it cannot start one later
         self._logged_refusals = Sampled(REFUSALS_LOGGED)
@@ -69,12 +71,15 @@ class CallInterceptor(grpc.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(answer)
 
     def _guarded(self, handler: Handler, method: Method) -> Handler:
-        """Returns a handler that decodes and answers requests. A stream whose caller is no longer valid ends."""
+        """Returns a handler that decodes and answers requests. A stream whose caller is no longer valid ends.
 
-        def decode(call: Call, message: Any) -> Any:
+        It takes every request as a stream, because gRPC waits without an end for one that is not.
+        """
+
+        def decode(call: Call, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             if handler.request_streaming:
-                return (method.decode(one, handler.request_deserializer) for one in message)
-            call.request = method.decode(message, handler.request_deserializer)
+                return (method.decode(one, handler.request_deserializer) for one in messages)
+            call.request = method.decode(self._arrivals.only(messages, context), handler.request_deserializer)
             return call.request
 
         def identify(call: Call, context: grpc.ServicerContext) -> Caller:
@@ -87,12 +92,14 @@ class CallInterceptor(grpc.ServerInterceptor):
             return nullcontext() if handler.request_streaming else self._short_calls.admitted(one.identity, context)
 
         def unary(behavior: Behavior) -> Behavior:
-            def answer(message: Any, context: grpc.ServicerContext) -> Any:
+            def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
                 call = Call(self._metrics, method.name, context)
                 try:
                     one = identify(call, context)
                     with calling(one), deadline(context), admitted(one, context):
-                        response = behavior(decode(call, message), context)
+                        with off_turn():  # the request may take long to come
+                            request = decode(call, messages, context)
+                        response = behavior(request, context)
                 except Exception as error:
                     call.fail(error)
                 call.end(grpc.StatusCode.OK, response)
@@ -101,12 +108,12 @@ class CallInterceptor(grpc.ServerInterceptor):
             return answer
 
         def stream(behavior: Behavior) -> Behavior:
-            def answer(message: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
                 call = Call(self._metrics, method.name, context)
                 response = None
                 try:
                     identify(call, context)
-                    responses = behavior(decode(call, message), context)
+                    responses = behavior(decode(call, messages, context), context)
                     while True:
                         with calling(identify(call, context)), deadline(context):
                             following = next(responses, None)
@@ -125,14 +132,13 @@ class CallInterceptor(grpc.ServerInterceptor):
             answer.experimental_thread_pool = getattr(behavior, "experimental_thread_pool", None)  # type: ignore[attr-defined]
             return answer
 
-        if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), None, handler.response_serializer)
-        if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(unary(handler.stream_unary), None, handler.response_serializer)
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(stream(handler.unary_stream), None, handler.response_serializer)
-        assert handler.stream_stream is not None
-        return grpc.stream_stream_rpc_method_handler(stream(handler.stream_stream), None, handler.response_serializer)
+        if handler.response_streaming:
+            streaming = handler.unary_stream or handler.stream_stream
+            assert streaming is not None
+            return grpc.stream_stream_rpc_method_handler(stream(streaming), None, handler.response_serializer)
+        single = handler.unary_unary or handler.stream_unary
+        assert single is not None
+        return grpc.stream_unary_rpc_method_handler(unary(single), None, handler.response_serializer)
 
 
 def deadline(context: grpc.ServicerContext) -> AbstractContextManager[None]:

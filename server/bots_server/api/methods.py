@@ -27,8 +27,10 @@ class Method:
     max_request_bytes: int
     request: str  # full name of its message
 
-    def decode(self, data: bytes, deserialize: Callable[[bytes], Any] | None) -> Any:
-        """Returns a request. Raises InvalidField for one that is too long, before it is decoded, or cannot be."""
+    def decode(self, data: bytes | None, deserialize: Callable[[bytes], Any] | None) -> Any:
+        """Returns a request. Raises InvalidField for none, one that is too long, before it is decoded, or cannot be."""
+        if data is None:
+            raise InvalidField("request", Described("no message"), f"must be a {self.request}")
         length = Described(f"{len(data)} bytes")
         if len(data) > self.max_request_bytes:
             raise InvalidField("request", length, f"must be at most {self.max_request_bytes} bytes")

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from bots.v1.task_selection_pb2_grpc import add_TaskSelectionServiceServicer_to_server
-from bots_server.api.admission import LongCalls, ShortCalls
+from bots_server.api.admission import Arrivals, LongCalls, ShortCalls
 from bots_server.api.callers import Callers
 from bots_server.api.health import Health
 from bots_server.api.interceptor import CallInterceptor
@@ -52,6 +52,7 @@ class Server:
         store: Store,
         registry: Registry,
         long_calls: LongCalls,
+        arrivals: Arrivals,
         server: grpc.Server,
         health: Health,
         callers: Callers,
@@ -59,7 +60,8 @@ class Server:
         port: int,
     ) -> None:
         self.port = port
-        self._store, self._registry, self._long_calls, self._server = store, registry, long_calls, server
+        self._store, self._registry, self._server = store, registry, server
+        self._long_calls, self._arrivals = long_calls, arrivals
         self._health, self._callers, self._stopping = health, callers, stopping
         self.serving: bool | None = None
         self.on_probe: Callable[[bool], object] = lambda serving: None  # called each second
@@ -87,6 +89,7 @@ class Server:
             self._callers.reload()
             self._registry.evict()
             self._long_calls.cancel_stalled()
+            self._arrivals.cancel_late()
 
     def _report_health(self) -> None:
         """Reports SERVING if the store answers, so that a balancer avoids a server that is cut off from it."""
@@ -113,11 +116,11 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
         settings.max_call_seconds,
         settings.max_idle_seconds,
     )
-    callers, health = Callers(settings.token_file), Health()
+    callers, health, arrivals = Callers(settings.token_file), Health(), Arrivals(settings.max_idle_seconds)
     threads = settings.threads + settings.max_long_calls
     server = grpc.server(
         started_pool(threads),
-        interceptors=[CallInterceptor(metrics, callers, ShortCalls(settings.max_calls_per_caller))],
+        interceptors=[CallInterceptor(metrics, callers, arrivals, ShortCalls(settings.max_calls_per_caller))],
         maximum_concurrent_rpcs=threads * QUEUED_PER_THREAD,
         options=[
             ("grpc.so_reuseport", int(settings.processes > 1)),
@@ -149,7 +152,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     metrics.damaged_runs(registry.damaged)
     metrics.export_runs(partial(observed_runs, registry))
     metrics.export_usage(partial(observed_usage, store), asdict(store.quotas.limits))
-    return Server(store, registry, long_calls, server, health, callers, stopping, listen(server, settings))
+    return Server(store, registry, long_calls, arrivals, server, health, callers, stopping, listen(server, settings))
 
 
 def observed_runs(registry: Registry) -> list[ObservedRun]:

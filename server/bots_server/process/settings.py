@@ -59,7 +59,9 @@ class Settings(BaseSettings):
     )
     max_call_seconds: float = Field(3600.0, gt=0, description="time after which a long call is ended")
     max_idle_seconds: float = Field(
-        30.0, gt=0, description="time that a long call waits for its caller to send a chunk or to read an answer"
+        30.0,
+        gt=0,
+        description="time that a call waits for its caller to send the request or a chunk, or to read an answer",
     )
     connection_age_seconds: float = Field(
         300.0, gt=0, description="age at which a connection is closed, so that running clients find added servers"
