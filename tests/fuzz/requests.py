@@ -56,10 +56,15 @@ class World:
         }
     )
 
+    def word(self, of: str) -> st.SearchStrategy[str]:
+        """Returns what draws a word of a field. What it draws does not depend on how many there are by now."""
+        words = self.words[of]
+        return st.integers(0, 255).map(lambda number: words[number % len(words)])
+
 
 def text(draw: st.DrawFn, name: str, world: World) -> str:
     """Draws a string for a field of this name."""
-    known = st.sampled_from(world.words.get(name, TEXTS))
+    known = world.word(name) if name in world.words else st.sampled_from(TEXTS)
     return draw(known | known | st.sampled_from(TEXTS) | st.text(max_size=4))
 
 
@@ -236,7 +241,7 @@ def report(draw: st.DrawFn, world: World) -> list[Message]:
             tasks=given,
             rollouts=rollouts,
             successes=[share * count for count in rollouts],
-            selection_id=draw(st.just("") | st.sampled_from(world.words["selection_id"])),
+            selection_id=draw(st.just("") | world.word("selection_id")),
             request_id=draw(st.just("") | st.sampled_from(REQUEST_IDS)),
         )
     ]
@@ -261,7 +266,7 @@ def of_run(method: str, /, **fields: Callable[[st.DrawFn], Any]) -> Callable[[st
 def named(method: str, /, **fields: str) -> Callable[[st.DrawFn, World], list[Message]]:
     """Returns what draws a request with the words of these fields."""
     kind: type[Any] = getattr(pb, f"{method}Request")
-    return lambda draw, world: [kind(**{key: draw(st.sampled_from(world.words[of])) for key, of in fields.items()})]
+    return lambda draw, world: [kind(**{key: draw(world.word(of)) for key, of in fields.items()})]
 
 
 # A request that the rules allow, by method; CreateDataset's are several.
@@ -278,7 +283,7 @@ VALID: dict[str, Callable[[st.DrawFn, World], list[Message]]] = {
     "SelectBatch": select,
     "ReportOutcomes": report,
     "ReleaseSelection": lambda draw, world: [
-        pb.ReleaseSelectionRequest(run=ref(draw), selection_id=draw(st.sampled_from(world.words["selection_id"])))
+        pb.ReleaseSelectionRequest(run=ref(draw), selection_id=draw(world.word("selection_id")))
     ],
     "RetireTasks": of_run("RetireTasks", tasks=tasks, undo=lambda draw: draw(st.booleans())),
     "GetPosteriors": of_run("GetPosteriors", tasks=tasks),
