@@ -237,7 +237,7 @@ def _fail_over(deployment: Deployment, end: Callable[[Valkey], None]) -> None:
     if end is Valkey.kill:
         old.start()  # in a cluster it finds its place by itself
     deployment.nodes[:2] = [new, old]
-    wait_until(lambda: role(old) == "slave" and in_step(new, 1), "the old primary follows", 40)
+    wait_until(lambda: role(old) == "slave" and in_step(new, 1), "the old primary follows", 90)
     if deployment.sentinels is not None:
         watched = deployment.sentinels
         wait_until(lambda: watched.primary_port() == new.port, "the sentinels agree", 30)

@@ -7,6 +7,7 @@ exception that is no Failure is a bug: it is logged with its traceback and answe
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from bots_server.telemetry.access import Sampled, log_call
 from bots_server.telemetry.metrics import Metrics
 
 NO_DEADLINE_SECONDS = 1e6
+CUT_SECONDS = 0.05
 REFUSALS_LOGGED = 10  # a second: callers that are refused must not fill the log
 
 log = logging.getLogger(__name__)
@@ -101,6 +103,8 @@ class CallInterceptor(grpc.ServerInterceptor):
                             request = decode(call, messages, context)
                         response = behavior(request, context)
                 except Exception as error:
+                    if handler.request_streaming:
+                        learn_of_cut(context)
                     call.fail(error)
                 call.end(grpc.StatusCode.OK, response)
                 return response
@@ -139,6 +143,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         single = handler.unary_unary or handler.stream_unary
         assert single is not None
         return grpc.stream_unary_rpc_method_handler(unary(single), None, handler.response_serializer)
+
+
+def learn_of_cut(context: grpc.ServicerContext) -> None:
+    """Waits a little for gRPC to say that the call is cut, which it does just after its requests have ended."""
+    cut = threading.Event()
+    if context.add_callback(cut.set):
+        cut.wait(CUT_SECONDS)
 
 
 def deadline(context: grpc.ServicerContext) -> AbstractContextManager[None]:
