@@ -9,6 +9,7 @@ client of Redis. Nothing else differs, and the public API has no such call.
 import grpc
 
 from bots.v1 import task_selection_pb2 as pb
+from bots_server.api.methods import MAX_REQUEST_BYTES, METHODS, Method
 from bots_server.process import main as program
 from bots_server.process.server import Server, make_server
 from bots_server.process.settings import Settings
@@ -29,6 +30,7 @@ def with_empty_call(store: Store, settings: Settings, metrics: Metrics) -> Serve
         ping, pb.ListDatasetsRequest.FromString, pb.DeleteRunResponse.SerializeToString
     )
     _, service, method = EMPTY_CALL.split("/")
+    METHODS[EMPTY_CALL] = Method(method, pb.ROLE_READ, MAX_REQUEST_BYTES, "bots.v1.ListDatasetsRequest")
     server = make_server(store, settings, metrics)
     server._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     return server
