@@ -86,6 +86,18 @@ def test_without_grpcs_fork_support_the_child_fails_at_once(recorder: Recorder, 
     assert time.monotonic() - began < 9
 
 
+def fork_and_call(client: bots.Client) -> int:
+    """Returns the pid of a child that calls, and ends with 7 if that is a ForkedError, with 8 if it is none."""
+    child = os.fork()
+    if not child:
+        try:
+            client.get_dataset("d")
+        except bots.ForkedError:
+            os._exit(7)
+        os._exit(8)
+    return child
+
+
 def test_a_fork_waits_for_a_call_and_not_for_ever(
     recorder: Recorder, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,13 +121,7 @@ def test_a_fork_waits_for_a_call_and_not_for_ever(
         thread.start()
         assert arrived.wait(30)
         began = time.monotonic()
-        child = os.fork()
-        if not child:
-            try:
-                client.get_dataset("d")
-            except bots.ForkedError:
-                os._exit(7)
-            os._exit(8)
+        child = fork_and_call(client)
         assert time.monotonic() - began < 1.5
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (7, -signal.SIGSEGV)
         thread.join(30)
@@ -125,13 +131,7 @@ def test_a_fork_during_a_stream_fails_at_once(recorder: Recorder, client: bots.C
     """A watch cannot be waited for."""
     watch = client.run("d", "r").watch()
     next(watch)
-    child = os.fork()
-    if not child:
-        try:
-            client.get_dataset("d")
-        except bots.ForkedError:
-            os._exit(7)
-        os._exit(8)
+    child = fork_and_call(client)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     watch.close()
 

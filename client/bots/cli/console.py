@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -54,6 +54,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show_records(records: Sequence[Any], columns: Mapping[str, str], as_json: bool) -> None:
+    """Prints dataclasses as JSON, or as a table: from each column's title to the field that it shows."""
+    if as_json:
+        show_json(records)
+    else:
+        show(tuple(columns), [[getattr(one, name) for name in columns.values()] for one in records])
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[Cell]], title: str = "") -> None:

@@ -12,7 +12,7 @@ import typer
 import bots
 from bots.cli import options
 from bots.cli.connection import RunName, client_of, run_of, split, tasks_of
-from bots.cli.console import Cell, err, out, say, show, show_json, show_one
+from bots.cli.console import Cell, err, out, say, show, show_json, show_one, show_records
 from bots.cli.glance import glance
 
 app = typer.Typer(no_args_is_help=True, help="Runs and their history.")
@@ -189,14 +189,8 @@ def checkpoint(
 @app.command()
 def checkpoints(context: typer.Context, run: RunName, as_json: options.Json = False) -> None:
     """Shows the checkpoints of a run."""
-    kept = list(run_of(context, run).checkpoints())
-    if as_json:
-        show_json(kept)
-        return
-    show(
-        ("name", "version", "created", "expires"),
-        [(one.name, one.version, one.create_time, one.expire_time) for one in kept],
-    )
+    columns = {"name": "name", "version": "version", "created": "create_time", "expires": "expire_time"}
+    show_records(list(run_of(context, run).checkpoints()), columns, as_json)
 
 
 @app.command()
@@ -230,14 +224,8 @@ def undo(
 @app.command()
 def leases(context: typer.Context, run: RunName, as_json: options.Json = False) -> None:
     """Shows the selections that have leased tasks."""
-    held = list(run_of(context, run).leases())
-    if as_json:
-        show_json(held)
-        return
-    show(
-        ("selection", "identity", "job", "tasks", "seconds left"),
-        [(one.selection_id, one.identity, one.job, one.tasks, one.remaining_seconds) for one in held],
-    )
+    columns = {"selection": "selection_id", "identity": "identity", "job": "job", "tasks": "tasks"}
+    show_records(list(run_of(context, run).leases()), columns | {"seconds left": "remaining_seconds"}, as_json)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
@@ -134,22 +135,36 @@ def column(field: str, values: NDArray[np.generic], valid: NDArray[np.bool_], ru
         raise InvalidField(f"{field}[{offset + first}]", values[first].item(), rule)
 
 
-def page(page_size: int, page_token: str, listing: Sequence[str], high: int = MAX_PAGE) -> tuple[int, str]:
-    """Returns the size of a page, 100 if it is not given, and where it begins: what the page before ended with.
+@dataclass(frozen=True)
+class Page:
+    """A page that is asked for.
 
     listing: what is listed: the token of another listing is refused
+    size:    most items
+    after:   the item that the page before ended with; empty: this is the first page
     """
+
+    listing: Sequence[str]
+    size: int
+    after: str
+
+    def token(self, last: str) -> str:
+        """Returns the token of the page after the item `last`: a digest that tells it from other text, and the item."""
+        content = "\0".join((*self.listing, last)).encode()
+        return hashlib.blake2b(content, digest_size=_TOKEN_DIGITS // 2).hexdigest() + last
+
+    def next_token(self, found: Sequence[str]) -> str:
+        """Returns the token of the next page, from the names of this one's items; empty if there is none."""
+        return self.token(found[-1]) if len(found) == self.size else ""
+
+
+def page(page_size: int, page_token: str, *listing: str, high: int = MAX_PAGE) -> Page:
+    """Returns the page that is asked for: of 100 items if its size is not given."""
     size = within("page_size", page_size, 1, high) if page_size else 100
-    last = page_token[_TOKEN_DIGITS:]
-    made = not page_token or page_token == next_page_token(last, listing)
+    asked = Page(listing, size, page_token[_TOKEN_DIGITS:])
+    made = not page_token or page_token == asked.token(asked.after)
     require(made, "page_token", page_token, "must be a next_page_token of this listing")
-    return size, last
-
-
-def next_page_token(last: str, listing: Sequence[str]) -> str:
-    """Returns the token of the page after the item `last`: a digest that tells it from other text, and the item."""
-    content = "\0".join((*listing, last)).encode()
-    return hashlib.blake2b(content, digest_size=_TOKEN_DIGITS // 2).hexdigest() + last
+    return asked
 
 
 def tasks(

@@ -60,13 +60,10 @@ class DatasetHandlers:
         return pb.GetDatasetResponse(dataset=messages.dataset(record), runs=self._store.datasets.run_count(record))
 
     def list_datasets(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
-        listing = ("datasets",)
-        size, after = checks.page(request.page_size, request.page_token, listing)
-        found = self._store.datasets.list(after, size, caller().may_see)
-        more = len(found) == size
+        page = checks.page(request.page_size, request.page_token, "datasets")
+        found = self._store.datasets.list(page.after, page.size, caller().may_see)
         return pb.ListDatasetsResponse(
-            datasets=map(messages.dataset, found),
-            next_page_token=checks.next_page_token(found[-1].name, listing) if more else "",
+            datasets=map(messages.dataset, found), next_page_token=page.next_token([one.name for one in found])
         )
 
     def delete_dataset(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:

@@ -50,12 +50,10 @@ class HistoryHandlers:
         return pb.CreateCheckpointResponse(checkpoint=messages.checkpoint(kept))
 
     def list_checkpoints(self, request: pb.ListCheckpointsRequest, run: Replica) -> pb.ListCheckpointsResponse:
-        listing = "checkpoints", run.record.uid
-        size, after = checks.page(request.page_size, request.page_token, listing)
-        found = self._store.checkpoints.list(run.record, after, size)
+        page = checks.page(request.page_size, request.page_token, "checkpoints", run.record.uid)
+        found = self._store.checkpoints.list(run.record, page.after, page.size)
         return pb.ListCheckpointsResponse(
-            checkpoints=map(messages.checkpoint, found),
-            next_page_token=checks.next_page_token(found[-1].name, listing) if len(found) == size else "",
+            checkpoints=map(messages.checkpoint, found), next_page_token=page.next_token([one.name for one in found])
         )
 
     def delete_checkpoint(self, request: pb.DeleteCheckpointRequest, run: Replica) -> pb.DeleteCheckpointResponse:
@@ -116,15 +114,14 @@ class HistoryHandlers:
         )
 
     def list_events(self, request: pb.ListEventsRequest, run: Replica) -> pb.ListEventsResponse:
-        listing = "events", run.record.uid
-        size, last = checks.page(request.page_size, request.page_token, listing, MAX_EVENTS)
-        after = int(last) if last else checks.within("after_version", request.after_version, 0, MAX_VERSION)
-        page = self._store.history.events(run.record, after, size)
-        end = page.events[-1].version if page.events else page.version
+        page = checks.page(request.page_size, request.page_token, "events", run.record.uid, high=MAX_EVENTS)
+        after = int(page.after) if page.after else checks.within("after_version", request.after_version, 0, MAX_VERSION)
+        found = self._store.history.events(run.record, after, page.size)
+        end = found.events[-1].version if found.events else found.version
         return pb.ListEventsResponse(
-            events=map(messages.event, page.events),
-            next_page_token=checks.next_page_token(str(end), listing) if end < page.version else "",
-            version=page.version,
+            events=map(messages.event, found.events),
+            next_page_token=page.token(str(end)) if end < found.version else "",
+            version=found.version,
         )
 
     def _undo(self, run: Replica, version: int, job: str, request_id: str, content: bytes, age_ms: int) -> Appended:

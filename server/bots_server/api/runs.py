@@ -59,13 +59,11 @@ class RunHandlers:
         return pb.GetRunResponse(run=messages.run(self._store.runs.current(run.record)))
 
     def list_runs(self, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
-        listing = "runs", request.dataset
-        size, after = checks.page(request.page_size, request.page_token, listing)
+        page = checks.page(request.page_size, request.page_token, "runs", request.dataset)
         dataset = self._store.datasets.get(checks.dataset("dataset", request.dataset))
-        found = self._store.runs.list(dataset, after, size)
+        found = self._store.runs.list(dataset, page.after, page.size)
         return pb.ListRunsResponse(
-            runs=map(messages.run, found),
-            next_page_token=checks.next_page_token(found[-1].record.name, listing) if len(found) == size else "",
+            runs=map(messages.run, found), next_page_token=page.next_token([one.record.name for one in found])
         )
 
     def update_run(self, request: pb.UpdateRunRequest, run: Replica) -> pb.UpdateRunResponse:

@@ -63,11 +63,11 @@ class SelectionHandlers:
         return pb.ReleaseSelectionResponse(released=released)
 
     def list_leases(self, request: pb.ListLeasesRequest, run: Replica) -> pb.ListLeasesResponse:
-        listing = "leases", run.record.uid
-        size, after = checks.page(request.page_size, request.page_token, listing)
-        found = self._store.leases.list(run.record, after, size)
-        more = checks.next_page_token(found[-1].selection_id, listing) if len(found) == size else ""
-        return pb.ListLeasesResponse(leases=map(messages.lease, found), next_page_token=more)
+        page = checks.page(request.page_size, request.page_token, "leases", run.record.uid)
+        found = self._store.leases.list(run.record, page.after, page.size)
+        return pb.ListLeasesResponse(
+            leases=map(messages.lease, found), next_page_token=page.next_token([one.selection_id for one in found])
+        )
 
     def end_leases(self, request: pb.EndLeasesRequest, run: Replica) -> pb.EndLeasesResponse:
         if request.HasField("job"):

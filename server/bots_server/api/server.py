@@ -36,7 +36,8 @@ class ServerHandlers:
 
     def _quotas(self) -> list[pb.Quota]:
         quotas = self._store.quotas
-        use = quotas.use().get(caller().identity, Usage())
+        identity = caller().identity
+        use = quotas.use(identity).get(identity, Usage())
         return [
             pb.Quota(setting=f"quota_{name}", limit=limit, use=getattr(use, name))
             for name, limit in asdict(quotas.limits).items()

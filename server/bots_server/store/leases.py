@@ -89,8 +89,8 @@ class Leases:
         lease. If a part is short, nothing is taken and nothing is kept (offer more candidates and claim again), unless
         `allow_fewer`, for when there are no more candidates. With `lease_seconds` None nothing is leased, but the
         leases of others are respected. With a `request_id` a repeat gets the first answer, which is kept for an hour,
-        as long as all answers of the run take no more than `history_bytes`. With a `holder` that has a
-        job, and an `incarnation`, the leases of its earlier incarnations end first.
+        as long as all answers of the run take no more than `history_bytes`. With a `holder` that has a job, and an
+        `incarnation`, the leases of its earlier incarnations end first.
 
         Raises RunReplaced, RequestIdReused, and with a lease NotDurable: the tasks are taken, and a repeat gets them.
         """

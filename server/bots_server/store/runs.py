@@ -15,7 +15,7 @@ from bots_server.store.history import gone
 from bots_server.store.pages import page
 from bots_server.store.seal import SEAL_BYTES, checksum, intact, seal, unseal
 
-_BYTES = b"written", b"written_at_snapshot", b"written_before_base", b"snapshot_bytes", b"checkpoint_bytes"
+_COUNTERS = b"written", b"written_at_snapshot", b"written_before_base", b"snapshot_bytes", b"checkpoint_bytes"
 _HEAD = b"version", b"nonce", b"snapshot", b"trimmed", b"forgotten", b"ids"  # as in lua/include/head.lua
 
 
@@ -166,6 +166,6 @@ def _listed(record: storage_pb2.RunRecord, head: dict[bytes, bytes]) -> ListedRu
     for field, value in sorted(head.items()):
         if field.startswith(b"h:"):
             hyperparameters.MergeFromString(unseal(value, field, key))
-        elif field not in _BYTES:
+        elif field not in _COUNTERS:
             raise RunDamaged(key, f"has an unknown field {field!r}")
     return ListedRun(record, int(words[0]), hyperparameters)

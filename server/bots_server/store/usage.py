@@ -46,10 +46,11 @@ class Quotas:
         self.limits = limits
         self._database, self._datasets, self._runs = database, datasets, runs
 
-    def use(self) -> dict[str, Usage]:
-        """Returns what each identity uses that owns anything."""
+    def use(self, of: str | None = None) -> dict[str, Usage]:
+        """Returns what each identity uses that owns anything; of one identity alone if it is given."""
         datasets = self._datasets.every()
-        runs = self._runs.every(datasets)
+        runs = [run for run in self._runs.every(datasets) if of in (None, run.owner)]
+        datasets = [dataset for dataset in datasets if of in (None, dataset.owner)]
         use = {owner: Usage() for owner in {*(one.owner for one in datasets), *(one.owner for one in runs)}}
         for dataset in datasets:
             own = use[dataset.owner]
@@ -65,7 +66,7 @@ class Quotas:
 
     def require(self, owner: str, **more: int) -> Usage:
         """Returns what an identity uses. Raises QuotaExceeded if that and `more` of some fields exceed its quotas."""
-        use = self.use().get(owner, Usage())
+        use = self.use(owner).get(owner, Usage())
         for field, by in more.items():
             require(field, getattr(self.limits, field), getattr(use, field), by)
         return use
