@@ -91,6 +91,7 @@ REPORTED = storage_pb2.Event(
         policy_step=12,
         selection_policy_step=11,
         outlier=storage_pb2.Outlier(deviation=6.5, rollouts_ratio=2),
+        shadow_tasks=[0, 1],
     ),
     min_reader=1,
 )
@@ -139,7 +140,7 @@ STATE = storage_pb2.Snapshot(
         total=ONE,
         recent=HALF,
     ),
-    open=[storage_pb2.OpenUpdate(selection_id="5" * 32, outcomes=OUTCOMES, policy_lag=1)],
+    open=[storage_pb2.OpenUpdate(selection_id="5" * 32, outcomes=OUTCOMES, policy_lag=1, shadow_tasks=b"\1\0\0\0")],
     retired=b"\1\0\0\0",
     last_report_time_ms=1_700_000_000_001,
 )
