@@ -28,7 +28,7 @@ from redis.crc import key_slot
 
 import bots
 from bots_server.process.embedded import ending_with_parent
-from bots_server.store import keys
+from bots_server.store.keys import Keys
 from tests.faults.model import Dataset, Entry
 from tests.faults.proxy import Proxy, proxy
 from tests.faults.traffic import DATASET
@@ -317,7 +317,7 @@ def _patient_binary(stack: ExitStack) -> str:
 
 def _owner_first(nodes: Sequence[Valkey]) -> list[Valkey]:
     """Returns the nodes of a cluster, the primary of the dataset's slot and its replica first."""
-    slot = key_slot(keys.dataset(DATASET).encode())
+    slot = key_slot(Keys().dataset(DATASET).encode())
     primaries = len(nodes) // 2
     owner = next(i for i in range(primaries) if slot < 16384 * (i + 1) // primaries)
     first = [nodes[owner], nodes[primaries + owner]]

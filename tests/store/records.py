@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Appended, Store, history, keys
+from bots_server.store import Appended, Store, history
 from bots_server.store.datasets import MIN_CHUNK_TASKS
+from bots_server.store.keys import Keys
 from bots_server.store.seal import checksum
 
+KEYS = Keys()
 HYPERPARAMETERS = storage_pb2.Hyperparameters(target=0.5, rest=0.5, forgetting=0.1)
 
 
@@ -89,7 +91,7 @@ def snapshot(store: Store, of: storage_pb2.RunRecord, version: int) -> storage_p
 
 def set_head(store: Store, of: storage_pb2.RunRecord, **fields: str | int | bytes) -> None:
     """Changes fields of a run's head, and its checksum to fit."""
-    redis, key = redis_of(store), keys.of_run(of).run
+    redis, key = redis_of(store), KEYS.of_run(of).run
     redis.hset(key, mapping=fields)
     words = redis.hmget(key, "version", "nonce", "snapshot", "trimmed", "forgotten", "ids")
     redis.hset(key, "check", checksum(*words))

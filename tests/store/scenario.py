@@ -5,7 +5,8 @@ from __future__ import annotations
 from unittest.mock import patch
 
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Holder, Part, Store, history, keys
+from bots_server.store import Holder, Part, Store, history
+from bots_server.store.keys import DATASETS
 from tests.store import records
 
 
@@ -25,7 +26,7 @@ def _everything(store: Store, name: str) -> None:
     run, created = store.runs.create(records.run_record(of))
     assert created
     assert [listed.record for listed in store.runs.list(of)] == [run]
-    assert (store.runs.get(of, run.name), store.datasets.run_count(of)) == (run, 1)
+    assert (store.runs.get(of, run.name), store.runs.count(of)) == (run, 1)
 
     offer = storage_pb2.Offer(selection_id="one", tasks=[1, 2, 3])
     for repeated in (False, True):
@@ -77,7 +78,7 @@ def _everything(store: Store, name: str) -> None:
     assert start is not None
     assert (start.version, start.nonce, start.state.updates) == (0, b"", 12)
     store.runs.delete(fork)
-    store._database.command("UNLINK", keys.DATASETS)
+    store._database.command("UNLINK", DATASETS)
     assert store.datasets.list() == [of]
     store.datasets.delete(name, delete_runs=True)
     assert store.datasets.list() == []

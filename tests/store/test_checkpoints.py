@@ -6,7 +6,7 @@ import pytest
 
 from bots_server.errors import CheckpointExists, CheckpointNotFound, RunReplaced
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Store, keys
+from bots_server.store import Store
 from bots_server.store.seal import checksum
 from tests.store import records
 from tests.valkey import wait_until
@@ -53,7 +53,7 @@ def test_a_deleted_checkpoint_leaves_nothing(store: Store) -> None:
     put(store, run, "a", 3600)
     store.checkpoints.delete(run, "a")
     assert store.checkpoints.list(run) == []
-    key = keys.of_run(run)
+    key = records.KEYS.of_run(run)
     assert records.redis_of(store).exists(key.states, key.checkpoint_expiry) == 0
     with pytest.raises(CheckpointNotFound):
         store.checkpoints.delete(run, "a")
@@ -68,7 +68,7 @@ def test_a_late_delete_spares_a_later_checkpoint_of_the_name(store: Store) -> No
     put(store, run, "a")
     store.checkpoints.delete(run, "a")
     later = store.checkpoints.put(run, checkpoint("a", version=2), storage_pb2.Snapshot())
-    key = keys.of_run(run)
+    key = records.KEYS.of_run(run)
     names = [key.run, key.checkpoints, key.checkpoint_expiry, key.states]
     assert store._database.run("delete_checkpoint", names, ["a", "f" * 32]) == 0  # the uid of the first one
     assert store.checkpoints.list(run) == [later]
@@ -83,14 +83,14 @@ def test_expired_checkpoints_are_deleted(store: Store) -> None:
     put(store, run, "ever")
     assert len(store.checkpoints.list(run, limit=1000)) == 252
     over = now(store) + 30
-    redis, key = records.redis_of(store), keys.of_run(run)
+    redis, key = records.redis_of(store), records.KEYS.of_run(run)
     for name in [f"over-{i}" for i in range(250)]:
         content = redis.hget(key.checkpoints, name)[:-14]
         redis.hset(key.checkpoints, name, content + over.to_bytes(6, "big") + checksum(name, over))
         redis.zadd(key.checkpoint_expiry, {name: over})
     wait_until(lambda: len(store.checkpoints.list(run)) == 2, "250 are over")
     assert [one.name for one in store.checkpoints.list(run)] == ["ever", "later"]
-    assert records.redis_of(store).hlen(keys.of_run(run).states) == 2
+    assert records.redis_of(store).hlen(records.KEYS.of_run(run).states) == 2
 
 
 def test_checkpoints_are_listed_in_pages(store: Store) -> None:

@@ -27,7 +27,7 @@ from bots_server.core.task_ids import pack
 from bots_server.core.tasks import Tasks, arrange
 from bots_server.errors import ServerTooOld
 from bots_server.storage.v1 import storage_pb2 as storage
-from bots_server.store import Store, StoredEvent, codec, keys, reader
+from bots_server.store import Store, StoredEvent, codec, reader
 from bots_server.store.seal import seal
 from tests.store import records
 
@@ -261,17 +261,21 @@ def test_a_snapshot_of_a_newer_server_is_not_read(store: Store, monkeypatch: pyt
 
 
 def test_records_of_a_newer_server_are_not_used_but_listed(store: Store) -> None:
-    """A run or dataset that needs a newer reader is unavailable, and listed all the same."""
+    """A run or dataset that needs a newer reader is unavailable, listed all the same, and not taken for damaged."""
     run = records.run(store)
     of = store.datasets.get("guru-math")
     redis = records.redis_of(store)
-    redis.hset(keys.runs(of.name, of.uid), run.name, seal(newer(run, min_reader=2).SerializeToString(), run.name))
+    redis.hset(
+        records.KEYS.runs(of.name, of.uid), run.name, seal(newer(run, min_reader=2).SerializeToString(), run.name)
+    )
     with pytest.raises(ServerTooOld, match="run 'qwen-7b' needs reader version 2"):
         store.runs.get(of, run.name)
     with pytest.raises(ServerTooOld):
         store.runs.create(records.run_record(of))
     assert [one.record.uid for one in store.runs.list(of)] == [run.uid]
-    redis.hset(keys.dataset(of.name), "record", seal(newer(of, min_reader=2).SerializeToString(), "record"))
+    redis.hset(records.KEYS.dataset(of.name), "record", seal(newer(of, min_reader=2).SerializeToString(), "record"))
     with pytest.raises(ServerTooOld, match="dataset 'guru-math' needs reader version 2"):
         store.datasets.get(of.name)
     assert [one.uid for one in store.datasets.list()] == [of.uid]
+    (found,) = store.damages()
+    assert ("needs reader version 2" in found.what, found.repair) == (True, None)

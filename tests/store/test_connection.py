@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from bots_server.errors import NotDurable, StoreUnavailable
+from bots_server.errors import DatasetDamaged, KeyOccupied, NotDurable, StoreUnavailable
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Durability, Level, Store, choose_durability, connect, keys
+from bots_server.store import Durability, Level, Store, choose_durability, connect
 from bots_server.store.durability import MEMORY
+from bots_server.store.keys import Keys
 from tests.store import records, scenario
 from tests.valkey import HOST, Valkey, cluster, free_port, sentinels, valkey, wait_until
 
@@ -57,6 +58,27 @@ def test_services_with_prefixes_share_a_redis(shared_valkey: Valkey) -> None:
         assert sum(map(len, keys_of.values())) == admin.dbsize()
         assert len(keys_of["team-a:"]) == len(keys_of["team-b:"]) > 0
         client.close()
+
+
+def test_a_prefix_is_a_part_of_every_key(shared_valkey: Valkey) -> None:
+    """Commands about several keys find and delete them all, and an error names the key as Redis has it."""
+    with shared_valkey.client() as admin, opened(shared_valkey.url, prefix="team-a:") as store:
+        admin.flushall()
+        of = records.dataset(store)
+        records.append(store, records.run(store))
+        assert not store.datasets.is_damaged(of)
+        assert list(store.damages()) == []
+        names = Keys("team-a:")
+        admin.append(names.columns(of.name, of.uid, 1), "x")
+        with pytest.raises(DatasetDamaged, match=f"damaged: team-a:bots:{{guru-math}}:{of.uid}:columns:1 has a wrong"):
+            list(store.datasets.columns(of))
+        assert store.datasets.is_damaged(of)
+        admin.hset(names.dataset(of.name), "record", "x")
+        store.datasets.delete(of.name, delete_runs=True)
+        assert admin.dbsize() == 0
+        admin.set(names.datasets, "x")
+        with pytest.raises(KeyOccupied, match="the key team-a:bots:datasets is a string, not a set"):
+            store.datasets.list()
 
 
 def test_all_works_with_a_password() -> None:
@@ -185,7 +207,7 @@ def test_a_redis_that_is_away_is_unavailable() -> None:
 def _has(node: Valkey, run: storage_pb2.RunRecord) -> bool:
     """Returns whether a node of a cluster has a run."""
     with node.client() as client:
-        return keys.of_run(run).run.encode() in client.scan_iter(count=1000)
+        return records.KEYS.of_run(run).run.encode() in client.scan_iter(count=1000)
 
 
 def _finds_its_way(store: Store, run: storage_pb2.RunRecord) -> bool:

@@ -8,7 +8,8 @@ import pytest
 
 from bots_server.errors import Conflict, DatasetHasRuns, DatasetNotFound, InvalidField, RunReplaced
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Store, keys
+from bots_server.store import Store
+from bots_server.store.keys import DATASETS
 from bots_server.store.seal import seal
 from tests.store import records
 
@@ -114,11 +115,11 @@ def test_the_index_of_datasets_heals(store: Store) -> None:
     """Datasets are listed by name; the index heals from stale names, and from its loss."""
     for name in ("c", "a", "b"):
         records.dataset(store, name)
-    records.redis_of(store).sadd(keys.DATASETS, seal(b"never-committed", keys.DATASETS))
+    records.redis_of(store).sadd(DATASETS, seal(b"never-committed", DATASETS))
     assert [record.name for record in store.datasets.list()] == ["a", "b", "c"]
-    members = {seal(name, keys.DATASETS) for name in (b"a", b"b", b"c")}
-    assert records.redis_of(store).smembers(keys.DATASETS) == members
-    records.redis_of(store).delete(keys.DATASETS)
+    members = {seal(name, DATASETS) for name in (b"a", b"b", b"c")}
+    assert records.redis_of(store).smembers(DATASETS) == members
+    records.redis_of(store).delete(DATASETS)
     assert [record.name for record in store.datasets.list()] == ["a", "b", "c"]
 
 
@@ -126,9 +127,7 @@ def test_datasets_are_listed_in_pages(store: Store) -> None:
     """A page has the next names in order, and is shorter than asked only at the end."""
     for name in ("d3", "d1", "d4", "d0", "d2"):
         records.dataset(store, name)
-    records.redis_of(store).sadd(
-        keys.DATASETS, *(seal(name, keys.DATASETS) for name in (b"d00", b"d11"))
-    )  # never committed
+    records.redis_of(store).sadd(DATASETS, *(seal(name, DATASETS) for name in (b"d00", b"d11")))  # never committed
 
     def names(after: str, limit: int) -> list[str]:
         return [one.name for one in store.datasets.list(after, limit)]
@@ -146,7 +145,7 @@ def test_a_deleted_dataset_leaves_nothing(store: Store) -> None:
     records.append(store, run)
     store.history.put_snapshot(run, records.snapshot(store, run, 1))
     record = store.datasets.get("guru-math")
-    assert store.datasets.run_count(record) == 2
+    assert store.runs.count(record) == 2
     with pytest.raises(DatasetHasRuns, match="2 runs"):
         store.datasets.delete("guru-math", delete_runs=False)
     assert [one.record for one in store.runs.list(record)] == [other, run]
@@ -169,7 +168,7 @@ def test_all_keys_of_a_dataset_are_in_one_slot(store: Store) -> None:
     records.append(store, run)
     store.history.put_snapshot(run, records.snapshot(store, run, 1))
     assert {key.partition(b"{")[2].partition(b"}")[0] for key in everything(store)} == {b"guru-math"}
-    assert all("{guru-math}" in key for key in keys.of_run(run).all())
+    assert all("{guru-math}" in key for key in records.KEYS.of_run(run))
 
 
 def test_size_of_ten_million_tasks(store: Store) -> None:
@@ -180,7 +179,7 @@ def test_size_of_ten_million_tasks(store: Store) -> None:
         upload.put(storage_pb2.TaskColumns(size=size, stratum=bytes(4 * size), tag=bytes(4 * size)))
         record, _ = upload.commit(storage_pb2.DatasetRecord(fingerprint=b"f"), storage_pb2.StrataTable())
         plain, tagged = (
-            records.redis_of(store).memory_usage(keys.columns("large", record.uid, chunk)) for chunk in range(2)
+            records.redis_of(store).memory_usage(records.KEYS.columns("large", record.uid, chunk)) for chunk in range(2)
         )
     assert plain is not None
     assert tagged is not None

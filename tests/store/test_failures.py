@@ -13,7 +13,7 @@ import redis
 
 from bots_server.errors import StoreFull, StoreUnavailable
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Part, Store, check_redis, connect, keys
+from bots_server.store import Part, Store, check_redis, connect
 from tests.faults.proxy import proxy
 from tests.store import records
 from tests.valkey import HOST, Valkey, free_port, valkey, wait_until
@@ -190,7 +190,7 @@ def test_connections_to_a_demoted_primary_are_given_up(own: Valkey) -> None:
         with own.client() as old, other.client() as new:
             new.replicaof(HOST, own.port)
             wait_until(lambda: new.info("replication").get("master_link_status") == "up", "the other follows")
-            wait_until(lambda: new.hget(keys.of_run(run).run, "version") == b"1", "and has all")
+            wait_until(lambda: new.hget(records.KEYS.of_run(run).run, "version") == b"1", "and has all")
             new.replicaof("NO", "ONE")
             balancer.upstream = other.port
             old.replicaof(HOST, other.port)

@@ -8,7 +8,7 @@ import pytest
 
 from bots_server.errors import RequestIdReused, RequestTooOld, RunDamaged, RunReplaced, VersionMismatch
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Store, StoredEvent, keys
+from bots_server.store import Store, StoredEvent
 from bots_server.store.seal import checksum, seal
 from tests.store import records
 
@@ -67,7 +67,7 @@ def test_a_repeat_changes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(RequestTooOld, match=one):
             again(store, run, one, age_ms=60_000)
     assert store.history.sync(run, 0, b"").version == 5
-    key = keys.of_run(run)
+    key = records.KEYS.of_run(run)
     assert (records.redis_of(store).hlen(key.requests), records.redis_of(store).llen(key.arrivals)) == (3, 3)
 
 
@@ -85,7 +85,7 @@ def test_an_unknown_id_is_accepted_if_it_was_first_sent_after_the_forgotten_ones
     redis = records.redis_of(store)
     seconds, microseconds = redis.time()
     now = seconds * 1000 + microseconds // 1000
-    assert now - 10_000 < int(redis.hget(keys.of_run(run).run, "forgotten")) <= now
+    assert now - 10_000 < int(redis.hget(records.KEYS.of_run(run).run, "forgotten")) <= now
     records.set_head(store, run, forgotten=now - 600_000)  # as if it had arrived ten minutes ago
     assert again(store, run, records.request_id()) == (4, False)
     records.set_head(store, run, forgotten=now - 600_000)
@@ -104,7 +104,7 @@ def test_the_clock_of_the_caller_decides_nothing(store: Store, monkeypatch: pyte
     future, past = "ffffffff-ffff-7fff-bfff-ffffffffffff", "00000000-0001-7000-8000-000000000000"
     assert again(store, run, future) == (1, False)
     assert again(store, run, past) == (2, False)
-    redis, key = records.redis_of(store), keys.of_run(run).run
+    redis, key = records.redis_of(store), records.KEYS.of_run(run).run
     for version in range(3, 6):
         assert again(store, run, records.request_id()) == (version, False)
         records.set_head(store, run, forgotten=int(redis.hget(key, "forgotten")) - 1)  # so that no two times are equal
@@ -206,7 +206,7 @@ def test_a_gap_is_seen(store: Store) -> None:
     run = records.run(store)
     for _ in range(3):
         records.append(store, run)
-    records.redis_of(store).execute_command("XDEL", keys.of_run(run).events, "1-0", "2-0")
+    records.redis_of(store).execute_command("XDEL", records.KEYS.of_run(run).events, "1-0", "2-0")
     for call in (lambda: store.history.sync(run, 0, b""), lambda: records.append(store, run)):
         with pytest.raises(RunDamaged, match="events lacks 2 events"):
             call()
@@ -288,7 +288,7 @@ def test_the_history_is_listed_from_any_version(store: Store) -> None:
 
 def _lose_last_event(store: Store, run: storage_pb2.RunRecord) -> None:
     """Removes the newest event, as a failover to a lagging replica does."""
-    names, client = keys.of_run(run), records.redis_of(store)
+    names, client = records.KEYS.of_run(run), records.redis_of(store)
     entries = store.history.events(run, 0, 10_000).events
     client.delete(names.events)
     for event in entries[:-1]:

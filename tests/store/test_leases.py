@@ -11,7 +11,7 @@ import pytest
 
 from bots_server.errors import RequestIdReused, RunReplaced
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Claim, Holder, Part, Store, keys
+from bots_server.store import Claim, Holder, Part, Store
 from tests.store import records
 from tests.valkey import wait_until
 
@@ -50,7 +50,7 @@ def leases(store: Store, run: storage_pb2.RunRecord) -> int:
 
 def kept(store: Store, run: storage_pb2.RunRecord) -> list[int]:
     """Returns the sizes of the three keys that leases have."""
-    names = keys.of_run(run)
+    names = records.KEYS.of_run(run)
     return [
         records.redis_of(store).zcard(names.leases),
         records.redis_of(store).hlen(names.owners),
@@ -83,7 +83,7 @@ def test_all_or_nothing_is_taken(store: Store) -> None:
     one = records.request_id()
     short = claim(store, run, (1, [3]), (3, [1, 2, 4]), request_id=one)
     assert (short.taken, short.short, short.leased) == ([], [0, 2], 2)
-    assert (leases(store, run), records.redis_of(store).hexists(keys.of_run(run).answers, one)) == (2, 0)
+    assert (leases(store, run), records.redis_of(store).hexists(records.KEYS.of_run(run).answers, one)) == (2, 0)
     fewer = claim(store, run, (1, [3]), (3, [1, 2, 4]), request_id=one, allow_fewer=True)
     assert (fewer.taken, fewer.short, leases(store, run)) == ([0, 3], [0, 2], 4)
     none = claim(store, run, (1, [1]), allow_fewer=True)
@@ -99,7 +99,7 @@ def test_repeat_returns_the_first_answer(store: Store) -> None:
     assert (again.repeated, again.taken, again.short, again.expire_time_ms) == (True, [0, 1], [0], first.expire_time_ms)
     assert again.offer == storage_pb2.Offer(selection_id="first", tasks=[1, 2, 3])
     assert leases(store, run) == 2
-    assert 3_590_000 < records.redis_of(store).pttl(keys.of_run(run).answers) <= 3_600_000
+    assert 3_590_000 < records.redis_of(store).pttl(records.KEYS.of_run(run).answers) <= 3_600_000
     with pytest.raises(RequestIdReused, match=one):
         claim(store, run, (2, [4, 5, 6]), request_id=one, digest=b"another")
 
@@ -288,7 +288,7 @@ def test_only_live_leases_count_as_released(store: Store) -> None:
     run = records.run(store)
     claim(store, run, (2, [1, 2]), selection="one")
     claim(store, run, (2, [3, 4]), selection="two")
-    records.redis_of(store).zadd(keys.of_run(run).leases, {"1": 1, "3": 1})  # their time is over
+    records.redis_of(store).zadd(records.KEYS.of_run(run).leases, {"1": 1, "3": 1})  # their time is over
     assert store.leases.release(run, "one") == 1
     assert records.append(store, run, records.report(3, 4, selection_id="two")).released == 1
     assert kept(store, run) == [0, 0, 0]

@@ -8,7 +8,7 @@ import pytest
 
 from bots_server.errors import DatasetNotFound, RunNotFound, RunReplaced
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Store, keys
+from bots_server.store import Store
 from tests.store import records
 from tests.store.test_datasets import everything
 
@@ -106,7 +106,7 @@ def test_runs_are_listed_in_pages(store: Store) -> None:
     assert names("r3", 2) == ["r4"]
     assert names("r4", 2) == []
     assert names("q", 9) == ["r0", "r1", "r2", "r3", "r4"]
-    records.redis_of(store).unlink(keys.of_run(store.runs.get(of, "r1")).run)
+    records.redis_of(store).unlink(records.KEYS.of_run(store.runs.get(of, "r1")).run)
     assert [bool(one.damage) for one in store.runs.list(of, "", 2)] == [False, True]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bots_server.errors import VersionNotFound
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Store, keys
+from bots_server.store import Store
 from tests.store import records
 
 
@@ -60,7 +60,7 @@ def test_every_kept_version_can_be_rebuilt(store: Store, monkeypatch: pytest.Mon
             if at > last and store.history.put_snapshot(run, records.snapshot(store, run, at)):
                 largest, last = max(largest, at - last), at
                 _check(store, run, version, history)
-                kept = records.redis_of(store).hkeys(keys.of_run(run).snapshots)
+                kept = records.redis_of(store).hkeys(records.KEYS.of_run(run).snapshots)
                 assert len(kept) <= (version - store.history.oldest(run)) // stride + 3
     assert store.history.oldest(run) >= last - max(history, stride) - stride - 3 * largest
 
@@ -89,10 +89,10 @@ def test_one_snapshot_of_each_stride_is_kept(store: Store, monkeypatch: pytest.M
         records.append(store, run)
         if version % 4 == 0:
             assert store.history.put_snapshot(run, records.snapshot(store, run, version))
-    kept = records.redis_of(store).hkeys(keys.of_run(run).snapshots)
+    kept = records.redis_of(store).hkeys(records.KEYS.of_run(run).snapshots)
     assert sorted(kept) == [b"128", b"144", b"160", b"176", b"192", b"200"]
     assert store.history.oldest(run) == 128
-    assert records.redis_of(store).xlen(keys.of_run(run).events) == 73
+    assert records.redis_of(store).xlen(records.KEYS.of_run(run).events) == 73
 
 
 def test_nothing_is_trimmed_without_a_snapshot(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_nothing_is_trimmed_without_a_snapshot(store: Store, monkeypatch: pytest
         records.append(store, run)
     store.history.put_snapshot(run, records.snapshot(store, run, 100))
     assert store.history.oldest(run) == 100
-    assert records.redis_of(store).xlen(keys.of_run(run).events) == 201
+    assert records.redis_of(store).xlen(records.KEYS.of_run(run).events) == 201
 
 
 def test_restored_states_live_as_long_as_their_event(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,4 +125,4 @@ def test_restored_states_live_as_long_as_their_event(store: Store, monkeypatch: 
             kept = store.history.oldest(run) <= 15
             assert store.checkpoints.state(run, "a" * 32) == (state if kept else None)
     assert store.history.oldest(run) > 15
-    assert records.redis_of(store).exists(keys.of_run(run).restores, keys.of_run(run).states) == 0
+    assert records.redis_of(store).exists(records.KEYS.of_run(run).restores, records.KEYS.of_run(run).states) == 0

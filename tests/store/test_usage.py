@@ -9,7 +9,7 @@ import pytest
 
 from bots_server.errors import QuotaExceeded
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import Part, Store, Usage, connect, keys
+from bots_server.store import Part, Store, Usage, connect
 from tests.store import records
 
 KILOBYTE = 1024
@@ -49,7 +49,7 @@ def restore(store: Store, of: storage_pb2.RunRecord, uid: str, size: int) -> Non
 
 def stored(store: Store, of: storage_pb2.RunRecord) -> int:
     """Returns the bytes of a run's events, snapshots and states, and of its answers, as they lie in Redis."""
-    redis, key = records.redis_of(store), keys.of_run(of)
+    redis, key = records.redis_of(store), records.KEYS.of_run(of)
     values = (
         [event[b"e"] for _, event in redis.xrange(key.events)] + redis.hvals(key.snapshots) + redis.hvals(key.states)
     )
@@ -149,7 +149,7 @@ def test_a_snapshot_larger_than_the_bound_is_kept_alone(small: Store, monkeypatc
         snapshot.state.total = bytes(30 * KILOBYTE)
         assert small.history.put_snapshot(of, snapshot)
         assert small.history.oldest(of) == (0 if version == 2 else version)
-    ((_, event),) = records.redis_of(small).xrange(keys.of_run(of).events)
+    ((_, event),) = records.redis_of(small).xrange(records.KEYS.of_run(of).events)
     assert stored(small, of) == snapshot.ByteSize() + 4 + len(event[b"e"])  # 4: checksum
 
 
@@ -168,7 +168,7 @@ def test_answers_are_bounded_in_bytes(small: Store) -> None:
     assert repeated(99)
     assert repeated(98)
     assert not repeated(0)
-    assert records.redis_of(small).pttl(keys.of_run(of).answers) > 3_500_000
+    assert records.redis_of(small).pttl(records.KEYS.of_run(of).answers) > 3_500_000
 
 
 @pytest.mark.parametrize(("field", "by"), [("datasets", 2), ("tasks", 1025), ("runs", 2), ("bytes", 46 * KILOBYTE)])

@@ -57,7 +57,7 @@ class DatasetHandlers:
 
     def get_dataset(self, request: pb.GetDatasetRequest) -> pb.GetDatasetResponse:
         record = self._store.datasets.get(checks.dataset("name", request.name))
-        return pb.GetDatasetResponse(dataset=messages.dataset(record), runs=self._store.datasets.run_count(record))
+        return pb.GetDatasetResponse(dataset=messages.dataset(record), runs=self._store.runs.count(record))
 
     def list_datasets(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
         page = checks.page(request.page_size, request.page_token, "datasets")

@@ -43,7 +43,7 @@ class Database:
 
     def __init__(self, client: RedisClient, durability: Durability, observe: Observe, prefix: str = "") -> None:
         self.client = client
-        self._prefix = prefix  # of every key, in front of what keys.py says
+        self.keys = keys.Keys(prefix)
         self.durability = durability
         self._observe = observe
         self._scripts = _scripts()
@@ -51,15 +51,14 @@ class Database:
 
     def command(self, *command: Argument) -> Any:
         """Returns the answer of one command of Redis; its first argument is a key."""
-        return self._ask(str(command[0]).lower(), str(command[1]), (self._own(command),))[0]
+        return self._ask(str(command[0]).lower(), str(command[1]), (command,))[0]
 
     def commands(self, commands: Sequence[Command]) -> list[Any]:
         """Returns the answers of commands that read, each about one key; sent together if possible."""
         if not commands:
             return []
-        own = [self._own(command) for command in commands]
-        names = [str(command[1]) for command in own]
-        return self._observed(str(commands[0][0]).lower(), names, lambda: self.client.ask_each(own))
+        names = [str(command[1]) for command in commands]
+        return self._observed(str(commands[0][0]).lower(), names, lambda: self.client.ask_each(commands))
 
     def run(self, name: str, keys: Sequence[str], args: Iterable[Argument]) -> Any:
         """Returns the answer of script `name`."""
@@ -83,7 +82,7 @@ class Database:
 
     def command_durably(self, *command: Argument) -> Any:
         """Returns what a command reads once that is as durable as configured. Raises NotDurable."""
-        return self._found_durable(str(command[0]).lower(), str(command[1]), self._own(command))
+        return self._found_durable(str(command[0]).lower(), str(command[1]), command)
 
     def _found_durable(self, name: str, key: str, command: Command) -> Any:
         """Returns the answer of a command that finds what was written before, once that is durable.
@@ -94,7 +93,7 @@ class Database:
         wait = self.durability.command()
         if wait is None:
             return self._ask(name, key, (command,))[0]
-        touch = self._own(("SET", keys.touch(key), "", "PX", 1000))
+        touch = ("SET", keys.touch(key), "", "PX", 1000)
         answer, _, reached = self._ask(name, key, (command, touch, wait))
         self._check_durability(wait, reached)
         return answer
@@ -104,26 +103,20 @@ class Database:
         with failures():
             found = []
             for server in self.client.primaries():
-                for key in server.scan_iter(match=f"{self._prefix}{pattern}", count=count):
+                for key in server.scan_iter(match=pattern, count=count):
                     remaining()
-                    found.append(key[len(self._prefix) :])
+                    found.append(key)
             return found
 
     def time_ms(self, dataset: str) -> int:
         """Returns Redis' clock, in milliseconds since 1970."""
-        return int(self.run("time", [keys.dataset(dataset)], []))
+        return int(self.run("time", [self.keys.dataset(dataset)], []))
 
     def _call(self, name: str, keys: Sequence[str], args: Iterable[Argument]) -> Command:
-        return ("EVALSHA", self._digests[name], len(keys), *(self._prefix + key for key in keys), *args)
-
-    def _own(self, command: Command) -> Command:
-        """Returns a command with the prefix at its key, the first argument."""
-        return (command[0], f"{self._prefix}{command[1]}", *command[2:])
+        return ("EVALSHA", self._digests[name], len(keys), *keys, *args)
 
     def _ask(self, name: str, key: str, commands: Sequence[Command]) -> list[Any]:
         """Returns the answers of commands, the first of which may call a script."""
-
-        key = self._prefix + key
 
         def ask() -> list[Any]:
             answers = self.client.ask(key, *commands)
@@ -167,7 +160,7 @@ class Database:
                 kind = self.client.ask(name, ("TYPE", name))[0].decode()
                 if kind not in ("none", keys.kind(name)):
                     what = f"is a {kind}, not a {keys.kind(name)}"
-                    return KeyOccupied(name, what) if name == keys.DATASETS else damaged(name, what)
+                    return KeyOccupied(name, what) if name == self.keys.datasets else damaged(name, what)
         return None
 
     def _check_durability(self, wait: Command, reached: Any) -> None:

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from types import TracebackType
+from copy import deepcopy
 from typing import Self
 
 from bots_server.errors import (
@@ -22,8 +22,9 @@ from bots_server.errors import (
     Unavailable,
 )
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import keys, reader
+from bots_server.store import reader
 from bots_server.store.database import Database
+from bots_server.store.keys import DATASETS, run_uid
 from bots_server.store.pages import page
 from bots_server.store.seal import SEAL_BYTES, intact, seal, unseal
 
@@ -45,9 +46,9 @@ class Upload:
     def __init__(self, database: Database, name: str) -> None:
         self.name = name
         self.uid = uuid.uuid4().hex  # the dataset's, once committed
-        self._database = database
         self.bytes = 0  # stored so far
-        self._staged: dict[str, None] = {}  # keys, in order
+        self._database, self._keys = database, database.keys
+        self._staged: list[str] = []  # keys, as `Keys.content`
         self._last_size = MIN_CHUNK_TASKS
         self._refreshed = time.monotonic()
         self._committed = False
@@ -55,14 +56,12 @@ class Upload:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._committed or not self._staged:
             return
         # If Redis is away or the time is over, the staged keys expire by themselves, and the first error says more.
         with suppress(Unavailable, DeadlineExceeded):
-            self._database.run("discard_upload", [keys.dataset(self.name), *self._staged], [self.uid])
+            self._database.run("discard_upload", [self._keys.dataset(self.name), *self._staged], [self.uid])
 
     def put(self, columns: storage_pb2.TaskColumns) -> None:
         """Stores the next chunk. Raises InvalidField if the chunk before it is too small for any but the last."""
@@ -71,7 +70,7 @@ class Upload:
             raise InvalidField("chunk.size", self._last_size, rule)
         self._last_size = columns.size
         chunk = len(self._staged)
-        self._stage(keys.columns(self.name, self.uid, chunk), seal(columns.SerializeToString(), str(chunk)))
+        self._stage(self._keys.columns(self.name, self.uid, chunk), seal(columns.SerializeToString(), str(chunk)))
 
     def commit(
         self, record: storage_pb2.DatasetRecord, strata: storage_pb2.StrataTable
@@ -82,18 +81,15 @@ class Upload:
         `create_time_ms` and `min_reader` are set here. Raises Conflict if a chunk has expired, NotDurable,
         ServerTooOld.
         """
-        own = storage_pb2.DatasetRecord()
-        own.CopyFrom(record)
+        own = deepcopy(record)
         own.name, own.uid, own.chunks, own.min_reader = self.name, self.uid, len(self._staged), reader.WRITES
         own.create_time_ms = self._database.time_ms(self.name)
-        chunks = list(self._staged)
-        strata_key = keys.strata(self.name, self.uid)
-        self._stage(strata_key, seal(strata.SerializeToString(), "strata"))
+        self._stage(self._keys.strata(self.name, self.uid), seal(strata.SerializeToString(), "strata"))
         own.bytes = self.bytes
         _remember(self._database, self.name)
         status, there = self._database.run_durably(
             "commit_dataset",
-            [keys.dataset(self.name), strata_key, *chunks],
+            [self._keys.dataset(self.name), *self._staged],
             [self.uid, seal(own.SerializeToString(), "record")],
         )
         if status == b"expired":
@@ -101,26 +97,22 @@ class Upload:
         self._committed = status == b"created"
         if self._committed:
             _remember(self._database, self.name)  # again: the deletion of an earlier dataset may have crossed it
-        return reader.dataset(self.name, there), self._committed
+        return reader.dataset(self._keys.dataset(self.name), there), self._committed
 
     def repair(self, there: storage_pb2.DatasetRecord) -> None:
         """Puts what is staged, after `commit`, in the place of the strata and columns of an equal dataset."""
-        columns = [keys.columns(there.name, there.uid, chunk) for chunk in range(len(self._staged) - 1)]
-        surplus = [keys.columns(there.name, there.uid, chunk) for chunk in range(len(columns), there.chunks)]
-        own = storage_pb2.DatasetRecord()
-        own.CopyFrom(there)
-        own.chunks = len(columns)
-        *staged_columns, staged_strata = self._staged
-        strata, note = keys.strata(there.name, there.uid), keys.damaged(there.name, there.uid)
+        own = deepcopy(there)
+        own.chunks = len(self._staged) - 1
+        dropped = [self._keys.damaged(there.name, there.uid), *self._keys.content(there)[own.chunks : -1]]
         self._database.run_durably(
             "repair_dataset",
-            [keys.dataset(there.name), staged_strata, *staged_columns, strata, *columns, note, *surplus],
+            [self._keys.dataset(there.name), *self._staged, *self._keys.content(own), *dropped],
             [there.uid, seal(own.SerializeToString(), "record"), len(self._staged)],
         )
 
     def _stage(self, key: str, value: bytes) -> None:
         self._database.command("SET", key, value, "EX", _STAGING_SECONDS)
-        self._staged[key] = None
+        self._staged.append(key)
         self.bytes += len(value)
         if time.monotonic() - self._refreshed > _STAGING_SECONDS / 4:
             for staged in self._staged:
@@ -130,7 +122,7 @@ class Upload:
 
 class Datasets:
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self._keys = database, database.keys
 
     def upload(self, name: str) -> Upload:
         """Returns an upload of a dataset of this name."""
@@ -138,21 +130,20 @@ class Datasets:
 
     def get(self, name: str) -> storage_pb2.DatasetRecord:
         """Returns the dataset that has the name now. Raises DatasetNotFound, DatasetDamaged, ServerTooOld."""
-        key = keys.dataset(name)
+        key = self._keys.dataset(name)
         uid, value = self._database.command("HMGET", key, "uid", "record")
         if uid is None and value is None:
             raise DatasetNotFound(name)
-        record = reader.dataset(name, value)
+        record = reader.dataset(key, value)
         if uid != record.uid.encode():
             raise DatasetDamaged(key, "has a wrong uid")
         return record
 
     def is_damaged(self, record: storage_pb2.DatasetRecord) -> bool:
         """Returns whether strata or columns are missing, or a server found that they are damaged."""
-        note, *expected = self._content(record)
-        return self._database.command("EXISTS", *expected) < len(expected) or bool(
-            self._database.command("EXISTS", note)
-        )
+        content, note = self._keys.content(record), self._keys.damaged(record.name, record.uid)
+        there, noted = self._database.command("EXISTS", *content), self._database.command("EXISTS", note)
+        return bool(noted or there < len(content))
 
     def list(
         self, after_name: str = "", limit: int = 100, visible: Callable[[str], bool] = lambda name: True
@@ -162,48 +153,23 @@ class Datasets:
         The list is shorter than `limit` only if there are no more. It has datasets of newer servers, too, and damaged
         ones, of which it has the name alone.
         """
-        members = self._database.command("SMEMBERS", keys.DATASETS)
-        if wrong := [member for member in members if not intact(member, keys.DATASETS)]:
-            self._database.command("SREM", keys.DATASETS, *wrong)
-        if wrong or not members:
-            self._index()
-            members = self._database.command("SMEMBERS", keys.DATASETS)
-
-        def read(members: list[bytes]) -> list[storage_pb2.DatasetRecord]:
-            names = [member.decode() for member in members]
-            values = self._database.commands([("HMGET", keys.dataset(name), "uid", "record") for name in names])
-            found = []
-            for name, (uid, value) in zip(names, values, strict=True):
-                if uid is None and value is None:  # deleted, or an upload that was never committed
-                    _forget(self._database, name)
-                elif value is not None and intact(value, "record"):
-                    found.append(storage_pb2.DatasetRecord.FromString(value[:-SEAL_BYTES]))
-                else:
-                    found.append(storage_pb2.DatasetRecord(name=name))
-            return found
-
-        names = [member[:-SEAL_BYTES] for member in members]
-        return page([name for name in names if visible(name.decode())], after_name, limit, read)
-
-    def strata(self, record: storage_pb2.DatasetRecord) -> storage_pb2.StrataTable:
-        """Returns the strata. Raises DatasetDamaged, and DatasetNotFound if the dataset was deleted."""
-        value = self._read(record, keys.strata(record.name, record.uid), "strata")
-        return storage_pb2.StrataTable.FromString(value)
-
-    def columns(self, record: storage_pb2.DatasetRecord) -> Iterator[storage_pb2.TaskColumns]:
-        """Yields the chunks, in order of task. Raises as `strata` does."""
-        for chunk in range(record.chunks):
-            value = self._read(record, keys.columns(record.name, record.uid, chunk), str(chunk))
-            yield storage_pb2.TaskColumns.FromString(value)
+        names = [name for name in self._names() if visible(name.decode())]
+        return page(names, after_name, limit, self._listed)
 
     def every(self) -> Sequence[storage_pb2.DatasetRecord]:
         """Returns all datasets that can be read."""
         return [record for record in self.list(limit=sys.maxsize) if record.uid]
 
-    def run_count(self, record: storage_pb2.DatasetRecord) -> int:
-        """Returns the number of runs. Raises DatasetDamaged if it is not the number of those created."""
-        names = [keys.dataset(record.name), keys.runs(record.name, record.uid)]
-        return int(self._database.run("count_runs", names, []))
+    def strata(self, record: storage_pb2.DatasetRecord) -> storage_pb2.StrataTable:
+        """Returns the strata. Raises DatasetDamaged, and DatasetNotFound if the dataset was deleted."""
+        value = self._read(record, self._keys.strata(record.name, record.uid), "strata")
+        return storage_pb2.StrataTable.FromString(value)
+
+    def columns(self, record: storage_pb2.DatasetRecord) -> Iterator[storage_pb2.TaskColumns]:
+        """Yields the chunks, in order of task. Raises as `strata` does."""
+        for chunk in range(record.chunks):
+            value = self._read(record, self._keys.columns(record.name, record.uid, chunk), str(chunk))
+            yield storage_pb2.TaskColumns.FromString(value)
 
     def delete(self, name: str, *, delete_runs: bool) -> None:
         """Deletes the dataset, with its runs if `delete_runs`, in one transition.
@@ -214,25 +180,26 @@ class Datasets:
         for _ in range(_ATTEMPTS):
             try:
                 record = self.get(name)
-                runs = self._run_records(record) if delete_runs else []
+                of_runs = self._keys.runs(name, record.uid)
+                listed = self._database.command("HGETALL", of_runs) if delete_runs else {}
+                entries = ((field.decode(errors="replace"), value) for field, value in listed.items())
+                runs = [reader.run_of_any_version(of_runs, *entry) for entry in entries]
+                status, count = self._database.run_durably(
+                    "delete_dataset",
+                    [
+                        self._keys.dataset(name),
+                        of_runs,
+                        self._keys.damaged(name, record.uid),
+                        *self._keys.content(record),
+                        *(key for run in runs for key in self._keys.of_run(run)),
+                    ],
+                    [record.uid, *(word for run in runs for word in (run.name, run.uid))],
+                )
             except Damaged:
                 self._delete_damaged(name, delete_runs=delete_runs)
                 return
-            status, count = self._database.run_durably(
-                "delete_dataset",
-                [
-                    keys.dataset(name),
-                    keys.runs(name, record.uid),
-                    *self._content(record),
-                    *(key for run in runs for key in keys.of_run(run).all()),
-                ],
-                [record.uid, *(word for run in runs for word in (run.name, run.uid))],
-            )
             if status == b"deleted":
                 _forget(self._database, name)
-                return
-            if status == b"damaged":
-                self._delete_damaged(name, delete_runs=delete_runs)
                 return
             if status == b"changed" and not delete_runs:
                 raise DatasetHasRuns(name, count)
@@ -240,19 +207,41 @@ class Datasets:
 
     def _delete_damaged(self, name: str, *, delete_runs: bool) -> None:
         """Deletes every key of a name."""
-        found = [key.decode() for key in self._database.scan(keys.every_key(name), _SCAN)]
-        runs = {run for key in found if (run := keys.run_uid(key))}
+        found = [key.decode() for key in self._database.scan(self._keys.every(name), _SCAN)]
+        runs = {run for key in found if (run := run_uid(key))}
         if runs and not delete_runs:
             raise DatasetHasRuns(name, len(runs))
-        found.sort(key=lambda key: key != keys.dataset(name))  # first the key without which it does not exist
+        found.sort(key=lambda key: key != self._keys.dataset(name))  # first the key without which it does not exist
         for begin in range(0, len(found), _SCAN):
             self._database.command_durably("UNLINK", *found[begin : begin + _SCAN])
         _forget(self._database, name)
 
-    def _content(self, record: storage_pb2.DatasetRecord) -> Sequence[str]:
-        """Returns the keys of a dataset's content, after that of the note that it is damaged."""
-        columns = (keys.columns(record.name, record.uid, chunk) for chunk in range(record.chunks))
-        return [keys.damaged(record.name, record.uid), keys.strata(record.name, record.uid), *columns]
+    def _names(self) -> Sequence[bytes]:
+        """Returns the names in the index. If it is damaged, lost, or deleted for this purpose, makes it by SCAN."""
+        index = self._keys.datasets
+        members = self._database.command("SMEMBERS", index)
+        if wrong := [member for member in members if not intact(member, DATASETS)]:
+            self._database.command("SREM", index, *wrong)
+        if wrong or not members:
+            found = self._database.scan(self._keys.dataset("*"), _SCAN)
+            if found:  # in one command, so that no listing sees a part of the index
+                names = (key.partition(b"{")[2].partition(b"}")[0] for key in found)
+                self._database.command("SADD", index, *(seal(name, DATASETS) for name in names))
+            members = self._database.command("SMEMBERS", index)
+        return [member[:-SEAL_BYTES] for member in members]
+
+    def _listed(self, names: Sequence[bytes]) -> Sequence[storage_pb2.DatasetRecord]:
+        """Returns the records of those names that have one, and removes the others from the index."""
+        found = []
+        asked = [("HMGET", self._keys.dataset(name.decode()), "uid", "record") for name in names]
+        for name, (uid, value) in zip(names, self._database.commands(asked), strict=True):
+            if uid is None and value is None:  # deleted, or an upload that was never committed
+                _forget(self._database, name.decode())
+            elif value is not None and intact(value, "record"):
+                found.append(storage_pb2.DatasetRecord.FromString(value[:-SEAL_BYTES]))
+            else:
+                found.append(storage_pb2.DatasetRecord(name=name.decode()))
+        return found
 
     def _read(self, record: storage_pb2.DatasetRecord, key: str, place: str) -> bytes:
         """Returns a value of a dataset. Raises DatasetDamaged, after a note of it, or DatasetNotFound."""
@@ -262,28 +251,15 @@ class Datasets:
         except DatasetDamaged:
             if self.get(record.name).uid != record.uid:
                 raise DatasetNotFound(record.name) from None
-            note = keys.damaged(record.name, record.uid)
+            note = self._keys.damaged(record.name, record.uid)
             with suppress(Exhausted):
                 self._database.command("SET", note, seal(key.encode(), "damaged"), "EX", _NOTE_SECONDS)
             raise
 
-    def _index(self) -> None:
-        """Makes the index again after it was lost, or deleted for this purpose: finds every dataset by SCAN."""
-        found = self._database.scan(keys.EVERY_DATASET, _SCAN)
-        if found:  # in one command, so that no listing sees a part of the index
-            names = (key.partition(b"{")[2].partition(b"}")[0] for key in found)
-            self._database.command("SADD", keys.DATASETS, *(seal(name, keys.DATASETS) for name in names))
-
-    def _run_records(self, record: storage_pb2.DatasetRecord) -> Sequence[storage_pb2.RunRecord]:
-        """Returns the records of all runs. Raises RunDamaged."""
-        key = keys.runs(record.name, record.uid)
-        values = self._database.command("HGETALL", key)
-        return [reader.run_of_any_version(key, name.decode(errors="replace"), value) for name, value in values.items()]
-
 
 def _remember(database: Database, name: str) -> None:
     """Adds a name to the index."""
-    database.command("SADD", keys.DATASETS, seal(name.encode(), keys.DATASETS))
+    database.command("SADD", database.keys.datasets, seal(name.encode(), DATASETS))
 
 
 def _forget(database: Database, name: str) -> None:
@@ -293,6 +269,6 @@ def _forget(database: Database, name: str) -> None:
     after it, and this function looks for the dataset after it has removed the name: in every order of the two, an
     existing dataset stays listed.
     """
-    database.command("SREM", keys.DATASETS, seal(name.encode(), keys.DATASETS))
-    if database.command("EXISTS", keys.dataset(name)):
+    database.command("SREM", database.keys.datasets, seal(name.encode(), DATASETS))
+    if database.command("EXISTS", database.keys.dataset(name)):
         _remember(database, name)

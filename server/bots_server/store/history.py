@@ -16,7 +16,7 @@ from bots_server.errors import (
     VersionNotFound,
 )
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import keys, reader
+from bots_server.store import reader
 from bots_server.store.database import Database
 from bots_server.store.seal import checksum, seal, unseal
 
@@ -82,7 +82,7 @@ class History:
         the server is up to date, no event travels. Raises RunReplaced, RunDamaged, and StoreUnavailable if a replica
         answers, which may be behind.
         """
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
         answer = self._database.run(
             "sync", [key.run, key.events, key.leases, key.owners], [version, nonce, _PAGE_EVENTS, _PAGE_BYTES]
         )
@@ -113,7 +113,7 @@ class History:
 
         Raises RunReplaced, RequestIdReused, RequestTooOld, VersionMismatch, NotDurable.
         """
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
         nonce, state_uid = secrets.token_bytes(8), event.restored.state_uid or event.undone.state_uid
         report = event.report if event.report.selection_id else storage_pb2.Report()
         status, *versions = self._database.run_durably(
@@ -164,7 +164,7 @@ class History:
         For a call that looks something up before it appends: the repeat must not depend on what has been deleted since.
         `append` still decides. Raises RequestIdReused, NotDurable.
         """
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
         seen = self._database.command_durably("HGET", key.requests, uuid.UUID(request_id).bytes)
         if seen is None:
             return None
@@ -181,7 +181,7 @@ class History:
         A damaged one is passed over, because the events after the one before give the same state. Raises
         VersionNotFound if that version is trimmed, RunDamaged if none is left, RunReplaced, ServerTooOld.
         """
-        key, damage = keys.of_run(run).snapshots, None
+        key, damage = self._database.keys.of_run(run).snapshots, None
         while True:  # once for each kept snapshot, of which there are at most a dozen or two
             status, at, value, oldest, newest = self._snapshot(run, at_most)
             if status == b"trimmed":
@@ -207,7 +207,7 @@ class History:
 
         Returns whether it is kept: the event of its version must have its nonce, and no kept snapshot may be newer.
         """
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
         kept = self._database.run(
             "put_snapshot",
             [key.run, key.events, key.snapshots, key.states, key.restores],
@@ -227,7 +227,7 @@ class History:
 
         Raises RunReplaced.
         """
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
         events: list[StoredEvent] = []
         size = 0
         while True:  # at most limit / 1,024 times: each page but the last is full
@@ -249,7 +249,7 @@ class History:
         return oldest
 
     def _snapshot(self, run: storage_pb2.RunRecord, at_most: int | None) -> tuple[bytes, int, bytes, int, int]:
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
         answer = self._database.run("snapshot", [key.run, key.snapshots], ["inf" if at_most is None else at_most])
         if answer[0] == b"gone":
             raise gone(self._database, run)
@@ -259,6 +259,7 @@ class History:
 
 def gone(database: Database, run: storage_pb2.RunRecord) -> RunReplaced | RunDamaged:
     """Returns why a run has no head: it is deleted, or the head is lost."""
+    keys = database.keys
     of_dataset, key = keys.runs(run.dataset, run.dataset_uid), keys.of_run(run).run
     listed = run.uid.encode() in (database.command("HGET", of_dataset, run.name) or b"")
     if listed and not database.command("EXISTS", key):

@@ -61,70 +61,20 @@ what scripts make has one where stated.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import NamedTuple
 
 from bots_server.storage.v1 import storage_pb2
 
-ALL = "bots:"  # what every key begins with
 DATASETS = "bots:datasets"
-_KINDS = {DATASETS: "set", "events": "stream", "arrivals": "list"}
+
+_KINDS = {"datasets": "set", "events": "stream", "arrivals": "list"}
 _KINDS |= dict.fromkeys(("strata", "columns", "damaged", "touch"), "string")
 _KINDS |= dict.fromkeys(("restores", "checkpoint_expiry", "leases", "answer_times"), "zset")
-EVERY_DATASET = "bots:{*}:dataset"  # pattern for SCAN
 
 
-def dataset(name: str) -> str:
-    return f"bots:{{{name}}}:dataset"
-
-
-def touch(key: str) -> str:
-    """Returns the key to touch in the slot of another key."""
-    return f"{key[: key.index('}') + 1]}:touch"
-
-
-def strata(name: str, uid: str) -> str:
-    return f"bots:{{{name}}}:{uid}:strata"
-
-
-def columns(name: str, uid: str, chunk: int) -> str:
-    return f"bots:{{{name}}}:{uid}:columns:{chunk}"
-
-
-def damaged(name: str, uid: str) -> str:
-    return f"bots:{{{name}}}:{uid}:damaged"
-
-
-def runs(name: str, uid: str) -> str:
-    return f"bots:{{{name}}}:{uid}:runs"
-
-
-def incarnation(text: str) -> bytes:
-    """Returns 8 bytes of the digest of a job's incarnation; empty if it is not given."""
-    return hashlib.blake2b(text.encode(), digest_size=8).digest() if text else b""
-
-
-def every_key(name: str) -> str:
-    """Returns the pattern for SCAN of all keys of a dataset and its runs."""
-    return f"bots:{{{name}}}:*"
-
-
-def kind(key: str) -> str:
-    """Returns the type that a key has."""
-    words = key.partition("}:")[2].split(":")
-    word = key if "" in words else words[3] if len(words) > 3 else words[min(1, len(words) - 1)]
-    return _KINDS.get(word, "hash")
-
-
-def run_uid(key: str) -> str:
-    """Returns the uid of the run that a key is of; empty: of none."""
-    words = key.partition("}:")[2].split(":")
-    return words[2] if len(words) > 2 and words[1] == "run" else ""
-
-
-@dataclass(frozen=True, slots=True)
-class RunKeys:
-    """The keys of one run."""
+class RunKeys(NamedTuple):
+    """The keys of one run. All live until it is deleted, or earlier."""
 
     run: str
     events: str
@@ -142,17 +92,63 @@ class RunKeys:
     answers: str
     answer_times: str
 
-    def all(self) -> list[str]:
-        """Returns every key that lives until the run is deleted, `run` first."""
-        return [getattr(self, field.name) for field in fields(self)]
 
+class Keys:
+    """Builds the keys of a store. `*` as a name gives the pattern for SCAN."""
 
-def of_run(record: storage_pb2.RunRecord) -> RunKeys:
-    """Returns the keys of a run."""
-    return _of_run(record.dataset, record.dataset_uid, record.uid)
+    def __init__(self, prefix: str = "") -> None:
+        self._bots = f"{prefix}bots:"
+        self.datasets = f"{prefix}{DATASETS}"
+
+    def dataset(self, name: str) -> str:
+        return f"{self._bots}{{{name}}}:dataset"
+
+    def strata(self, name: str, uid: str) -> str:
+        return f"{self._bots}{{{name}}}:{uid}:strata"
+
+    def columns(self, name: str, uid: str, chunk: int) -> str:
+        return f"{self._bots}{{{name}}}:{uid}:columns:{chunk}"
+
+    def damaged(self, name: str, uid: str) -> str:
+        return f"{self._bots}{{{name}}}:{uid}:damaged"
+
+    def runs(self, name: str, uid: str) -> str:
+        return f"{self._bots}{{{name}}}:{uid}:runs"
+
+    def content(self, record: storage_pb2.DatasetRecord) -> list[str]:
+        """Returns the keys of a dataset's columns and, as the last, of its strata."""
+        columns = [self.columns(record.name, record.uid, chunk) for chunk in range(record.chunks)]
+        return [*columns, self.strata(record.name, record.uid)]
+
+    def of_run(self, record: storage_pb2.RunRecord) -> RunKeys:
+        return _of_run(f"{self._bots}{{{record.dataset}}}:{record.dataset_uid}:run:{record.uid}")
+
+    def every(self, name: str) -> str:
+        """Returns the pattern for SCAN of all keys of a dataset and its runs."""
+        return f"{self._bots}{{{name}}}:*"
 
 
 @lru_cache(maxsize=1024)  # each call asks for them several times
-def _of_run(dataset: str, dataset_uid: str, uid: str) -> RunKeys:
-    prefix = f"bots:{{{dataset}}}:{dataset_uid}:run:{uid}"
-    return RunKeys(prefix, *(f"{prefix}:{field.name}" for field in fields(RunKeys)[1:]))
+def _of_run(run: str) -> RunKeys:
+    return RunKeys(run, *(f"{run}:{field}" for field in RunKeys._fields[1:]))
+
+
+def touch(key: str) -> str:
+    """Returns the key to touch in the slot of another key."""
+    return f"{key[: key.index('}') + 1]}:touch"
+
+
+def kind(key: str) -> str:
+    """Returns the type that a key has."""
+    words = key.rpartition("}:")[2].split(":")
+    return next((_KINDS[word] for word in reversed(words) if word in _KINDS), "hash")
+
+
+def run_uid(key: str) -> str:
+    """Returns the uid of the run that a key is of; empty: of none."""
+    return key.rpartition("}:")[2].partition(":run:")[2].partition(":")[0]
+
+
+def incarnation(text: str) -> bytes:
+    """Returns 8 bytes of the digest of a job's incarnation; empty if it is not given."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest() if text else b""

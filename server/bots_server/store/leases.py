@@ -94,7 +94,7 @@ class Leases:
 
         Raises RunReplaced, RequestIdReused, and with a lease NotDurable: the tasks are taken, and a repeat gets them.
         """
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
         names = [key.run, key.leases, key.owners, key.selections, key.jobs, key.answers, key.answer_times]
         answer_id = request_id or (offer.selection_id if lease_seconds is not None else "")
         shape = [number for part in parts for number in (part.need, len(part.tasks))]
@@ -143,7 +143,7 @@ class Leases:
         """
         if tasks is not None and not tasks:
             return 0
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
         released: int = self._database.run(
             "release",
             [key.run, key.leases, key.owners, key.selections],
@@ -155,7 +155,7 @@ class Leases:
 
     def end(self, run: storage_pb2.RunRecord, holder: Holder | None) -> int:
         """Ends the leases of a holder; None: all leases of the run. Returns how many were live. Raises RunReplaced."""
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
         ended: int = self._database.run(
             "end_leases", [key.run, key.leases, key.owners, key.selections], [str(holder or ""), int(holder is None)]
         )
@@ -168,7 +168,7 @@ class Leases:
 
         The list is shorter than `limit` only if there are no more. Raises RunReplaced.
         """
-        key = keys.of_run(run)
+        key = self._database.keys.of_run(run)
 
         def read(selections: list[bytes]) -> list[Lease]:
             status, *answer = self._database.run("leases", [key.run, key.leases, key.selections], selections)

@@ -8,7 +8,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def page(names: Iterable[bytes], after: str, limit: int, read: Callable[[list[bytes]], list[Item]]) -> list[Item]:
+def page(names: Iterable[bytes], after: str, limit: int, read: Callable[[list[bytes]], Iterable[Item]]) -> list[Item]:
     """Returns the first `limit` items whose names are above `after`, in order of name.
 
     `read` returns the items of some names, in order; it leaves out those that were deleted meanwhile. The result is

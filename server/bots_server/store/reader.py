@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bots_server.errors import RunDamaged, ServerTooOld
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import keys
 from bots_server.store.seal import SEAL_BYTES, intact, unseal
 
 READER = 1  # the reader version of this build
@@ -17,9 +16,9 @@ def require(what: str, min_reader: int) -> None:
         raise ServerTooOld(what, min_reader, READER)
 
 
-def dataset(name: str, value: bytes | None) -> storage_pb2.DatasetRecord:
-    """Returns the record of a dataset. Raises DatasetDamaged, ServerTooOld."""
-    record = storage_pb2.DatasetRecord.FromString(unseal(value, "record", keys.dataset(name)))
+def dataset(key: str, value: bytes | None) -> storage_pb2.DatasetRecord:
+    """Returns the record that a key has. Raises DatasetDamaged, ServerTooOld."""
+    record = storage_pb2.DatasetRecord.FromString(unseal(value, "record", key))
     require(f"dataset {record.name!r}", record.min_reader)
     return record
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bots_server.store import keys
 from bots_server.store.checkpoints import Checkpoints
 from bots_server.store.clients import RedisClient
 from bots_server.store.database import Database, Observe
@@ -56,11 +55,11 @@ class Store:
         """Returns if Redis answers and accepts writes; for the health service. Of a cluster: the server that has the
         index of datasets. Raises StoreUnavailable.
         """
-        self._database.run("ping", [keys.DATASETS], [])
+        self._database.run("ping", [self._database.keys.datasets], [])
 
     def time_ms(self) -> int:
         """Returns Redis' clock, in milliseconds since 1970. Of a cluster: that of the server that `ping` asks."""
-        return int(self._database.run("time", [keys.DATASETS], []))
+        return int(self._database.run("time", [self._database.keys.datasets], []))
 
     def damages(self) -> Iterator[Damage]:
         """Yields everything that is damaged, after looking at every key. Takes as long as reading all of Redis."""

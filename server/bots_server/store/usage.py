@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from bots_server.errors import QuotaExceeded
 from bots_server.storage.v1 import storage_pb2
-from bots_server.store import keys
 from bots_server.store.database import Database
 from bots_server.store.datasets import Datasets
 from bots_server.store.runs import Runs
@@ -73,7 +72,7 @@ class Quotas:
 
     def _sizes(self, runs: Sequence[storage_pb2.RunRecord]) -> list[tuple[int, int]]:
         """Returns number of checkpoints and bytes of each run; of one that was deleted meanwhile nothing."""
-        each = [keys.of_run(run) for run in runs]
+        each = [self._database.keys.of_run(run) for run in runs]
         counters = self._database.commands([("HMGET", key.run, *_COUNTERS) for key in each])
         checkpoints = self._database.commands([("HLEN", key.checkpoints) for key in each])
         answers = self._database.commands([("HGET", key.answers, "bytes") for key in each])

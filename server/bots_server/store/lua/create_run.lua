@@ -8,16 +8,14 @@
   ARGV[4]  state to start from (Snapshot of version 0), or "": the prior
 
   Returns {status, record}: "created", "exists" (the record that has the name), "gone" (the dataset is deleted).
-
   Safe to repeat: the record that exists then is this one, which the caller recognises by its uid.
 ]]
 --- @include head
+--- @include count_runs
 if redis.call("HGET", KEYS[1], "uid") ~= ARGV[1] then return {"gone", ""} end
 local there = redis.call("HGET", KEYS[2], ARGV[2])
 if there then return {"exists", there} end
-local runs, created = redis.call("HLEN", KEYS[2]), redis.call("HGET", KEYS[1], "runs") or "0"
-if created ~= tostring(runs) then damaged(KEYS[1], "counts " .. created .. " runs, and there are " .. runs) end
-
+local runs = count_runs(KEYS[1], KEYS[2])
 redis.call("HSET", KEYS[2], ARGV[2], ARGV[3])
 redis.call("HSET", KEYS[1], "runs", runs + 1)
 write_head(KEYS[3], {version = 0, nonce = "", snapshot = 0, trimmed = 0, forgotten = 0, ids = 0})

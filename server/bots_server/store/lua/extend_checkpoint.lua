@@ -7,7 +7,6 @@
   ARGV[3]  milliseconds to keep it from now on, "0": no limit
 
   Returns the time it expires, the later of the old and the new one; 0: never; -1: it is gone or damaged.
-
   Safe to repeat: a repeat counts from its own time.
 ]]
 --- @include now

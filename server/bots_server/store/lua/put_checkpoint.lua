@@ -7,7 +7,6 @@
   ARGV[5]  milliseconds to keep it, "0": no limit
 
   Returns {status, checkpoint}: "created", "exists" (the one that has the name), or {"gone"}.
-
   Safe to repeat: the checkpoint that exists then is this one.
 ]]
 --- @include now

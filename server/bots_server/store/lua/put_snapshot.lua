@@ -9,23 +9,23 @@
 
   Returns 1 if it is kept; 0 if the run is deleted, the event of its version is another one (or trimmed), or there is a
   newer snapshot.
+  Safe to repeat: the same version again is stored again and trims the same.
 
   Trimming goes to `base`, the newest snapshot that is ARGV[4] behind, or a newer one, at most this one, if more bytes
-  would be kept: events and snapshots before it are deleted; the
-  event of base itself stays, so that its nonce can be compared. So every version from base on can be rebuilt, events
-  that the newest snapshot does not hold are never deleted, and between base and the newest the oldest snapshot of each
-  stride is kept.
-
-  Safe to repeat: the same version again is stored again and trims the same.
+  would be kept: events and snapshots before it are deleted; the event of base itself stays, so that its nonce can be
+  compared. So every version from base on can be rebuilt, events that the newest snapshot does not hold are never
+  deleted, and between base and the newest the oldest snapshot of each stride is kept.
 ]]
 --- @include head
 --- @include snapshots
 local head, at, stride = read_head(KEYS[1]), tonumber(ARGV[1]), tonumber(ARGV[5])
 if not head or at == 0 or at < head.snapshot or nonce_of(KEYS[2], at) ~= ARGV[2] then return 0 end
 
+local function text(version) return string.format("%.0f", version) end
+
 -- Returns the bytes that were written until a version.
 local function written_at(version)
-  local id = string.format("%.0f-0", version)
+  local id = text(version) .. "-0"
   local fields = (redis.call("XRANGE", KEYS[2], id, id)[1] or {0, {}})[2]
   for i = 1, #fields, 2 do
     if fields[i] == "b" then return tonumber(fields[i + 1]) or 0 end
@@ -37,29 +37,23 @@ local horizon, versions, base = math.min(head.version - ARGV[4], at), snapshot_v
 for _, version in ipairs(versions) do
   if version <= horizon then base = math.max(base, version) end
 end
-local dropped
-local last, earlier = versions[#versions - 1] or base, versions[#versions - 2] or base
-last, earlier = math.max(last, base), math.max(earlier, base)
+-- The one before this goes if the one before that, or base, is of the same stride.
+local last, earlier = versions[#versions - 1] or base, math.max(versions[#versions - 2] or base, base)
 if last > base and math.floor(last / stride) == math.floor(earlier / stride) then
-  redis.call("HDEL", KEYS[3], string.format("%.0f", last))
-  dropped = last
+  redis.call("HDEL", KEYS[3], text(last))
+  table.remove(versions, #versions - 1)
 end
--- From the newest to the oldest as far back as they fit, and to base, which is no snapshot if it is the start.
+-- From this one back as far as the bytes allow, to base at most, which is no snapshot if it is the start.
 local written, bytes, oldest = written_at(at), 0, at
-local function fits(version)
-  local more = redis.call("HSTRLEN", KEYS[3], string.format("%.0f", version))
-  if bytes + more + written - written_at(version) > tonumber(ARGV[6]) then return false end
+for i = #versions - 1, 0, -1 do
+  local version = math.max(versions[i] or base, base)
+  local more = redis.call("HSTRLEN", KEYS[3], text(version))
+  if oldest == base or bytes + more + written - written_at(version) > tonumber(ARGV[6]) then break end
   bytes, oldest = bytes + more, version
-  return true
 end
-local fit = true
-for i = #versions, 1, -1 do
-  if fit and versions[i] > base and versions[i] < at and versions[i] ~= dropped then fit = fits(versions[i]) end
-end
-if fit and base < at then fits(base) end
 base = oldest
 for _, version in ipairs(versions) do
-  if version < base then redis.call("HDEL", KEYS[3], string.format("%.0f", version)) end
+  if version < base then redis.call("HDEL", KEYS[3], text(version)) end
 end
 -- A hundred is the bound for an unusual history; the next call takes the rest.
 for _, uid in ipairs(redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", "(" .. base, "LIMIT", 0, 100)) do
@@ -67,7 +61,7 @@ for _, uid in ipairs(redis.call("ZRANGEBYSCORE", KEYS[5], "-inf", "(" .. base, "
   redis.call("ZREM", KEYS[5], uid)
 end
 if base > head.trimmed then redis.call("HSET", KEYS[1], "written_before_base", written_at(base - 1)) end
-redis.call("XTRIM", KEYS[2], "MINID", string.format("%.0f-0", base))
+redis.call("XTRIM", KEYS[2], "MINID", text(base) .. "-0")
 head.snapshot, head.trimmed = at, base
 write_head(KEYS[1], head)
 redis.call("HSET", KEYS[1], "written_at_snapshot", written, "snapshot_bytes", bytes + #ARGV[3])

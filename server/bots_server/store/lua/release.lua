@@ -6,7 +6,6 @@
   ARGV[2]  tasks, decimals between blanks; "": all of the selection
 
   Returns how many of these leases were live, -1 if the run is deleted.
-
   Safe to repeat: the repeat finds the leases ended, returns 0 and changes nothing.
 ]]
 --- @include now
