@@ -160,12 +160,10 @@ def test_datasets_are_read_back() -> None:
         ids=pack([b"a", b"l\xc3\xa4", b"xyz"]),
         features=np.array([[1, np.nan], [0, 2], [3, 4]], np.float32),
     )
-    message = codec.columns_message(
-        stratum=columns.stratum, tag=columns.tag, ids=columns.ids, features=columns.features
-    )
+    message = codec.columns_message(columns)
     assert message.size == 3
     assert same(columns, codec.columns(storage.TaskColumns.FromString(message.SerializeToString())))
-    plain = codec.columns(codec.columns_message(stratum=columns.stratum))
+    plain = codec.columns(codec.columns_message(codec.Columns(columns.stratum)))
     assert (plain.tag, plain.ids, plain.features) == (None, None, None)
 
 

@@ -101,7 +101,7 @@ class DatasetBuilder:
                 "header.reference_grid", self._header.reference_grid, f"must be coarser: {error}"
             ) from None
         self._received += size
-        return codec.columns_message(stratum=stratum, tag=tag, ids=ids, features=features)
+        return codec.columns_message(codec.Columns(stratum, tag, ids, features))
 
     def record(self) -> storage.DatasetRecord:
         """Returns the record of the whole dataset, without what the upload sets. Raises InvalidField."""

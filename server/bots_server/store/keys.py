@@ -17,42 +17,7 @@ one before.
     bots:{NAME}:DATASET:damaged        string  written by a server that could not read strata or columns, so that the
                                                next creation of the same content stores them again; one week
     bots:{NAME}:DATASET:runs           hash    name of the run -> RunRecord; until deleted
-
-and for each run, with P = bots:{NAME}:DATASET:run:RUN, until the run is deleted or earlier as stated:
-
-    P                    hash    version; nonce of its event; snapshot (newest version with one); trimmed (oldest
-                                 version that can be rebuilt); forgotten (arrival of the newest forgotten request
-                                 id); ids (number of request ids); check (checksum of these); bytes, see `usage.py`:
-                                 written (of events and the states that they name, since the run began),
-                                 written_at_snapshot and written_before_base (the same at the newest snapshot, and
-                                 before the oldest event), snapshot_bytes, checkpoint_bytes; for listings h:FIELD, the
-                                 newest value of a hyperparameter as a Hyperparameters message that has this field
-                                 alone. The run exists while this does
-    P:events             stream  <version>-0 -> n: nonce, t: time, e: Event, c: checksum of id, n and t, b: `written`
-                                 with it; the newest 10,000, and back to a snapshot; fewer if they take more than
-                                 history_bytes
-    P:requests           hash    16 bytes of a request id -> 8 bytes of its digest, 6 of its version, 6 of its arrival,
-                                 integers big-endian, 8 of the checksum of all; the newest 100,000
-    P:arrivals           list    request ids (16 bytes) by arrival, newest first; as the requests
-    P:snapshots          hash    version -> Snapshot: the newest, and one in 1,024 versions as far back as events
-    P:states             hash    uid -> Snapshot, of restores, undos and checkpoints; as long as the event or checkpoint
-                                 that names it
-    P:restores           zset    uid of the state of a restore or undo, scored by the event's version; as the event
-    P:checkpoints        hash    name -> uid of the state (32 characters), then Checkpoint; until deleted or expired
-    P:checkpoint_expiry  zset    name, scored by the time it expires; as the checkpoint
-    P:leases             zset    task, scored by the time its lease ends; until released, or purged by a later claim
-    P:owners             hash    task -> time its lease ends, a blank, selection id; as the lease
-    P:selections         hash    selection id -> a byte with the length of the holder, the holder, "i" if an
-                                 incarnation was named or else "-", and the leased tasks as decimals between blanks;
-                                 as the last lease
-    P:jobs               hash    holder -> its newest 16 incarnations, newest first, 8 bytes of digest each, and a
-                                 checksum
-    P:answers            hash    request id of a selection, or its selection id if a lease was asked for without one ->
-                                 in MessagePack digest of the request, end of the lease, taken positions, Offer,
-                                 checksum of its id and the first three; and bytes: of all answers
-    P:answer_times       zset    the same ids, scored by the time until which the answer is kept: one hour by its
-                                 request id, one minute by its selection id, less if all answers take more than
-                                 history_bytes
+    bots:{NAME}:DATASET:run:RUN        hash    and with a suffix the other keys of a run: RunKeys says which
 
 Times are milliseconds since 1970, by Redis' clock. Messages and the names in the index end with a checksum (seal.py);
 what scripts make has one where stated.
@@ -74,22 +39,48 @@ _KINDS |= dict.fromkeys(("restores", "checkpoint_expiry", "leases", "answer_time
 
 
 class RunKeys(NamedTuple):
-    """The keys of one run. All live until it is deleted, or earlier."""
+    """The keys of one run. They live until it is deleted, or earlier as stated."""
 
+    # Hash: version; nonce of its event; snapshot (newest version with one); trimmed (oldest version that can be
+    # rebuilt); forgotten (arrival of the newest forgotten request id); ids (number of request ids); check (checksum of
+    # these); bytes, see usage.py: written (of events and the states that they name, since the run began),
+    # written_at_snapshot and written_before_base (the same at the newest snapshot, and before the oldest event),
+    # snapshot_bytes, checkpoint_bytes; for listings h:FIELD, the newest value of a hyperparameter as a Hyperparameters
+    # message that has this field alone. The run exists while this does.
     run: str
+    # Stream: <version>-0 -> n: nonce, t: time, e: Event, c: checksum of id, n and t, b: `written` with it; the newest
+    # 10,000, and back to a snapshot; fewer if they take more than history_bytes.
     events: str
+    # Hash: 16 bytes of a request id -> 8 bytes of its digest, 6 of its version, 6 of its arrival, integers big-endian,
+    # 8 of the checksum of all; the newest 100,000.
     requests: str
+    # List: request ids (16 bytes) by arrival, newest first; as the requests.
     arrivals: str
+    # Hash: version -> Snapshot: the newest, and one in 1,024 versions as far back as events.
     snapshots: str
+    # Hash: uid -> Snapshot, of restores, undos and checkpoints; as long as the event or checkpoint that names it.
     states: str
+    # Zset: uid of the state of a restore or undo, scored by the event's version; as the event.
     restores: str
+    # Hash: name -> uid of the state (32 characters), then Checkpoint; until deleted or expired.
     checkpoints: str
+    # Zset: name, scored by the time it expires; as the checkpoint.
     checkpoint_expiry: str
+    # Zset: task, scored by the time its lease ends; until released, or purged by a later claim.
     leases: str
+    # Hash: task -> time its lease ends, a blank, selection id; as the lease.
     owners: str
+    # Hash: selection id -> a byte with the length of the holder, the holder, "i" if an incarnation was named or else
+    # "-", and the leased tasks as decimals between blanks; as the last lease.
     selections: str
+    # Hash: holder -> its newest 16 incarnations, newest first, 8 bytes of digest each, and a checksum.
     jobs: str
+    # Hash: request id of a selection, or its selection id if a lease was asked for without one -> in MessagePack digest
+    # of the request, end of the lease, taken positions, Offer, checksum of its id and the first three; and bytes: of
+    # all answers.
     answers: str
+    # Zset: the same ids, scored by the time until which the answer is kept: one hour by its request id, one minute by
+    # its selection id, less if all answers take more than history_bytes.
     answer_times: str
 
 

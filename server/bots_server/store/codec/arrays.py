@@ -8,14 +8,29 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 
-def pack(array: NDArray[Any], stored: str) -> bytes:
-    """Returns the entries of an array, one after the other, in the stored type."""
-    return array.astype(stored).tobytes()
+def pack(array: NDArray[Any] | None, stored: str) -> bytes:
+    """Returns the entries of an array, one after the other, in the stored type; none if there is no array."""
+    return b"" if array is None else array.astype(stored).tobytes()
+
+
+def packed(values: object, **stored: str) -> dict[str, Any]:
+    """Returns arrays of a dataclass by name, each packed in its stored type."""
+    return {name: pack(getattr(values, name), kind) for name, kind in stored.items()}
 
 
 def unpack(packed: bytes, stored: str, dtype: DTypeLike) -> NDArray[Any]:
     """Returns the array whose entries are packed in the stored type, in one dimension."""
     return np.frombuffer(packed, stored).astype(dtype)
+
+
+def numbers(packed: bytes) -> NDArray[np.int64]:
+    """Returns the numbers that are packed as "<u4"."""
+    return unpack(packed, "<u4", np.int64)
+
+
+def floats(packed: bytes) -> NDArray[np.float64]:
+    """Returns the values that are packed as "<f8"."""
+    return unpack(packed, "<f8", np.float64)
 
 
 def rows(packed: bytes, count: int) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
   Reads the kept answers of selections. Changes nothing.
 
   KEYS     answers (hash), answer_times (zset)
-
   Returns {id, offer, id, offer, ...}; the offer of a damaged or missing answer is "". Safe to repeat.
 ]]
 --- @include head

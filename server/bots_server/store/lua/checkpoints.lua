@@ -3,7 +3,6 @@
 
   KEYS     run (hash), checkpoints (hash), checkpoint_expiry (zset), states (hash), restores (zset)
   ARGV     names, at most 1,000
-
   Returns {"found", {checkpoint, ...}} with "" for a checkpoint that does not exist, or {"gone"} if the run is deleted.
   Safe to repeat.
 ]]

@@ -1,11 +1,8 @@
 --[[
   Makes an uploaded dataset appear under its name, whole or not at all.
 
-  KEYS[1]   dataset (hash)
-  KEYS[2..] columns and strata: staged, to expire within an hour
-  ARGV[1]   uid
-  ARGV[2]   record (DatasetRecord)
-
+  KEYS      dataset (hash), and columns and strata: staged, to expire within an hour
+  ARGV[1]   uid     ARGV[2]   record (DatasetRecord)
   Returns {status, record}: "created", "exists" (the record that has the name), "expired" (a staged key is gone).
   Safe to repeat: a dataset of the same uid is the one that this call created.
 ]]

@@ -2,11 +2,8 @@
   Creates a run under a name of its dataset, at the prior or at a given state.
 
   KEYS     dataset (hash), runs (hash), run (hash), snapshots (hash)
-  ARGV[1]  uid of the dataset
-  ARGV[2]  name of the run
-  ARGV[3]  record (RunRecord)
-  ARGV[4]  state to start from (Snapshot of version 0), or "": the prior
-
+  ARGV[1]  uid of the dataset     ARGV[2]  name of the run
+  ARGV[3]  record (RunRecord)     ARGV[4]  state to start from (Snapshot of version 0), or "": the prior
   Returns {status, record}: "created", "exists" (the record that has the name), "gone" (the dataset is deleted).
   Safe to repeat: the record that exists then is this one, which the caller recognises by its uid.
 ]]

@@ -2,9 +2,7 @@
   Deletes a checkpoint and its state, also if they are damaged.
 
   KEYS     run (hash), checkpoints (hash), checkpoint_expiry (zset), states (hash)
-  ARGV[1]  name
-  ARGV[2]  uid of its state as it is stored, which tells it from later checkpoints of the name
-
+  ARGV[1]  name     ARGV[2]  uid of its state as it is stored, which tells it from later checkpoints of the name
   Returns 1, 0 if it is already deleted, -1 if the run is deleted.
   Safe to repeat: the repeat finds the checkpoint gone and changes nothing.
 ]]

@@ -1,12 +1,9 @@
 --[[
   Deletes a dataset with all its runs, in one transition.
 
-  KEYS[1]   dataset (hash)
-  KEYS[2]   runs (hash)
-  KEYS[3..] all other keys of the dataset and of its runs
+  KEYS      dataset (hash), runs (hash), and all other keys of the dataset and of its runs
   ARGV[1]   uid of the dataset
   ARGV[2..] name and uid of each run that the caller knows of, in turn; none if runs are not to be deleted
-
   Returns {status, runs}: "deleted", "gone" (no dataset of this uid), "changed" (it has other runs: read again); or the
   error that it has not the runs that were created.
   Safe to repeat: the repeat finds the dataset gone and changes nothing.

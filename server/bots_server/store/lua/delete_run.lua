@@ -1,12 +1,8 @@
 --[[
   Deletes a run with its history, snapshots, checkpoints and leases, also if some of it is damaged.
 
-  KEYS[1]   dataset (hash)
-  KEYS[2]   runs (hash)
-  KEYS[3..] the keys of the run, which have the uid, so a run that was created again under the name has others
-  ARGV[1]   name of the run
-  ARGV[2]   uid of the run
-
+  KEYS      dataset (hash), runs (hash), and those of the run: one that is created again under the name has others
+  ARGV[1]   name of the run     ARGV[2]   uid of the run
   Returns 1, or 0 if the run is already deleted.
   Safe to repeat: the repeat finds the run gone and changes nothing.
 ]]

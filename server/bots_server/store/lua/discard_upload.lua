@@ -1,10 +1,8 @@
 --[[
   Deletes an upload that was not committed.
 
-  KEYS[1]   dataset (hash)
-  KEYS[2..] staged columns and strata
+  KEYS      dataset (hash), and the staged columns and strata
   ARGV[1]   uid of the upload
-
   Returns 1, or 0 if the upload is committed, because the answer to its commit may have been lost.
   Safe to repeat: a repeat finds nothing to delete. A later commit finds its keys gone and commits nothing.
 ]]

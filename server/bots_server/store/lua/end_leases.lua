@@ -2,9 +2,7 @@
   Ends the leases of a job, or of a run.
 
   KEYS     run (hash), leases (zset), owners (hash), selections (hash)
-  ARGV[1]  holder, or ""
-  ARGV[2]  "1": the leases of all jobs
-
+  ARGV[1]  holder, or ""     ARGV[2]  "1": the leases of all jobs
   Returns how many of these leases were live, -1 if the run is deleted.
   Safe to repeat: the repeat finds the leases ended, returns 0 and changes nothing.
 ]]

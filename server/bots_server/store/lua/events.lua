@@ -2,11 +2,9 @@
   Reads a page of a run's history. Changes nothing.
 
   KEYS     run (hash), events (stream)
-  ARGV[1]  version after which to begin
-  ARGV[2]  number of events to stop at
+  ARGV[1]  version after which to begin     ARGV[2]  number of events to stop at
   ARGV[3]  bytes of events read before this page
   ARGV[4]  bytes to stop at: before the event that exceeds them, unless it is the first of all
-
   Returns {version, {id, fields and values, id, ...}}, or {} if the run is deleted. Safe to repeat.
 ]]
 --- @include head

@@ -2,10 +2,8 @@
   Extends the life of a checkpoint.
 
   KEYS     checkpoints (hash), checkpoint_expiry (zset)
-  ARGV[1]  name
-  ARGV[2]  uid of its state, which tells it from later checkpoints of the name
+  ARGV[1]  name     ARGV[2]  uid of its state, which tells it from later checkpoints of the name
   ARGV[3]  milliseconds to keep it from now on, "0": no limit
-
   Returns the time it expires, the later of the old and the new one; 0: never; -1: it is gone or damaged.
   Safe to repeat: a repeat counts from its own time.
 ]]

@@ -3,7 +3,6 @@
 
   KEYS     run (hash), leases (zset), selections (hash)
   ARGV     selection ids, at most 1,000
-
   Returns {"found", {job, number of tasks, milliseconds left, ...}}, with 0 tasks for a selection without a live lease,
   or {"gone"} if the run is deleted. Safe to repeat.
 ]]

@@ -5,7 +5,6 @@
   ARGV[1]  name                                     ARGV[2]  uid of the state, 32 characters
   ARGV[3]  uid and checkpoint (Checkpoint), sealed  ARGV[4]  state (Snapshot)
   ARGV[5]  milliseconds to keep it, "0": no limit
-
   Returns {status, checkpoint}: "created", "exists" (the one that has the name), or {"gone"}.
   Safe to repeat: the checkpoint that exists then is this one.
 ]]

@@ -6,7 +6,6 @@
   ARGV[4]  number of events to keep behind the newest
   ARGV[5]  versions between the snapshots kept along the history
   ARGV[6]  most bytes of the snapshots before this one, and of the events and their states behind it
-
   Returns 1 if it is kept; 0 if the run is deleted, the event of its version is another one (or trimmed), or there is a
   newer snapshot.
   Safe to repeat: the same version again is stored again and trims the same.

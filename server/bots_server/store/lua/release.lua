@@ -2,9 +2,7 @@
   Ends leases of one selection, and of no other.
 
   KEYS     run (hash), leases (zset), owners (hash), selections (hash)
-  ARGV[1]  selection id
-  ARGV[2]  tasks, decimals between blanks; "": all of the selection
-
+  ARGV[1]  selection id     ARGV[2]  tasks, decimals between blanks; "": all of the selection
   Returns how many of these leases were live, -1 if the run is deleted.
   Safe to repeat: the repeat finds the leases ended, returns 0 and changes nothing.
 ]]

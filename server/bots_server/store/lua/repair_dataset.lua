@@ -5,10 +5,8 @@
   KEYS[2..1+n]    staged columns and strata of the upload
   KEYS[2+n..1+2n] those of the dataset, in the same order
   KEYS[2+2n..]    keys of the dataset that it has no more: columns beyond, and the note that it is damaged
-  ARGV[1]         uid of the dataset
+  ARGV[1]         uid of the dataset     ARGV[3]  n
   ARGV[2]         record (DatasetRecord), with the number of chunks of the upload
-  ARGV[3]         n
-
   Returns 1, or 0 if the dataset is deleted or a staged key has expired: then nothing is changed.
   Safe to repeat: the repeat finds the staged keys gone and changes nothing.
 ]]

@@ -3,7 +3,6 @@
 
   KEYS     run (hash), snapshots (hash)
   ARGV[1]  highest version, or "inf"
-
   Returns {status, its version or 0, snapshot or "", oldest version that can be rebuilt, version}: "found", "start" (no
   snapshot: start at the prior), "trimmed", or {"gone"}. Safe to repeat.
 ]]

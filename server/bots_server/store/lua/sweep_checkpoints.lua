@@ -2,7 +2,6 @@
   Deletes the checkpoints that have expired.
 
   KEYS     run (hash), checkpoints (hash), checkpoint_expiry (zset), states (hash)
-
   Returns how many; below 100 none is left. One that is damaged stays, to be named.
   Safe to repeat: a repeat deletes those that are left.
 ]]
