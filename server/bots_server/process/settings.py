@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from bots_server.process.address import is_local
+from bots_server.process.address import is_local, is_unix
 from bots_server.store import DEFAULT_QUOTAS, HISTORY_BYTES, Usage
 
 PREFIX = "BOTS_"
@@ -127,23 +127,21 @@ class Settings(BaseSettings):
             raise ValueError("BOTS_TLS_CLIENT_CA needs BOTS_TLS_CERT and BOTS_TLS_KEY")
         if self.redis is not None and self.redis_file is not None:
             raise ValueError("BOTS_REDIS and BOTS_REDIS_FILE must not both be set")
-        if self.processes > 1 and self.host.startswith("unix:"):
+        if self.processes > 1 and is_unix(self.host):
             raise ValueError("BOTS_PROCESSES: must be 1 on a unix socket")
         if self.open_to_others and self.lacking and not self.insecure:
             raise ValueError(
                 f"BOTS_HOST, BOTS_METRICS_HOST: without {self.lacking} they must be addresses of this machine only; "
                 "--insecure allows all"
             )
-        given = self.model_fields_set
-        if self.open_to_others and not given & {"redis", "redis_file", "data_dir"}:
+        if self.open_to_others and not self.model_fields_set & {"redis", "redis_file", "data_dir"}:
             raise ValueError("BOTS_REDIS: must be set, or BOTS_DATA_DIR for a private Valkey, to serve other machines")
         return self
 
     @property
     def quotas(self) -> Usage:
         """Returns the quotas of one identity."""
-        names = (field.name for field in fields(Usage))
-        return Usage(**{name: getattr(self, f"quota_{name}") for name in names})
+        return Usage(**{field.name: getattr(self, f"quota_{field.name}") for field in fields(Usage)})
 
     def redis_url(self) -> str | None:
         """Returns the URL of the Redis that is given, by itself or in a file; None: a private one is to be started."""
@@ -169,7 +167,10 @@ class Settings(BaseSettings):
 
 def settings(arguments: list[str]) -> Settings:
     """Returns the settings of this process. Exits with the name and the rule if a value is wrong or a name unknown."""
-    complaints = [*_unknown_flags(arguments), *_unknown_variables()]
+    flags = [*map(_flag, Settings.model_fields), "--no-insecure", "--help"]
+    given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    variables = {name for name, value in os.environ.items() if name.startswith(PREFIX) and value} - CLIENT_VARIABLES
+    complaints = _unknown(given, flags) + _unknown(sorted(variables), [*map(_variable, Settings.model_fields)])
     if not complaints:
         try:
             return CliApp.run(Settings, cli_args=arguments)
@@ -178,21 +179,19 @@ def settings(arguments: list[str]) -> Settings:
     raise SystemExit("\n".join(f"bots-server: {complaint}" for complaint in complaints))
 
 
-def _unknown_flags(arguments: list[str]) -> list[str]:
-    known = [f"--{name.replace('_', '-')}" for name in Settings.model_fields] + ["--no-insecure", "--help"]
-    given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    return [_unknown(flag, known) for flag in given if flag not in known]
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def _unknown_variables() -> list[str]:
-    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    given = sorted(name for name, value in os.environ.items() if name.startswith(PREFIX) and value)
-    return [_unknown(name, known) for name in given if name not in known and name not in CLIENT_VARIABLES]
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return f"{name}: is not a setting; the nearest is {nearest}"
+def _unknown(given: list[str], known: list[str]) -> list[str]:
+    """Returns a complaint for each name that is not known, with the nearest that is."""
+    unknown = [name for name in given if name not in known]
+    nearest = [get_close_matches(name, known, n=1, cutoff=0.0)[0] for name in unknown]
+    return [f"{name}: is not a setting; the nearest is {near}" for name, near in zip(unknown, nearest, strict=True)]
 
 
 def _complaint(location: tuple[int | str, ...], message: str, value: object) -> str:
@@ -200,4 +199,4 @@ def _complaint(location: tuple[int | str, ...], message: str, value: object) -> 
         return message.removeprefix("Value error, ")
     name = str(location[0])
     rule = re.sub(r"^\w+ should ", "must ", message)
-    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): got {value!r}, {rule}"
+    return f"{_variable(name)} ({_flag(name)}): got {value!r}, {rule}"
