@@ -66,9 +66,8 @@ class DatasetHandlers:
     def list_datasets(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
         page = checks.page(request.page_size, request.page_token, "datasets")
         found = self._store.datasets.list(page.after, page.size, caller().may_see)
-        return pb.ListDatasetsResponse(
-            datasets=map(messages.dataset, found), next_page_token=page.next_token([one.name for one in found])
-        )
+        token = page.next_token([one.name for one in found])
+        return pb.ListDatasetsResponse(datasets=map(messages.dataset, found), next_page_token=token)
 
     def delete_dataset(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:
         self._store.datasets.delete(checks.dataset("name", request.name), delete_runs=request.delete_runs)

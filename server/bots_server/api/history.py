@@ -45,9 +45,8 @@ class HistoryHandlers:
     def list_checkpoints(self, request: pb.ListCheckpointsRequest, run: Replica) -> pb.ListCheckpointsResponse:
         page = checks.page(request.page_size, request.page_token, "checkpoints", run.record.uid)
         found = self._store.checkpoints.list(run.record, page.after, page.size)
-        return pb.ListCheckpointsResponse(
-            checkpoints=map(messages.checkpoint, found), next_page_token=page.next_token([one.name for one in found])
-        )
+        token = page.next_token([one.name for one in found])
+        return pb.ListCheckpointsResponse(checkpoints=map(messages.checkpoint, found), next_page_token=token)
 
     def delete_checkpoint(self, request: pb.DeleteCheckpointRequest, run: Replica) -> pb.DeleteCheckpointResponse:
         self._store.checkpoints.delete(run.record, checks.name("name", request.name))

@@ -55,9 +55,8 @@ class RunHandlers:
         page = checks.page(request.page_size, request.page_token, "runs", request.dataset)
         dataset = self._store.datasets.get(checks.dataset("dataset", request.dataset))
         found = self._store.runs.list(dataset, page.after, page.size)
-        return pb.ListRunsResponse(
-            runs=map(messages.run, found), next_page_token=page.next_token([one.record.name for one in found])
-        )
+        token = page.next_token([one.record.name for one in found])
+        return pb.ListRunsResponse(runs=map(messages.run, found), next_page_token=token)
 
     def update_run(self, request: pb.UpdateRunRequest, run: Replica) -> pb.UpdateRunResponse:
         with_stated(Hyperparameters(), request.hyperparameters, run.record.model, run.dataset.record.size)
