@@ -137,10 +137,8 @@ def _configuration(data_dir: Path, address: Path, fsync: bool) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "always" if fsync else "everysec",
         "save": "",
-        "maxmemory": "0",
         "maxmemory-policy": "noeviction",
         "set-proc-title": "no",  # the command line stays as it is here: it is how a server left behind is known
-        "loglevel": "notice",
     }
     return [argument for key, value in settings.items() for argument in (f"--{key}", value)]
 
