@@ -46,22 +46,15 @@ class Settings(BaseSettings):
     processes: int = Field(1, ge=1, le=64, description="worker processes that share the port")
     threads: int = Field(32, ge=1, le=1024, description="short calls that a process serves at once")
     max_calls_per_caller: int = Field(
-        16,
-        ge=2,
-        le=1024,
-        description="the same for one identity, of which two are in progress; for one connection without identities",
+        16, ge=2, le=1024, description="short calls of one identity (or connection) at once; two are in progress"
     )
     max_long_calls: int = Field(
         16, ge=1, le=1000, description="WatchRun, GetPosteriors and CreateDataset calls that a process serves at once"
     )
-    max_long_calls_per_caller: int = Field(
-        8, ge=1, le=1000, description="the same for one identity; for one host if callers have no identity"
-    )
+    max_long_calls_per_caller: int = Field(8, ge=1, le=1000, description="long calls of one identity (or host) at once")
     max_call_seconds: float = Field(3600.0, gt=0, description="time after which a long call is ended")
     max_idle_seconds: float = Field(
-        30.0,
-        gt=0,
-        description="time that a call waits for its caller to send the request or a chunk, or to read an answer",
+        30.0, gt=0, description="time that a call waits for its caller to send a request or chunk, or to read an answer"
     )
     connection_age_seconds: float = Field(
         300.0, gt=0, description="age at which a connection is closed, so that running clients find added servers"
@@ -76,13 +69,9 @@ class Settings(BaseSettings):
     quota_tasks: int = Field(DEFAULT_QUOTAS.tasks, ge=0, description="tasks in the datasets of one identity")
     quota_runs: int = Field(DEFAULT_QUOTAS.runs, ge=0, description="runs of one identity")
     quota_checkpoints: int = Field(DEFAULT_QUOTAS.checkpoints, ge=0, description="checkpoints of one identity's runs")
-    quota_bytes: int = Field(
-        DEFAULT_QUOTAS.bytes, ge=0, description="bytes in Redis of one identity's datasets and runs"
-    )
+    quota_bytes: int = Field(DEFAULT_QUOTAS.bytes, ge=0, description="bytes of one identity's datasets and runs")
     history_bytes: int = Field(
-        HISTORY_BYTES,
-        ge=2**16,
-        description="bytes of a run's history behind its newest snapshot, and as many again of answers to selections",
+        HISTORY_BYTES, ge=2**16, description="bytes of a run's history behind its newest snapshot; as many of answers"
     )
 
     redis: SecretStr | None = Field(
@@ -98,22 +87,14 @@ class Settings(BaseSettings):
     durability: Literal["auto", "memory", "fsync", "replica"] = Field(
         "auto", description="durability of an acknowledged report; auto: the best that the Redis in use has"
     )
-    durability_replicas: int = Field(
-        1, ge=1, le=10, description="replicas that must have a report at durability replica"
-    )
+    durability_replicas: int = Field(1, ge=1, le=10, description="replicas that have a report at durability replica")
 
     metrics_host: str = Field("127.0.0.1", description="address of /metrics and /healthz")
-    metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="port of /metrics and /healthz; absent: none; 0 picks a free one"
-    )
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="their port; absent: none; 0 picks a free one")
     log_format: Literal["text", "json"] = Field("text", description="form of the log lines")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="minimum severity that is logged"
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
 
-    token_file: Path | None = Field(
-        None, description="file of the callers and their hashed tokens; absent: everybody may do everything"
-    )
+    token_file: Path | None = Field(None, description="callers and their hashed tokens; absent: all may do everything")
     tls_cert: Path | None = Field(None, description="PEM file of the server's certificate chain")
     tls_key: Path | None = Field(None, description="PEM file of its private key")
     tls_client_ca: Path | None = Field(None, description="PEM file of the authorities of client certificates")
