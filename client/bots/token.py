@@ -9,7 +9,9 @@ from typing import Any
 
 from bots.errors import InvalidArgumentError, invalid
 
-_TOKEN = re.compile(r"[!-~]+")
+# gRPC refuses metadata of more than 8 KiB, in words that do not name the token; other entries have the last of them.
+_MOST = 7168
+_TOKEN = re.compile(rf"[!-~]{{1,{_MOST}}}")
 
 
 class Token:
@@ -47,5 +49,6 @@ def _checked(field: str, text: str) -> str:
     """Returns a token without the blanks around it, which files end with. Raises InvalidArgumentError."""
     token = text.strip()
     if not _TOKEN.fullmatch(token):
-        raise invalid(field, f"{len(token)} characters", "must be printable ASCII characters without blanks")
+        rule = "must be printable ASCII characters without blanks"
+        raise invalid(field, f"{len(token)} characters", f"{rule}, between 1 and {_MOST}")
     return token

@@ -58,6 +58,7 @@ def weights(**values: float) -> pb.TagWeights:
 NAME = "must match [a-z0-9][a-z0-9._-]{0,62}"
 UUID = "must be a UUID in its 36-character text form, or empty"
 TASK = "must be between 0 and 25"
+INVISIBLE = "must be without control characters and invisible ones"
 BAD = [
     select(f"run.dataset: got 'Letters', {NAME}", run=pb.RunRef(dataset="Letters", name="policy")),
     select(f"run.name: got '', {NAME}", run=pb.RunRef(dataset="letters")),
@@ -69,7 +70,9 @@ BAD = [
     select("batch_size: got 0, must be between 1 and 10000", batch_size=0),
     select("batch_size: got 10001, must be between 1 and 10000", batch_size=10_001),
     select("job: got 129 bytes, must be at most 128 bytes", job="j" * 129),
-    select("job: got 'a\\nb', must be without control characters", job="a\nb"),
+    select(f"job: got 'a\\nb', {INVISIBLE}", job="a\nb"),
+    select(f"job: got 'a\\u202eb', {INVISIBLE}", job="a\u202eb"),
+    select(f"incarnation: got '\\u2028', {INVISIBLE}", incarnation="\u2028"),
     select("incarnation: got 65 bytes, must be at most 64 bytes", incarnation="i" * 65),
     select(f"request_id: got 'nope', {UUID}", request_id="nope"),
     select(f"excluded_tasks[1]: got 26, {TASK}", excluded_tasks=[0, 26]),
@@ -219,7 +222,8 @@ BAD_UPLOADS: list[tuple[list[pb.CreateDatasetRequest], str]] = [
     ),
     ([header(references=["A"])], f"header.references[0]: got 'A', {NAME}"),
     ([header(references=list("abcdefghi"))], "header.references: got 9 entries, must have between 0 and 8 entries"),
-    ([header(features=["x\n"])], "header.features[0]: got 'x\\n', must be without control characters"),
+    ([header(features=["x\n"])], f"header.features[0]: got 'x\\n', {INVISIBLE}"),
+    ([header(tags=["\ufeffmath"])], f"header.tags[0]: got '\\ufeffmath', {INVISIBLE}"),
     ([header(fingerprint=b"x")], "header.fingerprint: got 1 bytes, must be 32 bytes, or empty"),
     ([header(), chunk(size=0)], "chunk.size: got 0, must be between 1 and 1048576"),
     ([header(size=1), chunk()], "chunk.size: got 2, must add up to header.size, 1; 0 tasks came before"),
@@ -248,7 +252,8 @@ BAD_UPLOADS: list[tuple[list[pb.CreateDatasetRequest], str]] = [
     ([header(has_ids=True), chunk(ids=["a", "a"])], f"ids[1]: got 'a', {DISTINCT}"),
     ([header(has_ids=True), chunk(ids=["a", ""])], "chunk.ids[1]: got 0 bytes, must be between 1 and 256 bytes"),
     ([header(has_ids=True), chunk(ids=["a", "b" * 257])], "chunk.ids[1]: got 257 bytes, must be between 1 and 256"),
-    ([header(has_ids=True), chunk(ids=["a", "b\0"])], "chunk.ids[1]: got 'b\\x00', must be without control characters"),
+    ([header(has_ids=True), chunk(ids=["a", "b\0"])], f"chunk.ids[1]: got 'b\\x00', {INVISIBLE}"),
+    ([header(has_ids=True), chunk(ids=["a", "a\u200b"])], f"chunk.ids[1]: got 'a\\u200b', {INVISIBLE}"),
 ]
 
 
@@ -260,6 +265,14 @@ def test_bad_dataset_leaves_nothing(service: Service, requests: list[pb.CreateDa
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert (refused.value.details() or "").startswith(message)
     assert service.state() == {}
+
+
+def test_text_of_any_script_is_accepted(service: Service) -> None:
+    """Joiners, which emoji and some scripts need, spaces, and characters that Unicode does not know yet."""
+    ids = ["👩\u200d🔬", "क्\u200dष", "a\u00a0b", "数学", "\U000e0fff"]
+    service.dataset("texts", 5, ids=ids, tags=["π r²"] * 5)
+    batch = service.create("texts", "policy").select(5, job="café")
+    assert sorted(batch.ids) == sorted(ids)
 
 
 def test_upload_that_breaks_leaves_nothing(service: Service) -> None:

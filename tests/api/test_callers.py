@@ -103,11 +103,13 @@ def test_a_role_below_the_methods_is_refused(guarded: Service, tokens: Path, met
 
 
 def test_each_role_may_do_its_work(admin: Service, guarded: Service) -> None:
-    """A trainer creates, selects and reports; a dashboard reads; an admin deletes."""
+    """A trainer creates, selects, reports and takes that back; a dashboard reads; an admin deletes."""
     with caller(guarded, "alice") as alice:
         alice.dataset("team-a-more", 10)
         run = alice.create("team-a-more", "policy")
         run.report(run.select(4).tasks, [1, 2, 3, 4])
+        run.undo(1)
+        run.restore(version=1)
     with caller(guarded, "grafana") as grafana:
         assert grafana.run("team-a-more", "policy").summary().updates == 1
     admin.run("team-a-more", "policy").delete()

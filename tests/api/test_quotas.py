@@ -104,6 +104,7 @@ def test_checkpoints_and_restores_of_many_strata_are_bounded_in_bytes(redis_url:
         assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
         assert message.startswith("quota_bytes: got ")
         assert 20 < len(kept) < 40
+        assert refused(lambda: run.undo(1))[1] == "QUOTA_EXCEEDED"
         assert run.report([2], [1]).version > 1
         fork = pb.ForkPoint(run="main")
         assert refused(lambda: service.create("strata", "fork", fork_from=fork))[1] == "QUOTA_EXCEEDED"

@@ -50,8 +50,11 @@ def test_fields_that_either_request_lacks_make_no_difference(letters: Service) -
     [
         ({"hyperparameters": learn(target=0.4)}, "hyperparameters.target is 0.3, not 0.4"),
         ({"policy": "llama"}, "policy is 'qwen-7b', not 'llama'"),
-        ({"model": "EVIDENCE_MODEL_INTERPOLATION"}, "model is item_response, not interpolation"),
-        ({"fork_from": pb.ForkPoint(run="policy")}, "fork_from is absent, not run 'policy' of dataset 'letters'"),
+        ({"model": "EVIDENCE_MODEL_INTERPOLATION"}, "model is 'item_response', not 'interpolation'"),
+        (
+            {"fork_from": pb.ForkPoint(run="policy")},
+            "fork_from.dataset is absent, not 'letters', fork_from.run is absent, not 'policy'",
+        ),
     ],
 )
 def test_run_that_was_asked_for_differently_is_refused(

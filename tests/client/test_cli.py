@@ -20,9 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from rich.console import Console
 
 import bots
 from bots.cli import __main__ as command
+from bots.cli import console
 from bots.cli.connection import moved_to_front
 from bots.v1 import task_selection_pb2 as pb
 from tests.client.recorder import Recorder
@@ -420,6 +422,26 @@ def test_errors_are_one_clear_line(
     assert line.startswith("error: ")
     assert message in line
     assert (done.code, done.out) == (status, "")
+
+
+def test_characters_that_are_not_seen_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal and in messages, as those that turn the direction of text; data in a pipe stays as it is."""
+    name = "a\u202eb\u200d\x1b[2J"
+    console.say(name)
+    console.show(("id",), [(name,)])
+    piped = capsys.readouterr().out
+    assert piped == f"{name}\nid\n{name}\n"
+    monkeypatch.setattr(console, "out", Console(force_terminal=True, color_system=None, width=100))
+    console.say(name)
+    console.show(("id",), [(name,)])
+    console.show_one([("id", name)])
+    console.warn(name)
+    console.complain(name)
+    said = capsys.readouterr()
+    assert (said.out + said.err).count(r"a\u202eb\u200d\x1b[2J") == 5
+    assert all(line.isprintable() for line in (said.out + said.err).splitlines())
 
 
 def test_a_server_that_is_away_is_one_clear_line() -> None:

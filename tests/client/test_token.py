@@ -24,10 +24,10 @@ def test_blanks_around_a_token_are_no_part_of_it(recorder: Recorder, address: st
     assert recorder.calls[0].metadata["authorization"] == "Bearer s3cret"
 
 
-@pytest.mark.parametrize("text", ["", "\n", "two words", "a\nb", "schlüssel", "a\0"])
+@pytest.mark.parametrize("text", ["", "\n", "two words", "a\nb", "schlüssel", "a\0", "x" * 7169])
 def test_a_token_that_grpc_refuses_is_refused_at_once(tmp_path: Path, text: str) -> None:
     """By the constructor, with the rule and without the token; so is what a file holds."""
-    rule = rf"got {len(text.strip())} characters, must be printable ASCII characters without blanks"
+    rule = rf"got {len(text.strip())} characters, must be printable ASCII characters without blanks, between 1 and 7168"
     with pytest.raises(ValueError, match=f"^token: {rule}$"):
         bots.Client(token=text)
     path = tmp_path / "token"
@@ -110,7 +110,7 @@ def admits(service: Service, token: str) -> bool:
 
 def test_an_invalid_token_is_an_error_at_the_start(guarded: Service) -> None:
     """The training does not begin on tasks drawn uniformly; an operation above the role is an error at any time."""
-    for token in (None, "wrong"):
+    for token in (None, "wrong", "x" * 7168):
         with bots.Client(guarded.address, token=token) as client:
             with pytest.raises(bots.UnauthenticatedError, match="authorization: must be a valid bearer token") as error:
                 client.run("d", "r").select(4)

@@ -61,6 +61,7 @@ def test_a_bad_cell_far_down_a_table_names_its_row(tmp_path: Path, kind: str) ->
     assert (error.path, error.row, error.unit, error.column, error.kind) == (str(file), 15_001, "row", "c", "data")
 
 
+INVISIBLE = "must be without control characters such as line breaks and tabs, and invisible ones"
 TEXTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "percent": ("12.5%", {"references": {"weak": "c"}}, "must be a number; for percentages use --scale 100"),
     "decimal comma": ("0,5", {"references": {"weak": "c"}}, "must be a number with a decimal point"),
@@ -69,7 +70,8 @@ TEXTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "long id": ("é" * 129, {"id": "c"}, "must be text of 1 to 256 bytes, has 258"),
     "long tag": ("x" * 65, {"tag": "c"}, "must be text of 1 to 64 bytes, has 65"),
     "empty id": ("", {"id": "c"}, "must be text of 1 to 256 bytes, has 0"),
-    "line break": ("a\nb", {"id": "c"}, "must be without control characters such as line breaks and tabs"),
+    "line break": ("a\nb", {"id": "c"}, INVISIBLE),
+    "direction": ("a\u202eb", {"id": "c"}, INVISIBLE),
 }
 
 

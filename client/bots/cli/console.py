@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bots.files.errors import printable
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -23,18 +25,18 @@ Cell = str | int | float | bool | datetime | None
 
 
 def say(line: str) -> None:
-    """Prints one line as it is, however long."""
-    out.print(line, markup=False, soft_wrap=True)
+    """Prints one line, however long; in files and pipes as it is, so that ids can be read from it."""
+    out.print(printable(line) if out.is_terminal else line, markup=False, soft_wrap=True)
 
 
 def complain(line: str) -> None:
-    """Prints one line of error as it is, however long."""
-    err.print(Text("error: ", style="bold red") + Text(line), soft_wrap=True)
+    """Prints one line of error, however long."""
+    err.print(Text("error: ", style="bold red") + Text(printable(line)), soft_wrap=True)
 
 
 def warn(line: str) -> None:
-    """Prints one line of warning as it is, however long."""
-    err.print(Text("warning: ", style="bold yellow") + Text(line), soft_wrap=True)
+    """Prints one line of warning, however long."""
+    err.print(Text("warning: ", style="bold yellow") + Text(printable(line)), soft_wrap=True)
 
 
 def show_json(value: Any) -> None:
@@ -102,4 +104,4 @@ def written(cell: Cell) -> str:
         case datetime():
             return cell.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         case _:
-            return cell
+            return printable(cell)

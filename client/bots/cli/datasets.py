@@ -82,7 +82,7 @@ def create(
             progress=lambda done, total: bar.update(reading, completed=done, total=total),
         )
     for warning in columns.warnings:
-        warn(printable(warning))
+        warn(warning)
     features = columns.features | _text_features(columns)
     with _bar(MofNCompleteColumn()) as bar:
         storing = bar.add_task(f"storing {name}", total=columns.size)

@@ -143,7 +143,7 @@ def _weights(weights: Sequence[InputWeight]) -> RenderableType:
     largest = max(abs(weight.mean) for weight in weights) or 1.0
     for weight in weights[:MOST_WEIGHTS]:
         bar = Text("█" * round(WEIGHT_BAR * abs(weight.mean) / largest), style="green" if weight.mean > 0 else "red")
-        table.add_row(Text(weight.input), bar, f"{weight.mean:+.2f} ± {weight.standard_deviation:.2f}")
+        table.add_row(Text(written(weight.input)), bar, f"{weight.mean:+.2f} ± {weight.standard_deviation:.2f}")
     return table
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from unicodedata import category
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ from bots.files.sources import Source
 MOST_ID_BYTES = 256
 MOST_TAG_BYTES = 64
 MOST_TAGS = 1024
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+INVISIBLE = ("Cc", "Cf", "Zl", "Zp")  # Unicode's categories of controls, formats such as direction, line separators
+JOINERS = "\u200c\u200d"  # formats that some scripts and emoji need
 
 Cells = TypeVar("Cells")
 
@@ -174,7 +175,7 @@ def _ids(column: Any) -> list[str]:
 
 
 def _name(index: int, value: str | None, most: int) -> str:
-    """Returns an id or a tag. BadValue: it is not 1 to `most` bytes of UTF-8 without control characters."""
+    """Returns an id or a tag. BadValue: it is not 1 to `most` bytes of UTF-8 without invisible characters."""
     if value is None:
         raise BadValue(index, None, f"is missing, must be text of 1 to {most} bytes")
     try:
@@ -183,8 +184,9 @@ def _name(index: int, value: str | None, most: int) -> str:
         raise BadValue(index, value, "must be UTF-8: convert the file") from None
     if not 1 <= length <= most:
         raise BadValue(index, value, f"must be text of 1 to {most} bytes, has {length}")
-    if CONTROL.search(value):
-        raise BadValue(index, value, "must be without control characters such as line breaks and tabs")
+    if not value.isprintable() and any(category(one) in INVISIBLE and one not in JOINERS for one in value):
+        rule = "must be without control characters such as line breaks and tabs, and invisible ones"
+        raise BadValue(index, value, rule)
     return value
 
 

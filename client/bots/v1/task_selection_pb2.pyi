@@ -61,6 +61,8 @@ Conventions
   A request_id is a UUID in its 36-character text form. It makes a call safe to repeat. Servers remember the newest
   100,000 ids of a run by their arrival on Redis' clock; `request_age_seconds` is the time since the caller first sent
   the id, so that the caller's clock decides nothing.
+  Text (ids, tags, features, jobs, policies, reasons) is without control characters and invisible ones: Unicode's
+  categories Cc, Cf, Zl and Zp, but for the joiners U+200C and U+200D.
   A task is an index from 0 to size - 1. If the dataset has ids, an id may be sent instead.
   Lists are paginated as in AIP-158: page_size is between 1 and 1000 (absent: 100; ListEvents: 1 to 10000); page_token
   is next_page_token of the page before; an empty next_page_token ends the list.
@@ -395,7 +397,7 @@ class DatasetChunk(google.protobuf.message.Message):
 
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """1 to 256 bytes of UTF-8 each, without control characters, distinct over the dataset; present if the header has_ids."""
+        """1 to 256 bytes of UTF-8 each, distinct over the dataset; present if the header has_ids."""
 
     def __init__(
         self,

@@ -342,6 +342,7 @@ class TaskSelectionServiceServicer(object):
         NOT_FOUND (VERSION_NOT_FOUND): the history does not reach back to before the report. FAILED_PRECONDITION
         (REPORT_NOT_COUNTED): the version is not a report, or its report is not in the state, because it is undone or
         because the run went back to a version before it. ABORTED (CONFLICT): reports arrive faster than the undo can follow.
+        The role is that of RestoreRun, which takes out more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,6 +61,8 @@ Conventions
   A request_id is a UUID in its 36-character text form. It makes a call safe to repeat. Servers remember the newest
   100,000 ids of a run by their arrival on Redis' clock; `request_age_seconds` is the time since the caller first sent
   the id, so that the caller's clock decides nothing.
+  Text (ids, tags, features, jobs, policies, reasons) is without control characters and invisible ones: Unicode's
+  categories Cc, Cf, Zl and Zp, but for the joiners U+200C and U+200D.
   A task is an index from 0 to size - 1. If the dataset has ids, an id may be sent instead.
   Lists are paginated as in AIP-158: page_size is between 1 and 1000 (absent: 100; ListEvents: 1 to 10000); page_token
   is next_page_token of the page before; an empty next_page_token ends the list.
@@ -270,6 +272,7 @@ class TaskSelectionServiceStub:
     NOT_FOUND (VERSION_NOT_FOUND): the history does not reach back to before the report. FAILED_PRECONDITION
     (REPORT_NOT_COUNTED): the version is not a report, or its report is not in the state, because it is undone or
     because the run went back to a version before it. ABORTED (CONFLICT): reports arrive faster than the undo can follow.
+    The role is that of RestoreRun, which takes out more.
     """
 
     ListEvents: grpc.UnaryUnaryMultiCallable[
@@ -472,6 +475,7 @@ class TaskSelectionServiceAsyncStub:
     NOT_FOUND (VERSION_NOT_FOUND): the history does not reach back to before the report. FAILED_PRECONDITION
     (REPORT_NOT_COUNTED): the version is not a report, or its report is not in the state, because it is undone or
     because the run went back to a version before it. ABORTED (CONFLICT): reports arrive faster than the undo can follow.
+    The role is that of RestoreRun, which takes out more.
     """
 
     ListEvents: grpc.aio.UnaryUnaryMultiCallable[
@@ -720,6 +724,7 @@ class TaskSelectionServiceServicer(metaclass=abc.ABCMeta):
         NOT_FOUND (VERSION_NOT_FOUND): the history does not reach back to before the report. FAILED_PRECONDITION
         (REPORT_NOT_COUNTED): the version is not a report, or its report is not in the state, because it is undone or
         because the run went back to a version before it. ABORTED (CONFLICT): reports arrive faster than the undo can follow.
+        The role is that of RestoreRun, which takes out more.
         """
 
     @abc.abstractmethod

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
-from uuid import UUID
+from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,11 @@ MAX_INCARNATION_BYTES = 64
 MAX_PAGE = 1_000
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_UID = re.compile(r"[0-9a-f]{32}")
+_UID = re.compile(r"(?:[0-9a-f]{32})?")
+_UUID = re.compile(r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})?", re.IGNORECASE | re.ASCII)
 _TOKEN_DIGITS = 16
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_INVISIBLE = ("Cc", "Cf", "Zl", "Zp")  # Unicode's categories of controls, formats such as direction, line separators
+_JOINERS = "\u200c\u200d"  # formats that some scripts and emoji need
 
 Number = TypeVar("Number", int, float)
 
@@ -54,39 +56,33 @@ def dataset(field: str, value: str) -> str:
 
 def uid(field: str, value: str) -> str:
     """Returns 32 hexadecimal digits, or the empty string if it is not given."""
-    require(not value or bool(_UID.fullmatch(value)), field, value, "must be 32 hexadecimal digits, or empty")
+    require(bool(_UID.fullmatch(value)), field, value, "must be 32 hexadecimal digits, or empty")
     return value
 
 
 def text(field: str, value: str, high: int, low: int = 0) -> str:
-    """Returns text without control characters, of a length in bytes."""
+    """Returns text of a length in bytes, without invisible characters."""
     length = len(value.encode())
     rule = f"must be at most {high} bytes" if low == 0 else f"must be between {low} and {high} bytes"
     require(low <= length <= high, field, Described(f"{length} bytes"), rule)
-    require(not _CONTROL.search(value), field, value, "must be without control characters")
+    visible = value.isprintable() or not any(category(one) in _INVISIBLE and one not in _JOINERS for one in value)
+    require(visible, field, value, "must be without control characters and invisible ones")
     return value
 
 
 def job(value: str) -> str:
-    """Returns a job."""
     return text("job", value, MAX_JOB_BYTES)
 
 
 def incarnation(value: str) -> str:
-    """Returns the incarnation of a job."""
     return text("incarnation", value, MAX_INCARNATION_BYTES)
 
 
 def request_id(value: str) -> str:
-    """Returns a UUID in its 36-character text form, or the empty string if it is not given."""
-    if not value:
-        return value
-    try:
-        parsed = str(UUID(value))
-    except ValueError:
-        parsed = ""
-    require(parsed == value.lower(), "request_id", value, "must be a UUID in its 36-character text form, or empty")
-    return parsed
+    """Returns a UUID in lower case, or the empty string if it is not given."""
+    rule = "must be a UUID in its 36-character text form, or empty"
+    require(bool(_UUID.fullmatch(value)), "request_id", value, rule)
+    return value.lower()
 
 
 def request_age_ms(value: float) -> int:
@@ -113,11 +109,10 @@ def at_least_zero(field: str, value: int) -> int:
     return value
 
 
-def entries(field: str, values: Sequence[object], low: int, high: int) -> int:
-    """Returns the number of entries of a column, which is between two others, inclusive."""
+def entries(field: str, values: Sequence[object], low: int, high: int) -> None:
+    """Raises InvalidField unless the number of entries is between two others, inclusive."""
     rule = f"must have {low} entries" if low == high else f"must have between {low} and {high} entries"
     require(low <= len(values) <= high, field, Described(f"{len(values)} entries"), rule)
-    return len(values)
 
 
 def distinct(field: str, values: Sequence[str]) -> None:
@@ -128,25 +123,20 @@ def distinct(field: str, values: Sequence[str]) -> None:
         require(at == index, f"{field}[{index}]", value, f"must differ from {field}[{at}]")
 
 
-def column(field: str, values: NDArray[np.generic], valid: NDArray[np.bool_], rule: str, offset: int = 0) -> None:
-    """Raises InvalidField for the first entry that is not valid; `offset` is the number of entries before it."""
+def column(field: str, values: NDArray[np.generic], valid: NDArray[np.bool_], rule: str) -> None:
+    """Raises InvalidField for the first entry that is not valid."""
     if not valid.all():
         first = int(np.argmin(valid))
-        raise InvalidField(f"{field}[{offset + first}]", values[first].item(), rule)
+        raise InvalidField(f"{field}[{first}]", values[first].item(), rule)
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page that is asked for.
+    """A page that is asked for."""
 
-    listing: what is listed: the token of another listing is refused
-    size:    most items
-    after:   the item that the page before ended with; empty: this is the first page
-    """
-
-    listing: Sequence[str]
-    size: int
-    after: str
+    listing: Sequence[str]  # what is listed: the token of another listing is refused
+    size: int  # most items
+    after: str  # the item that the page before ended with; empty: this is the first page
 
     def token(self, last: str) -> str:
         """Returns the token of the page after the item `last`: a digest that tells it from other text, and the item."""
@@ -197,7 +187,6 @@ def tasks(
 
 
 def tag(dataset: Dataset, field: str, value: str) -> int:
-    """Returns the number of a tag."""
     number = dataset.tag_numbers.get(value)
     if number is None:
         raise InvalidField(field, value, f"must be a tag of dataset {dataset.record.name!r}")
@@ -205,7 +194,6 @@ def tag(dataset: Dataset, field: str, value: str) -> int:
 
 
 def rollouts(values: Sequence[int]) -> NDArray[np.int64]:
-    """Returns rollout counts."""
     counts = np.array(values, dtype=np.int64)
     column("rollouts", counts, (counts >= 1) & (counts <= MAX_ROLLOUTS), f"must be between 1 and {MAX_ROLLOUTS}")
     return counts
@@ -215,8 +203,6 @@ def successes(values: Sequence[float], rollouts: NDArray[np.int64]) -> NDArray[n
     """Returns success counts, each between 0 and the rollouts of its entry."""
     counts = np.array(values, dtype=np.float64)
     valid = (counts >= 0) & (counts <= rollouts)
-    if not valid.all():
-        first = int(np.argmin(valid))
-        rule = f"must be between 0 and the entry's rollouts, {rollouts[first]}"
-        raise InvalidField(f"successes[{first}]", counts[first].item(), rule)
+    most = rollouts[np.argmin(valid)]  # of the first that is not valid
+    column("successes", counts, valid, f"must be between 0 and the entry's rollouts, {most}")
     return counts

@@ -9,14 +9,11 @@ from bots_server.api.difference import content_difference, header_difference
 from bots_server.api.upload import DatasetBuilder, check_header
 from bots_server.errors import DatasetExists, DatasetNotFound, Described, InvalidField, NameNotAllowed
 from bots_server.runs.memory import UPLOADED_TASK_BYTES, Memory
-from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store
 from bots_server.store.usage import require
 
 
 class DatasetHandlers:
-    """Datasets: created, listed and deleted."""
-
     def __init__(self, store: Store, memory: Memory) -> None:
         self._store, self._memory = store, memory
 
@@ -27,10 +24,17 @@ class DatasetHandlers:
         header = check_header(first.header)
         if not (one := caller()).may_see(header.name):
             raise NameNotAllowed("header.name", header.name, one.identity, one.datasets)
-        there = self._there(header.name)
-        if header.fingerprint and there is not None and (known := self._same(there, header)) is not None:
-            return known
-        owner, quotas = caller().identity, self._store.quotas
+        try:
+            there = self._store.datasets.get(header.name)
+        except DatasetNotFound:
+            there = None
+        if there is not None and header.fingerprint:  # it tells before the upload whether the content is equal
+            if there.fingerprint != header.fingerprint:
+                if different := header_difference(there, header):
+                    raise DatasetExists(header.name, different)
+            elif not self._store.datasets.is_damaged(there):
+                return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=False)
+        owner, quotas = one.identity, self._store.quotas
         # If the name is taken, nothing will be stored: the upload is compared with what has it.
         used = 0 if there is not None else quotas.require(owner, datasets=1, tasks=header.size).bytes
         builder = DatasetBuilder(header)
@@ -62,30 +66,9 @@ class DatasetHandlers:
     def list_datasets(self, request: pb.ListDatasetsRequest) -> pb.ListDatasetsResponse:
         page = checks.page(request.page_size, request.page_token, "datasets")
         found = self._store.datasets.list(page.after, page.size, caller().may_see)
-        return pb.ListDatasetsResponse(
-            datasets=map(messages.dataset, found), next_page_token=page.next_token([one.name for one in found])
-        )
+        token = page.next_token([one.name for one in found])
+        return pb.ListDatasetsResponse(datasets=map(messages.dataset, found), next_page_token=token)
 
     def delete_dataset(self, request: pb.DeleteDatasetRequest) -> pb.DeleteDatasetResponse:
         self._store.datasets.delete(checks.dataset("name", request.name), delete_runs=request.delete_runs)
         return pb.DeleteDatasetResponse()
-
-    def _there(self, name: str) -> storage.DatasetRecord | None:
-        """Returns the dataset that has the name; None: none has it."""
-        try:
-            return self._store.datasets.get(name)
-        except DatasetNotFound:
-            return None
-
-    def _same(self, there: storage.DatasetRecord, header: pb.DatasetHeader) -> pb.CreateDatasetResponse | None:
-        """Returns the answer if the dataset that has the name is the one of the header, and not damaged.
-
-        None: the header does not tell. Raises DatasetExists if it is another one.
-        """
-        if there.fingerprint == header.fingerprint:
-            if self._store.datasets.is_damaged(there):
-                return None
-            return pb.CreateDatasetResponse(dataset=messages.dataset(there), created=False)
-        if different := header_difference(there, header):
-            raise DatasetExists(header.name, different)
-        return None

@@ -1,5 +1,8 @@
 """How an uploaded dataset differs from the one that has its name: for the message of DatasetExists."""
 
+from collections.abc import Iterator
+from itertools import zip_longest
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,15 +19,12 @@ def header_difference(there: storage.DatasetRecord, header: pb.DatasetHeader) ->
         return f"its reference_grid is {there.reference_grid:.16g}, not {header.reference_grid:.16g}"
     if there.has_ids != header.has_ids:
         return "it has ids" if there.has_ids else "it has no ids"
-    theirs = {
-        "reference": [one.name for one in there.references],
-        "tag": [one.name for one in there.tags],
-        "feature": list(there.features),
-    }
-    ours = {"reference": header.references, "tag": header.tags, "feature": header.features}
-    for kind, names in theirs.items():
-        for index in range(max(len(names), len(ours[kind]))):
-            one, other = (f"{column[index]!r}" if index < len(column) else "absent" for column in (names, ours[kind]))
+    for kind, theirs, ours in (
+        ("reference", [one.name for one in there.references], header.references),
+        ("tag", [one.name for one in there.tags], header.tags),
+        ("feature", there.features, header.features),
+    ):
+        for index, (one, other) in enumerate(zip_longest(map(repr, theirs), map(repr, ours), fillvalue="absent")):
             if one != other:
                 return f"its {kind} number {index} is {one}, not {other}"
     return ""
@@ -35,51 +35,36 @@ def content_difference(store: Store, there: storage.DatasetRecord, ours: storage
 
     ours: the record of an upload that is still staged
     """
-    sides = [TaskReader(store, record) for record in (there, ours)]
-    first: dict[str, int] = {}
-    task = 0
+    sides = [stored_columns(store, record) for record in (there, ours)]
+    theirs, own = next(sides[0]), next(sides[1])
+    first, task = dict[str, int](), 0
     while task < there.size:
-        size = min(side.left() for side in sides)
-        theirs, own = (side.take(size) for side in sides)
-        for column, values in theirs.items():
-            differs = (values != own[column]) & ((values == values) | (own[column] == own[column]))  # NaN equals NaN
+        theirs = theirs if len(theirs["priors"]) else next(sides[0])
+        own = own if len(own["priors"]) else next(sides[1])
+        size = min(len(theirs["priors"]), len(own["priors"]))  # every dataset has priors
+        for name in theirs:
+            one, other = theirs[name][:size], own[name][:size]
+            differs = (one != other) & ((one == one) | (other == other))  # NaN equals NaN
             if differs.any():
-                first.setdefault(column, task + int(np.argmax(differs.reshape(size, -1).any(axis=1))))
+                first.setdefault(name, task + int(np.argmax(differs.reshape(size, -1).any(axis=1))))
+        theirs, own = ({name: column[size:] for name, column in side.items()} for side in (theirs, own))
         task += size
-    for column in theirs:
-        if column in first:
-            return f"its {column} of task {first[column]} differ"
+    for name in theirs:
+        if name in first:
+            return f"its {name} of task {first[name]} differ"
     return "its reference pass rates differ by less than reference_grid"
 
 
-class TaskReader:
-    """Reads a stored dataset task by task, in pieces of any size."""
-
-    def __init__(self, store: Store, record: storage.DatasetRecord) -> None:
-        self._strata = codec.strata(store.datasets.strata(record))
-        self._chunks = store.datasets.columns(record)
-        self._columns: dict[str, NDArray[np.generic]] = {}
-        self._left = 0
-
-    def left(self) -> int:
-        """Returns how many tasks can be taken now, at least 1."""
-        if not self._left:
-            chunk = codec.columns(next(self._chunks))
-            strata = self._strata
-            self._left = len(chunk.stratum)
-            columns = {
-                "references": strata.references[chunk.stratum],
-                "features": chunk.features,
-                "priors": np.stack([strata.prior_alpha[chunk.stratum], strata.prior_beta[chunk.stratum]], axis=1),
-                "tag": chunk.tag,
-                "ids": None if chunk.ids is None else np.array(chunk.ids.read(np.arange(len(chunk.ids))), object),
-            }
-            self._columns = {name: column for name, column in columns.items() if column is not None}
-        return self._left
-
-    def take(self, size: int) -> dict[str, NDArray[np.generic]]:
-        """Returns the columns of the next tasks, by name, in the order of the fingerprint."""
-        taken = {name: column[:size] for name, column in self._columns.items()}
-        self._columns = {name: column[size:] for name, column in self._columns.items()}
-        self._left -= size
-        return taken
+def stored_columns(store: Store, record: storage.DatasetRecord) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """Yields the columns of a stored dataset, chunk by chunk, by name, in the order of the fingerprint."""
+    strata = codec.strata(store.datasets.strata(record))
+    for message in store.datasets.columns(record):
+        chunk = codec.columns(message)
+        columns = {
+            "references": strata.references[chunk.stratum],
+            "features": chunk.features,
+            "priors": np.stack([strata.prior_alpha[chunk.stratum], strata.prior_beta[chunk.stratum]], axis=1),
+            "tag": chunk.tag,
+            "ids": None if chunk.ids is None else np.array(chunk.ids.read(np.arange(len(chunk.ids))), object),
+        }
+        yield {name: column for name, column in columns.items() if column is not None}

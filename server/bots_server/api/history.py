@@ -5,8 +5,7 @@ from uuid import uuid4
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
-from bots_server.api.callers import caller
-from bots_server.api.identity import digest, identified
+from bots_server.api.identity import Change
 from bots_server.core.posterior import Posterior, Restored, Undone
 from bots_server.errors import InvalidField, VersionMismatch
 from bots_server.runs.registry import Registry
@@ -24,8 +23,6 @@ log = logging.getLogger(__name__)
 
 
 class HistoryHandlers:
-    """Versions: kept, gone back to, listed."""
-
     def __init__(self, store: Store, registry: Registry, metrics: Metrics) -> None:
         self._store, self._registry, self._metrics = store, registry, metrics
 
@@ -41,20 +38,15 @@ class HistoryHandlers:
         state = codec.snapshot_message(posterior)
         if self._store.checkpoints.find(run.record, request.name) is None:
             self._store.quotas.require(run.record.owner, checkpoints=1, bytes=state.ByteSize())
-        kept = self._store.checkpoints.put(
-            run.record,
-            storage.Checkpoint(name=request.name, version=posterior.version, state_uid=uuid4().hex),
-            state,
-            ttl,
-        )
+        record = storage.Checkpoint(name=request.name, version=posterior.version, state_uid=uuid4().hex)
+        kept = self._store.checkpoints.put(run.record, record, state, ttl)
         return pb.CreateCheckpointResponse(checkpoint=messages.checkpoint(kept))
 
     def list_checkpoints(self, request: pb.ListCheckpointsRequest, run: Replica) -> pb.ListCheckpointsResponse:
         page = checks.page(request.page_size, request.page_token, "checkpoints", run.record.uid)
         found = self._store.checkpoints.list(run.record, page.after, page.size)
-        return pb.ListCheckpointsResponse(
-            checkpoints=map(messages.checkpoint, found), next_page_token=page.next_token([one.name for one in found])
-        )
+        token = page.next_token([one.name for one in found])
+        return pb.ListCheckpointsResponse(checkpoints=map(messages.checkpoint, found), next_page_token=token)
 
     def delete_checkpoint(self, request: pb.DeleteCheckpointRequest, run: Replica) -> pb.DeleteCheckpointResponse:
         self._store.checkpoints.delete(run.record, checks.name("name", request.name))
@@ -69,49 +61,23 @@ class HistoryHandlers:
         else:
             checks.at_least_zero("version", request.version)
         expected = request.expected_version if request.HasField("expected_version") else None
-        request_id, age_ms = identified(request)
-        content = digest("restore", point, getattr(request, point), expected)
-
-        # The point may be gone by the time of a repeat, so the first answer is looked for before it.
-        first = self._store.history.repeated(run.record, request_id, content) if request.request_id else None
-        if first is not None:
-            run.recover(first.version)
-            return restored(first, run)
-        posterior = self._state(run, request)
-        state = codec.snapshot_message(posterior)
-        self._store.quotas.require(run.record.owner, bytes=state.ByteSize())
-        event = codec.stored_event(
-            Restored(posterior),
-            identity=caller().identity,
-            job=request.job,
-            request_id=request_id,
-            state_uid=uuid4().hex,
-            checkpoint=request.checkpoint,
-        )
-        appended = self._store.history.append(
-            run.record,
-            event,
-            request_id=request_id,
-            digest=content,
-            request_age_ms=age_ms,
-            expected_version=expected,
-            state=state,
-        )
-        self._metrics.leases_ended("ended", appended.released)
-        run.recover(appended.version)
-        self._registry.appended(run, appended)
-        return restored(appended, run)
+        content = "restore", point, getattr(request, point), expected
+        change = Change(self._store, self._registry, run, request, *content)
+        if (done := change.first_answer()) is None:
+            posterior = self._state(run, request)
+            state = codec.snapshot_message(posterior)
+            self._store.quotas.require(run.record.owner, bytes=state.ByteSize())
+            event = Restored(posterior)
+            done = change.append(event, state=state, checkpoint=request.checkpoint, expected_version=expected)
+            self._metrics.leases_ended("ended", done.released)
+        run.recover(done.version)
+        return pb.RestoreRunResponse(version=done.version, run_uid=run.record.uid, repeated_request=done.repeated)
 
     def undo_report(self, request: pb.UndoReportRequest, run: Replica) -> pb.UndoReportResponse:
         version = checks.within("version", request.version, 1, MAX_VERSION)
-        request_id, age_ms = identified(request)
-        content = digest("undo", version)
-        first = self._store.history.repeated(run.record, request_id, content) if request.request_id else None
-        appended = first or self._undo(run, version, request.job, request_id, content, age_ms)
-        self._registry.appended(run, appended)
-        return pb.UndoReportResponse(
-            version=appended.version, run_uid=run.record.uid, repeated_request=appended.repeated
-        )
+        change = Change(self._store, self._registry, run, request, "undo", version)
+        done = change.first_answer() or self._undo(change, run, version)
+        return pb.UndoReportResponse(version=done.version, run_uid=run.record.uid, repeated_request=done.repeated)
 
     def list_events(self, request: pb.ListEventsRequest, run: Replica) -> pb.ListEventsResponse:
         page = checks.page(request.page_size, request.page_token, "events", run.record.uid, high=MAX_EVENTS)
@@ -124,26 +90,15 @@ class HistoryHandlers:
             version=found.version,
         )
 
-    def _undo(self, run: Replica, version: int, job: str, request_id: str, content: bytes, age_ms: int) -> Appended:
+    def _undo(self, change: Change, run: Replica, version: int) -> Appended:
         """Appends the event that takes a report out, after the newest event that its state has."""
+        # Once, and of the state with the report, which is about as large: while quotas are read, reports go on.
+        size = codec.snapshot_message(run.view().posterior).ByteSize()
+        self._store.quotas.require(run.record.owner, bytes=size)
         for posterior in without(self._store, run, version):
-            undone = Undone(version, posterior)
+            state = codec.snapshot_message(posterior)
             try:
-                return self._store.history.append(
-                    run.record,
-                    codec.stored_event(
-                        undone,
-                        identity=caller().identity,
-                        job=job,
-                        request_id=request_id,
-                        state_uid=uuid4().hex,
-                    ),
-                    request_id=request_id,
-                    digest=content,
-                    request_age_ms=age_ms,
-                    expected_version=posterior.version,
-                    state=codec.snapshot_message(posterior),
-                )
+                return change.append(Undone(version, posterior), state=state, expected_version=posterior.version)
             except VersionMismatch:
                 log.debug("run %s: another event came before the undo of version %d", run.record.name, version)
         raise AssertionError("`without` raises Conflict after its last state")
@@ -154,8 +109,3 @@ class HistoryHandlers:
             _, snapshot = self._store.checkpoints.get(run.record, request.checkpoint)
             return codec.posterior(snapshot, run.dataset.tasks)
         return run.at(request.version)
-
-
-def restored(appended: Appended, run: Replica) -> pb.RestoreRunResponse:
-    """Returns the answer of a restore."""
-    return pb.RestoreRunResponse(version=appended.version, run_uid=run.record.uid, repeated_request=appended.repeated)

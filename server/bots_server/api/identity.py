@@ -13,6 +13,7 @@ from bots_server.api.callers import caller
 from bots_server.core.posterior import Event
 from bots_server.runs.registry import Registry
 from bots_server.runs.replica import Replica
+from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Appended, Store, codec
 
 Content = str | float | bool | None | NDArray[np.generic] | Iterable["Content"]
@@ -44,29 +45,54 @@ class Identified(Protocol):
     request_age_seconds: float
 
 
-def identified(request: Identified) -> tuple[str, int]:
-    """Returns the id of a request, a new one if it has none, and its age in milliseconds. Raises InvalidField."""
-    checks.job(request.job)
-    return checks.request_id(request.request_id) or str(uuid4()), checks.request_age_ms(request.request_age_seconds)
+class Change:
+    """A request that adds an event to a run, once however often it is repeated."""
 
+    def __init__(self, store: Store, registry: Registry, run: Replica, request: Identified, *content: Content) -> None:
+        """Raises InvalidField if the job, the id or its age breaks a rule."""
+        self._store, self._registry, self._run = store, registry, run
+        self._job, self._repeatable = checks.job(request.job), bool(request.request_id)
+        self._id = checks.request_id(request.request_id) or str(uuid4())
+        self._age_ms, self._digest = checks.request_age_ms(request.request_age_seconds), digest(*content)
 
-def append(
-    store: Store,
-    registry: Registry,
-    run: Replica,
-    request: Identified,
-    event: Event,
-    *content: Content,
-    prefetch: bool = False,
-) -> Appended:
-    """Appends the event of a request with this content, once however often it is repeated."""
-    request_id, age_ms = identified(request)
-    appended = store.history.append(
-        run.record,
-        codec.stored_event(event, identity=caller().identity, job=request.job, request_id=request_id),
-        request_id=request_id,
-        digest=digest(*content),
-        request_age_ms=age_ms,
-    )
-    registry.appended(run, appended, prefetch=prefetch)
-    return appended
+    def first_answer(self) -> Appended | None:
+        """Returns what the first call with this id answered; None: this may be the first.
+
+        For a call that needs what may be deleted by the time of a repeat. Raises RequestIdReused.
+        """
+        return self._store.history.repeated(self._run.record, self._id, self._digest) if self._repeatable else None
+
+    def append(
+        self,
+        event: Event,
+        *,
+        state: storage.Snapshot | None = None,
+        checkpoint: str = "",
+        expected_version: int | None = None,
+        prefetch: bool = False,
+    ) -> Appended:
+        """Appends the event. Raises as `History.append` does.
+
+        state:      what a Restored or Undone goes on from
+        checkpoint: the name that a Restored goes back to
+        prefetch:   draws for the next selection, in the background
+        """
+        stored = codec.stored_event(
+            event,
+            identity=caller().identity,
+            job=self._job,
+            request_id=self._id,
+            state_uid="" if state is None else uuid4().hex,
+            checkpoint=checkpoint,
+        )
+        appended = self._store.history.append(
+            self._run.record,
+            stored,
+            request_id=self._id,
+            digest=self._digest,
+            request_age_ms=self._age_ms,
+            expected_version=expected_version,
+            state=state,
+        )
+        self._registry.appended(self._run, appended, prefetch=prefetch)
+        return appended

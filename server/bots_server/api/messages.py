@@ -1,17 +1,18 @@
 """Core values and stored records as messages of the API."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.core.hyperparameters import MODELS as CORE_MODELS
 from bots_server.core.hyperparameters import RULES, Hyperparameters
 from bots_server.runs.replica import Replica, View
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Lease, ListedRun, StoredEvent
+
+M = TypeVar("M", bound=Message)
 
 # Name of a model by its number in the API.
 MODELS = {
@@ -20,6 +21,15 @@ MODELS = {
     pb.EVIDENCE_MODEL_ITEM_RESPONSE: "item_response",
 }
 MODEL_NUMBERS = {name: number for number, name in MODELS.items()}
+
+# Name of an event's kind in the API by its name in the store.
+EVENT_KINDS = {
+    "report": "report",
+    "hyperparameters_changed": "hyperparameters",
+    "restored": "restore",
+    "undone": "undo",
+    "retired": "retire",
+}
 
 
 def timestamp(milliseconds: int) -> Timestamp | None:
@@ -30,8 +40,18 @@ def timestamp(milliseconds: int) -> Timestamp | None:
 
 
 def present(message: Message) -> dict[str, Any]:
-    """Returns the fields that are present, by name."""
-    return {field.name: value for field, value in message.ListFields()}
+    """Returns the fields that are present, by name; a message among them as its fields."""
+    return {field.name: _value(value) for field, value in message.ListFields()}
+
+
+def _value(value: Any) -> Any:
+    return present(value) if isinstance(value, Message) else value
+
+
+def like(kind: type[M], source: Message, **others: Any) -> M:
+    """Returns a message with the fields that `source` has under the same names, and with others."""
+    same = {name: value for name, value in present(source).items() if name in kind.DESCRIPTOR.fields_by_name}
+    return kind(**same | others)
 
 
 def of_model(model: str, values: Hyperparameters) -> dict[str, Any]:
@@ -39,21 +59,12 @@ def of_model(model: str, values: Hyperparameters) -> dict[str, Any]:
     return {name: getattr(values, name) for name, rule in RULES.items() if rule.model in (None, model)}
 
 
-DEFAULTS = {model: pb.Hyperparameters(**of_model(model, Hyperparameters())) for model in CORE_MODELS}
-
-
 def dataset(record: storage.DatasetRecord) -> pb.Dataset:
-    return pb.Dataset(
-        name=record.name,
-        uid=record.uid,
-        size=record.size,
-        fingerprint=record.fingerprint,
-        strata=record.strata,
-        reference_grid=record.reference_grid,
+    return like(
+        pb.Dataset,
+        record,
         tags=[pb.TagCount(tag=one.name, tasks=one.tasks) for one in record.tags],
-        has_ids=record.has_ids,
-        references=[pb.ReferenceCount(name=one.name, tasks=one.tasks) for one in record.references],
-        features=record.features,
+        references=[like(pb.ReferenceCount, one) for one in record.references],
         create_time=timestamp(record.create_time_ms),
         damage="" if record.uid else "its record is damaged; delete the dataset",
     )
@@ -61,39 +72,31 @@ def dataset(record: storage.DatasetRecord) -> pb.Dataset:
 
 def run(listed: ListedRun) -> pb.Run:
     """Returns a run as it is in the store."""
+    record = listed.record
     if listed.damage:
-        record = listed.record
-        ref = pb.RunRef(dataset=record.dataset, name=record.name, uid=record.uid)
-        return pb.Run(ref=ref, dataset_uid=record.dataset_uid, damage=listed.damage)
-    values = pb.Hyperparameters()
-    values.CopyFrom(DEFAULTS[listed.record.model])  # a run may be older than a hyperparameter
-    values.MergeFromString(listed.hyperparameters.SerializeToString())  # equal fields have equal numbers
-    return run_at(listed.record, listed.version, values)
+        return pb.Run(ref=like(pb.RunRef, record), dataset_uid=record.dataset_uid, damage=listed.damage)
+    # A run may be older than a hyperparameter.
+    values = of_model(record.model, Hyperparameters()) | present(listed.hyperparameters)
+    return run_at(record, listed.version, pb.Hyperparameters(**values))
 
 
 def run_at(record: storage.RunRecord, version: int, values: pb.Hyperparameters) -> pb.Run:
     """Returns a run at a version with its hyperparameters there."""
-    message = pb.Run(
-        ref=pb.RunRef(dataset=record.dataset, name=record.name, uid=record.uid),
+    return pb.Run(
+        ref=like(pb.RunRef, record),
         dataset_uid=record.dataset_uid,
         model=MODEL_NUMBERS[record.model],
         hyperparameters=values,
         version=version,
         policy=record.policy,
         create_time=timestamp(record.create_time_ms),
+        forked_from=like(pb.ForkPoint, record.forked_from) if record.HasField("forked_from") else None,
     )
-    if record.HasField("forked_from"):
-        message.forked_from.CopyFrom(pb.ForkPoint(**present(record.forked_from)))
-    return message
 
 
 def checkpoint(kept: storage.Checkpoint) -> pb.Checkpoint:
-    return pb.Checkpoint(
-        name=kept.name,
-        version=kept.version,
-        create_time=timestamp(kept.create_time_ms),
-        expire_time=timestamp(kept.expire_time_ms),
-    )
+    create_time, expire_time = timestamp(kept.create_time_ms), timestamp(kept.expire_time_ms)
+    return like(pb.Checkpoint, kept, create_time=create_time, expire_time=expire_time)
 
 
 def lease(held: Lease) -> pb.Lease:
@@ -107,29 +110,11 @@ def lease(held: Lease) -> pb.Lease:
 
 
 def event(stored: StoredEvent) -> pb.Event:
-    of = stored.event
-    message = pb.Event(
-        version=stored.version,
-        time=timestamp(stored.time_ms),
-        identity=of.identity,
-        job=of.job,
-        request_id=of.request_id,
-    )
-    match of.WhichOneof("kind"):
-        case "report":
-            fields = present(of.report)
-            if outlier := fields.pop("outlier", None):
-                message.report.outlier.CopyFrom(pb.Outlier(**present(outlier)))
-            message.report.MergeFrom(pb.ReportEvent(**fields))
-        case "hyperparameters_changed":
-            changed = present(of.hyperparameters_changed.hyperparameters)
-            message.hyperparameters.hyperparameters.CopyFrom(pb.Hyperparameters(**changed))
-        case "restored":
-            message.restore.version, message.restore.checkpoint = of.restored.version, of.restored.checkpoint
-        case "undone":
-            message.undo.version = of.undone.version
-        case "retired":
-            message.retire.CopyFrom(pb.RetireEvent(**present(of.retired)))
+    of, time = stored.event, timestamp(stored.time_ms)
+    message = pb.Event(version=stored.version, time=time, identity=of.identity, job=of.job, request_id=of.request_id)
+    if (kind := of.WhichOneof("kind")) is not None:
+        told = getattr(message, EVENT_KINDS[kind])
+        told.CopyFrom(like(type(told), getattr(of, kind)))
     return message
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
 from bots_server.core.posterior import Posterior, alpha_beta
-from bots_server.core.task_ids import TaskIds
 from bots_server.runs.replica import Replica
 
 MAX_POSTERIORS = 1_000_000
@@ -29,9 +28,7 @@ class ReadingHandlers:
     def get_posteriors(self, request: pb.GetPosteriorsRequest, run: Replica) -> Iterator[pb.GetPosteriorsResponse]:
         asked = checks.tasks(run.dataset, request.tasks, request.ids, 0, MAX_POSTERIORS)
         which = asked if len(asked) else range(len(run.dataset.tasks))
-        ids = run.dataset.ids if request.with_ids else None
-        tags = run.dataset.tasks.tag if request.with_tags else None
-        return posterior_chunks(run, run.view().posterior, which, ids, tags)
+        return posterior_chunks(request, run, run.view().posterior, which)
 
     def get_run_summary(self, request: pb.GetRunSummaryRequest, run: Replica) -> pb.GetRunSummaryResponse:
         return pb.GetRunSummaryResponse(summary=messages.run_summary(run, run.view()))
@@ -57,13 +54,11 @@ class ReadingHandlers:
 
 
 def posterior_chunks(
-    run: Replica,
-    posterior: Posterior,
-    asked: NDArray[np.int64] | range,
-    ids: TaskIds | None,
-    tags: NDArray[np.unsignedinteger] | None,
+    request: pb.GetPosteriorsRequest, run: Replica, posterior: Posterior, asked: NDArray[np.int64] | range
 ) -> Iterator[pb.GetPosteriorsResponse]:
-    """Yields the posteriors of the asked tasks, with their ids and tags if these are given."""
+    """Yields the posteriors of the asked tasks, with their ids and tags if these are asked for and there."""
+    ids = run.dataset.ids if request.with_ids else None
+    tags = run.dataset.tasks.tag if request.with_tags else None
     step = CHUNK if ids is None else CHUNK_WITH_IDS
     for begin in range(0, len(asked), step):
         with chunk_lock:

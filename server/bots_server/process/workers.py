@@ -11,15 +11,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.connection import Connection
 
 from bots_server.process.signals import stop_on
 
 RESTART_SECONDS = 2.0  # between two starts of one worker
 SILENT_SECONDS = 180.0  # of a worker that hangs: longer than the longest wait for Redis
 END_SECONDS = 20.0  # for a worker to end, before it is killed: longer than it drains
+LOOK_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +35,46 @@ class Pulse(ctypes.Structure):
         self.serving, self.time = serving, time.monotonic()
 
 
+# Of a worker; importable. It returns when the event that it gets is set.
 Work = Callable[[Connection, Pulse, threading.Event], None]
 
 
-@dataclass
+class WorkerFailed(Exception):
+    """A worker ended before it served: its error is of a kind that a restart does not heal."""
+
+
 class Worker:
     """A worker process, and the parent's ends of what connects them."""
 
-    process: SpawnProcess
-    connection: Connection
-    pulse: Pulse
-    started: float
+    def __init__(self, number: str, work: Work) -> None:
+        self.connection, worker_end = _context.Pipe()
+        self.pulse: Pulse = _context.RawValue(Pulse)
+        self.process = _context.Process(target=_work, args=(work, worker_end, self.pulse), name=f"worker {number}")
+        self.process.start()
+        self.started = time.monotonic()
+        worker_end.close()
 
     @property
     def serving(self) -> bool:
         return self.process.is_alive() and bool(self.pulse.serving)
 
+    def is_due(self, served: bool) -> bool:
+        """Returns whether it has ended and is to be started again. Kills it if it is silent.
 
-class WorkerFailed(Exception):
-    """A worker ended before it served: its error is of a kind that a restart does not heal."""
+        served: whether any worker has; if not, WorkerFailed is raised
+        """
+        now, name = time.monotonic(), self.process.name
+        if self.process.is_alive():
+            if 0 < self.pulse.time < now - SILENT_SECONDS:
+                log.error("%s was silent for %s s; killing it", name, SILENT_SECONDS)
+                self.process.kill()
+            return False
+        if not served:
+            raise WorkerFailed(f"{name} ended with status {self.process.exitcode} before it served")
+        if now < self.started + RESTART_SECONDS:
+            return False
+        log.error("%s ended with status %s; starting it again", name, self.process.exitcode)
+        return True
 
 
 def supervise(
@@ -62,7 +82,6 @@ def supervise(
 ) -> None:
     """Keeps `count` workers running until `stopping` is set, then ends them.
 
-    work:       the work of a worker; importable; returns when the event that it gets is set
     workers:    filled with the workers by their numbers
     on_serving: called once, when the first worker serves
 
@@ -70,18 +89,13 @@ def supervise(
     """
     served = False
     try:
-        while not stopping.is_set():
+        while not stopping.wait(LOOK_SECONDS if served else LOOK_SECONDS / 10):
             for number in map(str, range(count)):
-                worker = workers.get(number)
-                if worker is not None and not _ended(number, worker, served):
-                    continue
-                workers[number] = _start(number, work)
+                if number not in workers or workers[number].is_due(served):
+                    workers[number] = Worker(number, work)
             if not served and any(worker.pulse.time for worker in workers.values()):
                 served = True
                 on_serving()
-            # Returns when a worker ends, or in time to see whether to stop.
-            alive = [worker.process.sentinel for worker in workers.values() if worker.process.is_alive()]
-            wait(alive, timeout=0.2 if served else 0.02) if alive else stopping.wait(0.2)
         log.info("draining")
     finally:
         for worker in workers.values():
@@ -93,31 +107,6 @@ def supervise(
             worker.process.join()
 
 
-def _ended(number: str, worker: Worker, served: bool) -> bool:
-    """Returns whether a worker is to be started again. Kills one that is silent."""
-    now = time.monotonic()
-    if worker.process.is_alive():
-        if worker.pulse.time and now > worker.pulse.time + SILENT_SECONDS:
-            log.error("worker %s was silent for %s s; killing it", number, SILENT_SECONDS)
-            worker.process.kill()
-        return False
-    if not served:
-        raise WorkerFailed(f"worker {number} ended with status {worker.process.exitcode} before it served")
-    if now < worker.started + RESTART_SECONDS:
-        return False
-    log.error("worker %s ended with status %s; starting it again", number, worker.process.exitcode)
-    return True
-
-
-def _start(number: str, work: Work) -> Worker:
-    parent_end, worker_end = _context.Pipe()
-    pulse: Pulse = _context.RawValue(Pulse)
-    process = _context.Process(target=_work, args=(work, worker_end, pulse), name=f"worker-{number}")
-    process.start()
-    worker_end.close()
-    return Worker(process, parent_end, pulse, time.monotonic())
-
-
 def _work(work: Work, connection: Connection, pulse: Pulse) -> None:
     stopping = threading.Event()
     stop_on((signal.SIGTERM,), stopping, seconds=END_SECONDS)
@@ -126,7 +115,7 @@ def _work(work: Work, connection: Connection, pulse: Pulse) -> None:
     assert parent is not None
 
     def follow_parent() -> None:
-        wait([parent.sentinel])
+        parent.join()
         stopping.set()
 
     threading.Thread(target=follow_parent, daemon=True).start()
