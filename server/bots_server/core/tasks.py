@@ -52,7 +52,6 @@ class Tasks:
     feature_names: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Returns N."""
         return len(self.stratum)
 
     def cell_of(self, which: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -68,16 +67,10 @@ class Tasks:
     @cached_property
     def inputs(self) -> Inputs:
         """The inputs of the item_response model."""
-        return columns.arrange(
-            stratum_tasks=np.diff(self.stratum_start),
-            references=self.strata.references,
-            reference_names=self.reference_names,
-            prior_alpha=self.strata.prior_alpha,
-            prior_beta=self.strata.prior_beta,
-            tag_tasks=np.bincount(self.cell_tag, np.diff(self.cell_start), len(self.tags))[: len(self.tags)],
-            tags=self.tags,
-            feature_names=self.feature_names,
-        )
+        tag_tasks = np.bincount(self.cell_tag, np.diff(self.cell_start), len(self.tags))[: len(self.tags)]
+        stratum_tasks = np.diff(self.stratum_start)
+        names = self.reference_names, self.tags, self.feature_names
+        return columns.arrange(self.strata, stratum_tasks, tag_tasks, *names)
 
     @cached_property
     def input_moments(self) -> tuple[Floats, Floats]:
@@ -111,7 +104,9 @@ def arrange(
     narrow_tag: type[np.unsignedinteger] = np.uint8 if len(tags) <= 2**8 else np.uint16
     column = stratum.astype(narrow_stratum, copy=False)
     tag_column = None if tag is None else tag.astype(narrow_tag, copy=False)
-    order = _stable_order(*(() if tag_column is None else (tag_column,)), column)
+    # Digits of 16 bits, the least first: numpy's stable sort of those is a radix sort.
+    digits = [column] if len(strata) <= 2**16 else [column.astype(np.uint16), (column >> 16).astype(np.uint16)]
+    order = np.lexsort(digits if tag_column is None else [tag_column, *digits])
     by_stratum = column[order]
     first = np.ones(len(order), np.bool_)  # of its cell
     first[1:] = by_stratum[1:] != by_stratum[:-1]
@@ -122,7 +117,7 @@ def arrange(
     cell_start = np.append(cells, len(order))
     cell_stratum = by_stratum[cells].astype(np.int64)
     cell_tag = np.zeros(len(cells), np.int64) if tag_column is None else by_tag[cells].astype(np.int64)
-    weak, strong = _ends(strata, tuple(reference_names))
+    weak, strong = _ends(strata, reference_names)
     width = 0 if features is None else features.shape[1]
     return Tasks(
         strata=strata,
@@ -138,31 +133,27 @@ def arrange(
         reference_names=tuple(reference_names),
         weak=weak,
         strong=strong,
-        features=None if features is None or width == 0 else standardised(features),
+        features=None if features is None or width == 0 else _standardised(features),
         feature_names=tuple(feature_names) or tuple(f"feature {k}" for k in range(width)),
     )
 
 
-def _ends(strata: Strata, names: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns `[G]` the pass rates that interpolation goes between: the references "weak" and "strong".
-
-    One alone is enough: the policy is then between 0 and `strong`, or between `weak` and 1.
-    """
+def _ends(strata: Strata, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns `[G]` pass rates at capability 0 and 1: the references "weak" and "strong", of which one is enough."""
     missing = np.full(len(strata), np.nan, np.float32)
-    weak, strong = (
-        strata.references[:, names.index(name)] if name in names else missing for name in ("weak", "strong")
-    )
+    rates = dict(zip(names, strata.references.T, strict=True))
+    weak, strong = rates.get("weak", missing), rates.get("strong", missing)
     low = np.where(np.isnan(weak) & ~np.isnan(strong), np.float32(0), weak)
     high = np.where(np.isnan(strong) & ~np.isnan(weak), np.float32(1), strong)
     return low, high
 
 
-def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns `[N, F]` features with mean 0 and standard deviation 1; missing (NaN) and constant ones are 0."""
     result = np.empty(features.shape, np.float32)
     for k, column in enumerate(features.T):
         values = column.astype(np.float64)
-        known = values == values
+        known = ~np.isnan(values)
         mean = values[known].mean() if known.any() else 0.0
         values -= mean
         values[~known] = 0.0
@@ -170,20 +161,3 @@ def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
         # A constant column has a spread of rounding alone.
         result[:, k] = values / spread if spread > 1e-6 * max(abs(mean), 1e-30) else 0.0
     return result
-
-
-def _stable_order(*columns: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
-    """Returns the order that sorts by the last column, then the one before it, ..., then the position.
-
-    Sorts digit by digit, the least first: for 16 bits and below numpy's stable sort is a radix sort.
-    """
-    digits: list[NDArray[np.unsignedinteger]] = []
-    for column in columns:
-        if column.dtype.itemsize <= 2:
-            digits.append(column)
-        else:
-            digits += [column.astype(np.uint16), (column >> np.uint32(16)).astype(np.uint16)]
-    order = digits[0].argsort(kind="stable")
-    for digit in digits[1:]:
-        order = order[digit[order].argsort(kind="stable")]
-    return order
