@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bots_server.core.hyperparameters import MODELS, Hyperparameters
 from bots_server.core.posterior import alpha_beta, fold
-from bots_server.core.statistics import zeros
+from bots_server.core.statistics import SIZE
 from bots_server.core.transfer import transfer
 from tests.core.test_posterior import begun, bits, play, report
 from tests.strategies import Columns, Outcomes, columns, runs
@@ -32,7 +32,7 @@ def test_a_fork_goes_on_from_every_bit(data: st.DataObject) -> None:
     every = np.arange(len(tasks))
     assert fork.state.coverage.rank(every).tolist() == state.state.coverage.rank(every).tolist()
     assert (fork.state.coverage.evaluations, len(fork.state.coverage.ever)) == (0, 0)
-    assert bits(fork.state.total) == bits(zeros())
+    assert bits(fork.state.total) == bits(np.zeros(SIZE))
 
 
 @given(st.data())

@@ -5,7 +5,7 @@ halves of rest * N / 2, and a task rests in the half of its evaluation and in th
 its tasks once, in however many reports it arrives.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,19 +63,17 @@ def no_coverage(tasks: Tasks) -> Coverage:
 def evaluate(coverage: Coverage, tasks: Tasks, evaluated: Ints, rest: float) -> Coverage:
     """Returns the coverage after an evaluation of distinct tasks, ascending. With `rest` 0 no task rests."""
     size = len(tasks)
-    ever = with_tasks(coverage.ever, evaluated[~coverage.ever.has(evaluated)], size)
     evaluations = coverage.evaluations + len(evaluated)
+    ever = with_tasks(coverage.ever, evaluated[~coverage.ever.has(evaluated)], size)
+    idle = replace(no_coverage(tasks), evaluations=evaluations, ever=ever)
     if rest == 0:
-        idle = no_coverage(tasks)
-        return Coverage(evaluations, 0, ever, NO_TASKS, NO_TASKS, idle.current_by_cell, idle.resting_by_cell)
-    rank = coverage.rank(evaluated)
-    cell = tasks.cell_of(evaluated)
+        return idle
+    rank, cell = coverage.rank(evaluated), tasks.cell_of(evaluated)
     current = with_tasks(coverage.current, evaluated[rank < 2], size)
     current_by_cell = _counted(coverage.current_by_cell, cell[rank < 2])
     in_half = coverage.in_half + len(evaluated)
     if in_half >= rest * size / 2:  # the next half begins
-        nothing = np.zeros(len(current_by_cell), np.int32)
-        return Coverage(evaluations, 0, ever, NO_TASKS, current, nothing, current_by_cell)
+        return replace(idle, previous=current, resting_by_cell=current_by_cell)
     resting_by_cell = _counted(coverage.resting_by_cell, cell[rank == 0])
     return Coverage(evaluations, in_half, ever, current, coverage.previous, current_by_cell, resting_by_cell)
 

@@ -32,7 +32,6 @@ class Evidence:
     effective: Bools | None = None
 
     def __len__(self) -> int:
-        """Returns n."""
         return len(self.tasks)
 
     def spread(self) -> Bools:
@@ -58,7 +57,7 @@ def gather(
     own, inverse = np.unique(np.asarray(tasks, np.int64), return_inverse=True)
     spread = None
     if effective is not None:
-        rates = np.asarray(successes, np.float64) / rollouts
+        rates = successes / rollouts
         lowest, highest = np.full(len(own), np.inf), np.full(len(own), -np.inf)
         np.minimum.at(lowest, inverse, rates)
         np.maximum.at(highest, inverse, rates)

@@ -14,6 +14,8 @@ for each evaluated task, with alpha_i = A_g + DA_i and beta_i = B_g + DB_i:
 
     DA <- (1 - l) DA + [evaluated] (k - r m ~p)
     DB <- (1 - l) DB + [evaluated] (n - k - r m (1 - ~p))
+
+The functions up to `summarise` are those of `models.Model`.
 """
 
 from dataclasses import dataclass
@@ -56,31 +58,27 @@ class Interpolation:
 
 @dataclass(frozen=True, slots=True)
 class InterpolationSummary:
-    """What a summary has of this model."""
-
     capability: float | None
 
 
 def start(tasks: Tasks, hyperparameters: Hyperparameters) -> Interpolation:
-    """Returns the state in which every task is at its prior."""
     return Interpolation(None, tasks.strata.prior_alpha, tasks.strata.prior_beta, NO_DEVIATIONS)
 
 
 def update(state: Interpolation, tasks: Tasks, hyperparameters: Hyperparameters, evidence: Evidence) -> Interpolation:
-    """Returns the state after an update with the evidence, of at most 1024 rollouts a task."""
-    parameters, strata = hyperparameters, tasks.strata
     stratum = tasks.stratum.take(evidence.tasks)
     rates = evidence.successes / evidence.rollouts
     kappa = capability(state.capability, tasks.weak.take(stratum), tasks.strong.take(stratum), rates)
-    rollouts = parameters.implicit_rollouts or np.add.reduce(evidence.rollouts) / len(evidence)
-    implicit_alpha, implicit_beta = implicit_evidence(kappa, tasks, parameters.implicit_weight * rollouts)
+    rollouts = hyperparameters.implicit_rollouts or np.add.reduce(evidence.rollouts) / len(evidence)
+    implicit_alpha, implicit_beta = implicit_evidence(kappa, tasks, hyperparameters.implicit_weight * rollouts)
+    forgetting = hyperparameters.forgetting
     return Interpolation(
         capability=kappa,
-        alpha=_decay(state.alpha, strata.prior_alpha, parameters.forgetting, implicit_alpha),
-        beta=_decay(state.beta, strata.prior_beta, parameters.forgetting, implicit_beta),
+        alpha=_decay(state.alpha, tasks.strata.prior_alpha, forgetting, implicit_alpha),
+        beta=_decay(state.beta, tasks.strata.prior_beta, forgetting, implicit_beta),
         deviations=after_update(
             state.deviations,
-            parameters.forgetting,
+            forgetting,
             evidence.tasks,
             evidence.successes - implicit_alpha.take(stratum),
             evidence.rollouts - evidence.successes - implicit_beta.take(stratum),
@@ -89,18 +87,15 @@ def update(state: Interpolation, tasks: Tasks, hyperparameters: Hyperparameters,
 
 
 def baseline(state: Interpolation, tasks: Tasks) -> tuple[Floats, Floats]:
-    """Returns `[G]` alpha and beta of the tasks without deviation, by stratum."""
     return state.alpha, state.beta
 
 
 def deviating(state: Interpolation, tasks: Tasks) -> tuple[Ints, Floats, Floats]:
-    """Returns `[D]` tasks, ascending, with a posterior of their own, and their alpha and beta."""
     own = state.deviations
     return (own.tasks, *_on_baseline(state, tasks, own.tasks, own.alpha, own.beta))
 
 
 def alpha_beta(state: Interpolation, tasks: Tasks, which: Ints) -> tuple[Floats, Floats]:
-    """Returns `[n]` alpha and beta of the tasks `which`, in that order."""
     own = state.deviations
     if len(own) == 0:
         return _on_baseline(state, tasks, which, np.zeros(len(which)), np.zeros(len(which)))
@@ -115,7 +110,7 @@ def without_own(state: Interpolation, tasks: Tasks, which: Ints) -> Floats:
 
 
 def carry(state: Interpolation, old: Tasks, new: Tasks, row: Ints) -> Interpolation:
-    """Returns the state on another dataset. `row`: `[N]` row in `old` of each task of `new`; -1: it has none.
+    """Returns the state on another dataset.
 
     A task keeps its pseudo-counts beyond its prior; a task without a row starts at its prior. The baseline of a new
     stratum is that of its first task with a row, or the prior if most of its tasks have none.
@@ -148,7 +143,6 @@ def carry(state: Interpolation, old: Tasks, new: Tasks, row: Ints) -> Interpolat
 
 
 def summarise(state: Interpolation, tasks: Tasks) -> InterpolationSummary:
-    """Returns what a summary has of this model."""
     return InterpolationSummary(state.capability)
 
 
@@ -190,8 +184,7 @@ def implicit_pass_rates(
     rates = strong - low
     rates *= capability
     rates += low
-    np.maximum(rates, 0.0, out=rates)
-    return np.minimum(rates, 1.0, out=rates)
+    return np.clip(rates, 0.0, 1.0, out=rates)
 
 
 def implicit_evidence(capability: float | None, tasks: Tasks, rollouts: float) -> tuple[Floats, Floats]:
@@ -206,9 +199,7 @@ def implicit_evidence(capability: float | None, tasks: Tasks, rollouts: float) -
     rates *= rollouts
     failures *= rollouts
     unknown = np.isnan(rates)
-    if unknown.any():
-        rates[unknown] = 0.0
-        failures[unknown] = 0.0
+    rates[unknown] = failures[unknown] = 0.0
     return rates, failures
 
 

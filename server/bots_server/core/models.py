@@ -1,7 +1,4 @@
-"""The evidence models, behind one interface.
-
-A model is a module. Its state is a frozen dataclass of its own; its functions are pure and deterministic.
-"""
+"""The evidence models, behind one interface: a model is a module of pure, deterministic functions."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -24,7 +21,7 @@ ModelSummary = InterpolationSummary | ItemResponseSummary
 
 
 class Model(Protocol):
-    """What a model's module has. `state` is the model's own dataclass, so its type differs by module.
+    """What a model's module has. `state` is a frozen dataclass of the model's own.
 
     BY_CELL: `baseline` is by cell (stratum and tag), and empty if the tasks have features; else by stratum
     """

@@ -63,29 +63,29 @@ def effectiveness(alpha: Floats, beta: Floats, rollouts: Floats | float) -> Floa
 
 def compare(evidence: Evidence, alpha: Floats, beta: Floats, shadow_alpha: Floats, shadow_beta: Floats) -> Floats:
     """Returns `[SIZE]` the sums of one update, from alpha and beta before it of its tasks and of its shadow tasks."""
-    own = _bins(effectiveness(alpha, beta, evidence.rollouts))
+    own = bins(effectiveness(alpha, beta, evidence.rollouts), BINS)
     predicted = effectiveness(shadow_alpha, shadow_beta, float(evidence.rollouts.mean()))
-    theirs = _bins(predicted)
+    theirs = bins(predicted, BINS)
     columns = (own, None), (own, evidence.spread()), (theirs, None), (theirs, predicted)
-    return np.concatenate([np.bincount(bins, weights, BINS) for bins, weights in columns])
+    return np.concatenate([np.bincount(numbers, weights, BINS) for numbers, weights in columns])
 
 
 def figures(sums: Floats) -> Shadow:
     """Returns the figures of `[SIZE]` sums."""
     outcomes, effective, selected, predicted = sums.reshape(4, BINS)
-    all_outcomes, all_selected = float(outcomes.sum()), float(selected.sum())
+    all_outcomes, all_selected = outcomes.sum(), selected.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio, share = effective.sum() / outcomes.sum(), selected / selected.sum()
+        ratio, share = effective.sum() / all_outcomes, selected / all_selected
         means, ratios = predicted / selected, effective / outcomes
     rate = (effective + np.where(selected > 0, means, 0.0)) / (outcomes + 1)
     estimate = float((share * rate).sum())
     # Of the rates, and of the bins that the shadow tasks happened to be in.
     variance = (share**2 * rate * (1 - rate) / (outcomes + 1)).sum()
     variance += (share * (rate - estimate) ** 2).sum() / max(all_selected, 1.0)
-    rows = zip(outcomes.tolist(), selected.tolist(), ratios.tolist(), means.tolist(), strict=True)
+    rows = np.column_stack((outcomes, selected, ratios, means)).tolist()
     return Shadow(
-        outcomes=all_outcomes,
-        selected=all_selected,
+        outcomes=float(all_outcomes),
+        selected=float(all_selected),
         effective_task_ratio=float(ratio),
         standard_error=float(np.sqrt(ratio * (1 - ratio) / max(all_outcomes, 1.0))),
         selected_effective_task_ratio=estimate,
@@ -95,5 +95,6 @@ def figures(sums: Floats) -> Shadow:
     )
 
 
-def _bins(predicted: Floats) -> NDArray[np.int64]:
-    return np.minimum(predicted * BINS, BINS - 1).astype(np.int64)
+def bins(values: Floats, number: int) -> NDArray[np.int64]:
+    """Returns which of `number` equal bins of [0, 1] each value is in."""
+    return np.minimum(values * number, number - 1).astype(np.int64)

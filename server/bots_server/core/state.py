@@ -68,8 +68,8 @@ def first_state(tasks: Tasks, model: str, hyperparameters: Hyperparameters) -> S
         learned=MODULES[model].start(tasks, hyperparameters),
         pending=NOTHING,
         coverage=no_coverage(tasks),
-        total=statistics.zeros(),
-        recent=statistics.zeros(),
+        total=np.zeros(statistics.SIZE),
+        recent=np.zeros(statistics.SIZE),
     )
 
 

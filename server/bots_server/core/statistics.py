@@ -93,11 +93,6 @@ class Figures:
     shadow: shadow.Shadow
 
 
-def zeros() -> Floats:
-    """Returns the sums of no update."""
-    return np.zeros(SIZE)
-
-
 def observe(
     evidence: Evidence, tried: NDArray[np.bool_], predicted: Floats, without_own: Floats, policy_lag: int | None
 ) -> Floats:
@@ -117,13 +112,13 @@ def observe(
     if policy_lag is not None:
         sums[POLICY_LAG] = min(policy_lag, MOST_POLICY_LAG)
         sums[POLICY_LAG_UPDATES] = 1
-    bins = _bins(predicted, CALIBRATION_BINS)
+    bins = shadow.bins(predicted, CALIBRATION_BINS)
     weights = (None, predicted, observed)
     sums[CALIBRATION] = np.concatenate([np.bincount(bins, weight, CALIBRATION_BINS) for weight in weights])
     for at, which, scores in (
         (UNTRIED, ~tried, predicted),
         (TRIED, tried, predicted),
-        (WITHOUT_OWN, without_own == without_own, without_own),
+        (WITHOUT_OWN, ~np.isnan(without_own), without_own),
     ):
         if which.any():
             sums[at] = _block(scores[which], evidence.successes[which], evidence.rollouts[which])
@@ -165,11 +160,6 @@ def errors(block: Floats) -> tuple[float, float, float]:
     return n, observed - predicted, squared - (observed - predicted) ** 2
 
 
-def _bins(rates: Floats, number: int) -> NDArray[np.int64]:
-    """Returns the bin of each pass rate."""
-    return np.minimum(rates * number, number - 1).astype(np.int64)
-
-
 def _block(x: Floats, successes: Floats, rollouts: Floats) -> Floats:
     """Returns the sums of predictions x of the observed pass rates y.
 
@@ -178,13 +168,12 @@ def _block(x: Floats, successes: Floats, rollouts: Floats) -> Floats:
     y = successes / rollouts
     error = x - y
     moments = np.add.reduce([np.ones(len(x)), np.abs(error), error * error, x, y, x * x, y * y, x * y], axis=1)
-    bins = _bins(x, SCORE_BINS)
+    bins = shadow.bins(x, SCORE_BINS)
     rolled = [np.bincount(bins, counts, SCORE_BINS) for counts in (successes, rollouts - successes)]
     return np.concatenate((moments, *rolled))
 
 
 def _accuracy(block: Floats) -> Accuracy:
-    """Returns the figures of one block of sums."""
     n = float(block[0])
     absolute, squared, correlation = np.nan, np.nan, np.nan
     if n > 0:

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from bots_server.core.models import MODULES, ModelSummary
 from bots_server.core.posterior import Posterior, individuals
-from bots_server.core.shadow import effectiveness
+from bots_server.core.shadow import bins, effectiveness
 from bots_server.core.state import Factored
-from bots_server.core.statistics import Figures, figures
+from bots_server.core.statistics import Figures, figures, mean_rollouts
 from bots_server.core.tasks import Tasks
 
 Floats = NDArray[np.float64]
@@ -75,35 +75,25 @@ class Summary:
 
 
 def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
-    """Returns the summary of a posterior."""
     own = individuals(posterior, tasks)
-    state = posterior.state
-    stratum = tasks.stratum.take(own.tasks).astype(np.int64)
-    # One row for what is left of each cell, or stratum, on its baseline; then one for each individual task.
-    of_baseline = np.arange(len(tasks.strata))
-    left = np.empty(0)
-    if len(own.baseline_alpha) == 0:  # every task is an individual
-        of_baseline = np.empty(0, np.int64)
-    elif own.by_cell:
-        of_baseline = tasks.cell_stratum
-        left = np.diff(tasks.cell_start) - np.bincount(tasks.cell_of(own.tasks), minlength=len(of_baseline))
-    else:
-        left = np.diff(tasks.stratum_start) - np.bincount(stratum, minlength=len(of_baseline))
-    count = np.concatenate((left, np.ones(len(own))))
+    state, coverage = posterior.state, posterior.state.coverage
+    # One row for the tasks of each cell, or stratum, on the baseline; then one for each individual task.
+    shared = _on_baseline(tasks, own)
+    stratum = tasks.cell_stratum[: len(shared)]
+    if not own.by_cell:
+        shared, stratum = np.bincount(stratum, shared, len(tasks.strata)), np.arange(len(tasks.strata))
+    stratum = np.concatenate((stratum, tasks.stratum.take(own.tasks)))
+    count = np.concatenate((shared, np.ones(len(own))))
     alpha = np.concatenate((own.baseline_alpha, own.alpha))
     beta = np.concatenate((own.baseline_beta, own.beta))
-    prior = (tasks.strata.prior_alpha + tasks.strata.prior_beta).take(np.concatenate((of_baseline, stratum)))
+    prior = (tasks.strata.prior_alpha + tasks.strata.prior_beta).take(stratum)
     means = alpha / (alpha + beta)
 
     def over_tasks(values: Floats | NDArray[np.bool_]) -> float:
         return float(np.add.reduce(values * count) / len(tasks))
 
-    bins = np.minimum(means * BINS, BINS - 1).astype(np.int64)
-    recent = figures(state.recent)
-    rollouts = recent.rollouts / recent.outcomes if recent.outcomes else np.nan
-    coverage = state.coverage
     return Summary(
-        pass_rate_bins=np.bincount(bins, count, BINS).astype(np.int64),
+        pass_rate_bins=np.bincount(bins(means, BINS), count, BINS).astype(np.int64),
         mean_pass_rate=over_tasks(means),
         solved=over_tasks(means > SOLVED),
         too_hard=over_tasks(means < TOO_HARD),
@@ -114,14 +104,21 @@ def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
         coverage=len(coverage.ever) / len(tasks),
         resting_tasks=coverage.resting if posterior.hyperparameters.rest > 0 else 0,
         retired_tasks=len(posterior.retired),
-        uniform_effective_task_ratio=over_tasks(effectiveness(alpha, beta, rollouts)),
+        uniform_effective_task_ratio=over_tasks(effectiveness(alpha, beta, mean_rollouts(state.recent))),
         tags=_by_tag(tasks, own),
         pending_rollouts=float(np.add.reduce(state.pending.rollouts)),
         deviating_tasks=len(own),
         total=figures(state.total),
-        recent=recent,
+        recent=figures(state.recent),
         learned=MODULES[posterior.model].summarise(state.learned, tasks),
     )
+
+
+def _on_baseline(tasks: Tasks, own: Factored) -> NDArray[np.int64]:
+    """Returns `[C]` number of tasks of each cell that are no individuals; `[0]` if all are."""
+    if len(own.baseline_alpha) == 0:
+        return np.empty(0, np.int64)
+    return np.diff(tasks.cell_start) - np.bincount(tasks.cell_of(own.tasks), minlength=len(tasks.cell_stratum))
 
 
 def _by_tag(tasks: Tasks, own: Factored) -> tuple[TagSummary, ...]:
@@ -134,10 +131,9 @@ def _by_tag(tasks: Tasks, own: Factored) -> tuple[TagSummary, ...]:
     means = own.alpha / (own.alpha + own.beta)
     total = np.bincount(tasks.tag.take(own.tasks), means, number).astype(np.float64)
     if len(own.baseline_alpha):
-        left = size - np.bincount(tasks.cell_of(own.tasks), minlength=len(size))
         baseline = own.baseline_alpha / (own.baseline_alpha + own.baseline_beta)
         of_cell = baseline if own.by_cell else baseline.take(tasks.cell_stratum)
-        total += np.bincount(tasks.cell_tag, left * of_cell, number)
+        total += np.bincount(tasks.cell_tag, _on_baseline(tasks, own) * of_cell, number)
     largest = np.argsort(-tagged, kind="stable")[:MOST_TAGS].tolist()
     return tuple(
         TagSummary(tasks.tags[tag], int(tagged[tag]), float(total[tag] / tagged[tag])) for tag in largest if tagged[tag]

@@ -35,7 +35,6 @@ class Texts:
     start: NDArray[np.unsignedinteger]
 
     def __len__(self) -> int:
-        """Returns N."""
         return len(self.start) - 1
 
     def read(self, which: Ints) -> list[str]:

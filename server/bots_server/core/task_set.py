@@ -26,7 +26,6 @@ class TaskSet:
     count: int
 
     def __len__(self) -> int:
-        """Returns the number of tasks in the set."""
         return self.count
 
     def has(self, tasks: NDArray[np.integer]) -> NDArray[np.bool_]:
