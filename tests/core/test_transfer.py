@@ -21,9 +21,7 @@ def test_a_fork_goes_on_from_every_bit(data: st.DataObject) -> None:
     dataset, begin, history = data.draw(runs(model=model))
     tasks = dataset.arranged()
     state = play(tasks, begun(tasks, begin, model), history)[1][-1]
-    forked = transfer(state, tasks, tasks, np.arange(len(tasks)), state.hyperparameters)
-    assert (forked.kept, forked.new, forked.dropped) == (len(tasks), 0, 0)
-    fork = forked.posterior
+    fork = transfer(state, tasks, tasks, np.arange(len(tasks)), state.hyperparameters)
     assert (fork.version, fork.model, fork.open, fork.state.updates) == (0, model, (), 0)
     for got, expected in zip(alpha_beta(fork, tasks, None), alpha_beta(state, tasks, None), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=0)
@@ -46,12 +44,10 @@ def test_evidence_goes_along_by_task(data: st.DataObject) -> None:
     row[data.draw(st.permutations(range(len(new))))[: len(shared)]] = shared
     given_values = replace(state.hyperparameters, rollouts_per_update=10**9)
     moved = transfer(state, old, new, row, given_values)
-    assert (moved.kept, moved.new) == (len(shared), len(new) - len(shared))
-    assert moved.dropped == len(old) - len(shared)
     kept = row >= 0
     columns_of = zip(
         alpha_beta(state, old, None),
-        alpha_beta(moved.posterior, new, None),
+        alpha_beta(moved, new, None),
         (old.strata.prior_alpha, old.strata.prior_beta),
         (new.strata.prior_alpha, new.strata.prior_beta),
         strict=True,
@@ -60,16 +56,16 @@ def test_evidence_goes_along_by_task(data: st.DataObject) -> None:
         evidence = np.where(kept, (was - old_prior.take(old.stratum)).take(row), 0)
         np.testing.assert_allclose(now - new_prior.take(new.stratum), evidence, rtol=1e-9, atol=1e-5)
     rank = state.state.coverage.rank(row)
-    assert moved.posterior.state.coverage.rank(np.arange(len(new))).tolist() == np.where(kept, rank, 0).tolist()
+    assert moved.state.coverage.rank(np.arange(len(new))).tolist() == np.where(kept, rank, 0).tolist()
     retired = kept & np.isin(row, state.retired)
-    assert moved.posterior.retired.tolist() == np.flatnonzero(retired).tolist()
+    assert moved.retired.tolist() == np.flatnonzero(retired).tolist()
 
 
 def test_a_transferred_run_learns_on() -> None:
     """Carried evidence is forgotten like any other, and pending outcomes are applied if they are enough by now."""
     old, new = Columns(2, {}).arranged(), Columns(3, {}).arranged()
     state = fold(begun(old, {"rollouts_per_update": 100}), old, report(Outcomes((0, 1), (8.0, 0.0), (8, 8))))
-    moved = transfer(state, old, new, np.array([-1, -1, 0]), Hyperparameters()).posterior
+    moved = transfer(state, old, new, np.array([-1, -1, 0]), Hyperparameters())
     assert alpha_beta(moved, new, None)[0].tolist() == [1, 1, 9]
     assert (moved.state.updates, len(moved.state.pending)) == (1, 0)
     later = fold(moved, new, report(Outcomes((0,), (0.0,), (8,))))

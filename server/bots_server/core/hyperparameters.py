@@ -45,27 +45,20 @@ class Hyperparameters:
 
 
 class InvalidHyperparameter(ValueError):
-    """A value breaks its rule. Has `field`, `value` and `rule`."""
+    """A value breaks its rule, which completes "must be"."""
 
     def __init__(self, field: str, value: object, rule: str) -> None:
         super().__init__(f"{field}: got {value!r}, must be {rule}")
-        self.field = field
-        self.value = value
-        self.rule = rule
+        self.field, self.value, self.rule = field, value, rule
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule of one hyperparameter.
+    """The rule of one hyperparameter."""
 
-    words: completes "must be"
-    holds: whether a value keeps the rule; False for NaN
-    model: the only model that has the hyperparameter; None: every model has it
-    """
-
-    words: str
-    holds: Callable[[float], bool]
-    model: str | None = None
+    words: str  # completes "must be"
+    holds: Callable[[float], bool]  # False for NaN
+    model: str | None = None  # the only model that has the hyperparameter; None: every model has it
 
 
 RULES: Mapping[str, Rule] = {
@@ -83,11 +76,13 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def check(model: str, **values: float) -> None:
-    """Raises InvalidHyperparameter for the first value that breaks its rule or belongs to another model.
+def of_model(model: str, values: Hyperparameters) -> dict[str, float]:
+    """Returns the hyperparameters that a model has, by name."""
+    return {name: getattr(values, name) for name, rule in RULES.items() if rule.model in (None, model)}
 
-    Raises KeyError for an unknown name.
-    """
+
+def check(model: str, **values: float) -> None:
+    """Raises InvalidHyperparameter for the first value that breaks its rule or belongs to another model."""
     for field, value in values.items():
         rule = RULES[field]
         if rule.model not in (None, model):
@@ -101,12 +96,11 @@ def check_size(model: str, values: Hyperparameters, size: int) -> None:
     if size <= MOST_OWN_TASKS:
         return
     because = f", as the dataset has more than {MOST_OWN_TASKS} tasks"
-    if model == "interpolation" and values.forgetting < LEAST_FORGETTING:
-        raise InvalidHyperparameter("forgetting", values.forgetting, f"at least {LEAST_FORGETTING}{because}")
-    if model == "item_response" and values.residual_memory > 1 - LEAST_FORGETTING:
-        raise InvalidHyperparameter(
-            "residual_memory", values.residual_memory, f"at most {1 - LEAST_FORGETTING}{because}"
-        )
+    forgetting, memory, most = values.forgetting, values.residual_memory, 1 - LEAST_FORGETTING
+    if model == "interpolation" and forgetting < LEAST_FORGETTING:
+        raise InvalidHyperparameter("forgetting", forgetting, f"at least {LEAST_FORGETTING}{because}")
+    if model == "item_response" and memory > most:
+        raise InvalidHyperparameter("residual_memory", memory, f"at most {most}{because}")
 
 
 def default_model(references: tuple[str, ...], tagged: bool, features: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from bots_server.telemetry.figures import COUNTED, GAUGES, LABELLED, SUMS, ObservedRun
+from bots_server.telemetry.figures import COUNTED, GAUGES, LABELLED, RECENT, SUMS, ObservedRun
 
 RUN = ("dataset", "run")
 MOST_COUNTED = 4096  # runs; without scrapes nothing else bounds their number
@@ -69,6 +69,9 @@ class RunCollector:
         counts = self._counts.keep({run.labels for run in runs})
         for name, (text, value) in GAUGES.items():
             yield _gauge(f"bots_run_{name}", text, RUN, ((run.labels, value(run)) for run in runs))
+        for name, (text, figure) in RECENT.items():
+            recent = ((run.labels, figure(run.summary.recent)) for run in runs)
+            yield _gauge(f"bots_run_recent_{name}", f"{text} Of recent updates.", RUN, recent)
         for name, (text, label, values) in LABELLED.items():
             rows = (((*run.labels, key), number) for run in runs for key, number in values(run).items())
             yield _gauge(f"bots_run_{name}", text, (*RUN, label), rows)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bots_server.core.hyperparameters import RULES
+from bots_server.core.hyperparameters import of_model
 from bots_server.core.posterior import Posterior
 from bots_server.core.statistics import Figures
 from bots_server.core.summary import Summary
@@ -40,10 +40,7 @@ def _learned(figure: str) -> Callable[[ObservedRun], float]:
 # What a run is now. NaN (not known) is not exported.
 GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "version": ("Events of the run.", lambda r: r.posterior.version),
-    "capability": (
-        "kappa: the policy between the weak (0) and the strong (1) reference. interpolation only.",
-        _learned("capability"),
-    ),
+    "capability": ("kappa, from the weak (0) to the strong (1) reference. interpolation only.", _learned("capability")),
     "ability": ("Mean predicted logit over all tasks. item_response only.", _learned("ability")),
     "residual_variance": (
         "Variance of a task's own difficulty that the inputs do not explain, in logits. item_response only.",
@@ -68,57 +65,89 @@ GAUGES: dict[str, tuple[str, Callable[[ObservedRun], float]]] = {
     "resting_tasks": ("Tasks that rest after an evaluation.", lambda r: r.summary.resting_tasks),
     "retired_tasks": ("Tasks that are retired.", lambda r: r.summary.retired_tasks),
     "leases": ("Leases that are alive.", lambda r: r.live_leases),
-    "last_report_timestamp_seconds": (
-        "Time of the newest report; 0: none.",
-        lambda r: r.posterior.last_report_time_ms / 1000,
-    ),
+    "last_report_timestamp_seconds": ("Newest report; 0: none.", lambda r: r.posterior.last_report_time_ms / 1000),
     "uniform_effective_task_ratio": (
         "Effective task ratio that uniform selection would get now, expected under the posterior.",
         lambda r: r.summary.uniform_effective_task_ratio,
     ),
-    "recent_effective_task_ratio": (
-        "Share of recent outcomes whose rollouts did not all get the same reward.",
-        lambda r: r.summary.recent.effective_task_ratio,
+}
+
+# Figures of recent updates, as `bots_run_recent_*`.
+RECENT: dict[str, tuple[str, Callable[[Figures], float]]] = {
+    "effective_task_ratio": ("Share of outcomes whose rewards were not all equal.", lambda f: f.effective_task_ratio),
+    "shadow_effective_task_ratio": (
+        "Shadow mode: effective task ratio of the trainer's own selection.",
+        lambda f: f.shadow.effective_task_ratio,
     ),
-    "recent_shadow_effective_task_ratio": (
-        "Shadow mode: effective task ratio of the trainer's own selection, recently.",
-        lambda r: r.summary.recent.shadow.effective_task_ratio,
-    ),
-    "recent_shadow_selected_effective_task_ratio": (
+    "shadow_selected_effective_task_ratio": (
         "Shadow mode: of the selection that the run would have made in its place, estimated.",
-        lambda r: r.summary.recent.shadow.selected_effective_task_ratio,
+        lambda f: f.shadow.selected_effective_task_ratio,
     ),
-    "recent_shadow_selected_standard_error": (
+    "shadow_selected_standard_error": (
         "Standard error of that estimate (an upper bound).",
-        lambda r: r.summary.recent.shadow.selected_standard_error,
+        lambda f: f.shadow.selected_standard_error,
     ),
-    "recent_absolute_error": (
-        "Mean distance of the posterior mean before the outcome from the observed pass rate, recently.",
-        lambda r: r.summary.recent.prediction.absolute_error,
+    "absolute_error": ("Mean |posterior mean - observed pass rate|.", lambda f: f.prediction.absolute_error),
+    "implicit_correlation": (
+        "Correlation of the implicit prediction with the observed pass rate.",
+        lambda f: f.implicit_prediction.correlation,
     ),
-    "recent_implicit_correlation": (
-        "Correlation for it, recently.",
-        lambda r: r.summary.recent.implicit_prediction.correlation,
+    "implicit_auc": (
+        "Area under the ROC curve of the implicit prediction as a score for a rollout's success.",
+        lambda f: f.implicit_prediction.auc,
     ),
-    "recent_implicit_auc": (
-        "Area under the ROC curve of that prediction as a score for a rollout's success, recently.",
-        lambda r: r.summary.recent.implicit_prediction.auc,
+    "policy_lag_steps": ("Mean policy steps between selection and report.", lambda f: f.mean_policy_lag),
+}
+
+
+def _sum(mean: float, weight: float) -> float:
+    """Returns the sum behind a mean; 0 if there is nothing yet."""
+    return mean * weight if weight else 0.0
+
+
+# Sums over the updates since the run began. increase() and division make windows of them.
+SUMS: dict[str, tuple[str, Callable[[Figures], float]]] = {
+    "updates": ("Updates.", lambda f: f.updates),
+    "outcomes": ("Outcomes: tasks in the updates.", lambda f: f.outcomes),
+    "rollouts": ("Rollouts of the outcomes.", lambda f: f.rollouts),
+    "successes": ("Successes among the rollouts.", lambda f: f.successes),
+    "effective_outcomes": (
+        "Outcomes whose rewards were not all equal.",
+        lambda f: _sum(f.effective_task_ratio, f.outcomes),
     ),
-    "recent_policy_lag_steps": (
-        "Mean policy steps between selection and report, recently, over reports that state both.",
-        lambda r: r.summary.recent.mean_policy_lag,
+    "absolute_error": (
+        "Sum over outcomes of |posterior mean before the outcome - observed pass rate|.",
+        lambda f: _sum(f.prediction.absolute_error, f.outcomes),
     ),
+    "squared_error": ("Sum over outcomes of its square.", lambda f: _sum(f.prediction.brier_score, f.outcomes)),
+    "implicit_outcomes": (
+        "Outcomes with an implicit prediction, which does not use the task's own outcomes.",
+        lambda f: f.implicit_prediction.outcomes,
+    ),
+    "implicit_absolute_error": (
+        "Sum over them of |that prediction - observed pass rate|.",
+        lambda f: _sum(f.implicit_prediction.absolute_error, f.implicit_prediction.outcomes),
+    ),
+}
+
+# What this server did for a run: help.
+COUNTED = {
+    "selections": "Selections that this server answered.",
+    "selected_tasks": "Tasks in them.",
+    "restores": "Restores that this server folded, and did not read from a snapshot (take the max over servers).",
+    "undos": "Undone reports that this server folded, likewise (take the max).",
+    "outlier_reports": "Reports that this server stored and that were far outside what the run had seen.",
+    "hyperparameter_changes": "Changes of hyperparameters that this server folded, likewise (take the max).",
 }
 
 
 def _bins(values: Sequence[float]) -> dict[str, float]:
-    """Returns values by the lower edge of their bin of [0, 1]."""
     return {f"{number / len(values):.2f}": value for number, value in enumerate(values)}
 
 
 _LOWER_EDGE = "pass_rate is the lower edge of a bin that reaches to the next."
 
-# The same with one more label: help, the label, and the value by its value.
+# What a run is now, with a label of its own: help, name of the label, and the number by value of the label.
 LABELLED: dict[str, tuple[str, str, Callable[[ObservedRun], Mapping[str, float]]]] = {
     "tasks": (
         f"Tasks by posterior mean; {_LOWER_EDGE}",
@@ -138,56 +167,11 @@ LABELLED: dict[str, tuple[str, str, Callable[[ObservedRun], Mapping[str, float]]
     "hyperparameter": (
         "Hyperparameters of the run.",
         "hyperparameter",
-        lambda r: {
-            name: float(getattr(r.posterior.hyperparameters, name))
-            for name, rule in RULES.items()
-            if rule.model in (None, r.posterior.model)
-        },
+        lambda r: of_model(r.posterior.model, r.posterior.hyperparameters),
     ),
     "tag_mean_pass_rate": (
         "Mean of the posterior means over a tag's tasks.",
         "tag",
         lambda r: {one.tag: one.mean_pass_rate for one in r.summary.tags},
     ),
-}
-
-
-def _sum(mean: float, weight: float) -> float:
-    """Returns the sum behind a mean; 0 if there is nothing yet."""
-    return mean * weight if weight else 0.0
-
-
-# Sums of the updates since the run began. increase() and division make windows of them.
-SUMS: dict[str, tuple[str, Callable[[Figures], float]]] = {
-    "updates": ("Updates.", lambda a: a.updates),
-    "outcomes": ("Outcomes: tasks in the updates.", lambda a: a.outcomes),
-    "rollouts": ("Rollouts of the outcomes.", lambda a: a.rollouts),
-    "successes": ("Successes among the rollouts.", lambda a: a.successes),
-    "effective_outcomes": (
-        "Outcomes whose rollouts did not all get the same reward.",
-        lambda a: _sum(a.effective_task_ratio, a.outcomes),
-    ),
-    "absolute_error": (
-        "Sum over outcomes of |posterior mean before the outcome - observed pass rate|.",
-        lambda a: _sum(a.prediction.absolute_error, a.outcomes),
-    ),
-    "squared_error": ("Sum over outcomes of its square.", lambda a: _sum(a.prediction.brier_score, a.outcomes)),
-    "implicit_outcomes": (
-        "Outcomes with a prediction that does not use the task's own outcomes.",
-        lambda a: a.implicit_prediction.outcomes,
-    ),
-    "implicit_absolute_error": (
-        "Sum over them of |that prediction - observed pass rate|.",
-        lambda a: _sum(a.implicit_prediction.absolute_error, a.implicit_prediction.outcomes),
-    ),
-}
-
-# What this server did for a run: name -> help.
-COUNTED = {
-    "selections": "Selections that this server answered.",
-    "selected_tasks": "Tasks in them.",
-    "restores": "Restores that this server folded, and did not read from a snapshot (take the max over servers).",
-    "undos": "Undone reports that this server folded, likewise (take the max).",
-    "outlier_reports": "Reports that this server stored and that were far outside what the run had seen.",
-    "hyperparameter_changes": "Changes of hyperparameters that this server folded, likewise (take the max).",
 }
