@@ -11,14 +11,11 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an event does to the list.
-
-    target: the version that a restore goes back to, or the version of the report that an undo takes out; else 0
-    """
+    """What an event does to the list."""
 
     version: int
     kind: Literal["report", "change", "restore", "undo"]
-    target: int = 0
+    target: int = 0  # the version that a restore goes back to, or of the report that an undo takes out
 
 
 @dataclass(frozen=True, slots=True)
