@@ -18,24 +18,15 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coverage:
-    """What was evaluated in a run on N tasks in C cells.
+    """What was evaluated in a run on N tasks in C cells."""
 
-    evaluations:     of all updates: tasks, counted once an update
-    in_half:         evaluations in the current half
-    ever:            tasks evaluated in the run
-    current:         tasks evaluated in the current half; they rest
-    previous:        tasks evaluated in the half before; they rest, and come back first
-    current_by_cell: `[C]` int32, size of `current` in each cell
-    resting_by_cell: `[C]` int32, size of the union of `current` and `previous` in each cell
-    """
-
-    evaluations: int
-    in_half: int
-    ever: TaskSet
-    current: TaskSet
-    previous: TaskSet
-    current_by_cell: NDArray[np.int32]
-    resting_by_cell: NDArray[np.int32]
+    evaluations: int  # of all updates: tasks, counted once an update
+    in_half: int  # evaluations in the current half
+    ever: TaskSet  # tasks evaluated in the run
+    current: TaskSet  # tasks evaluated in the current half; they rest
+    previous: TaskSet  # tasks evaluated in the half before; they rest, and come back first
+    current_by_cell: NDArray[np.int32]  # `[C]` size of `current`
+    resting_by_cell: NDArray[np.int32]  # `[C]` size of the union of `current` and `previous`
 
     def rank(self, tasks: NDArray[np.integer]) -> NDArray[np.int8]:
         """Returns 0 for each task that does not rest, 1 for one that rests and comes back first, 2 for the others."""
@@ -50,7 +41,6 @@ class Coverage:
 
     @property
     def resting(self) -> int:
-        """Returns the number of tasks that rest."""
         return int(self.resting_by_cell.sum())
 
 
@@ -82,11 +72,9 @@ def restored(
     tasks: Tasks, evaluations: int, in_half: int, ever: TaskSet, current: TaskSet, previous: TaskSet
 ) -> Coverage:
     """Returns the coverage that has these parts, with its sizes by cell."""
-    cells = len(tasks.cell_stratum)
-    now, before = current.tasks(), previous.tasks()
-    current_by_cell = np.bincount(tasks.cell_of(now), minlength=cells).astype(np.int32)
-    only_before = tasks.cell_of(before[~current.has(before)])
-    resting_by_cell = current_by_cell + np.bincount(only_before, minlength=cells).astype(np.int32)
+    nothing, before = no_coverage(tasks).current_by_cell, previous.tasks()
+    current_by_cell = _counted(nothing, tasks.cell_of(current.tasks()))
+    resting_by_cell = _counted(current_by_cell, tasks.cell_of(before[~current.has(before)]))
     return Coverage(evaluations, in_half, ever, current, previous, current_by_cell, resting_by_cell)
 
 

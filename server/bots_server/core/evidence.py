@@ -18,18 +18,12 @@ _SAME_RATE = 1e-9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """Outcomes of n distinct tasks.
+    """Outcomes of n distinct tasks."""
 
-    tasks:     `[n]` int64, ascending, distinct, in [0, N)
-    successes: `[n]` float64, in [0, rollouts]
-    rollouts:  `[n]` float64, whole numbers above 0
-    effective: `[n]` whether the rewards of the task's rollouts were not all equal; None: successes tell
-    """
-
-    tasks: Ints
-    successes: Floats
-    rollouts: Floats
-    effective: Bools | None = None
+    tasks: Ints  # `[n]` ascending, distinct, in [0, N)
+    successes: Floats  # `[n]` in [0, rollouts]
+    rollouts: Floats  # `[n]` whole numbers above 0
+    effective: Bools | None = None  # `[n]` the rewards of the task's rollouts were not all equal; None: successes tell
 
     def __len__(self) -> int:
         return len(self.tasks)

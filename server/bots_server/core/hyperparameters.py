@@ -13,35 +13,21 @@ LEAST_FORGETTING = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
-    """The defaults of forgetting, implicit_weight and target are the paper's (arXiv 2510.26374).
+    """The defaults of forgetting, implicit_weight and target are the paper's (arXiv 2510.26374)."""
 
-    Of every model:
-        target:              p*, the pass rate to select near
-        rest:                an evaluated task is not selected again for rest * N evaluations; 0: never rests
-        uniform_fraction:    share of a batch drawn uniformly
-        temperature:         above 0: drawn with probability proportional to exp(-|p - target| / temperature)
-        greedy:              select by the posterior mean instead of a draw
-        rollouts_per_update: R, pending rollouts that make an update; 0: each report, or selection, is an update
-    Of interpolation:
-        forgetting:          lambda, share of the evidence forgotten in an update
-        implicit_weight:     rho, weight of the implicit evidence
-        implicit_rollouts:   m, rollouts that implicit evidence stands for; 0: the mean rollouts of the update's tasks
-    Of item_response:
-        residual_memory:     share of a task's own residual difficulty kept in an update
-        drift:               scale of the random walk of ability and weights
-    """
-
-    target: float = 0.5
-    rest: float = 0.5
-    uniform_fraction: float = 0.0
-    temperature: float = 0.0
-    greedy: bool = False
-    rollouts_per_update: int = 0
-    forgetting: float = 0.1
-    implicit_weight: float = 0.1
-    implicit_rollouts: float = 0.0
-    residual_memory: float = 0.99
-    drift: float = 0.01
+    target: float = 0.5  # p*, the pass rate to select near
+    rest: float = 0.5  # an evaluated task is not selected again for rest * N evaluations; 0: never rests
+    uniform_fraction: float = 0.0  # share of a batch drawn uniformly
+    temperature: float = 0.0  # above 0: drawn with probability proportional to exp(-|p - target| / temperature)
+    greedy: bool = False  # select by the posterior mean instead of a draw
+    rollouts_per_update: int = 0  # R, pending rollouts that make an update; 0: each report, or selection, is an update
+    # Of interpolation.
+    forgetting: float = 0.1  # lambda, share of the evidence forgotten in an update
+    implicit_weight: float = 0.1  # rho, weight of the implicit evidence
+    implicit_rollouts: float = 0.0  # m, rollouts that implicit evidence stands for; 0: the update's mean by task
+    # Of item_response.
+    residual_memory: float = 0.99  # share of a task's own residual difficulty kept in an update
+    drift: float = 0.01  # scale of the random walk of ability and weights
 
 
 class InvalidHyperparameter(ValueError):

@@ -25,36 +25,23 @@ _BLOCK = 512  # rows at once, or more of few columns: as float64 they fit into t
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """The inputs of one dataset: d = 1 + R + T + F. R references, T effects of tags, F features, G strata.
+    """The inputs of one dataset: d = 1 + R + T + F. R references, T effects of tags, F features, G strata."""
 
-    names:      `[d]` "intercept", "reference:NAME", "prior", "tag:NAME", "tag:other", "feature:NAME"
-    references: `[G, R]` float32, logit of each reference pass rate of a stratum
-    effect:     `[tags]` uint8, which of the T effects a tag has; `[0]`: no tags
-    mean:       `[d]` prior mean of the weights
-    variance:   `[d]` prior variance of the weights
-    walk:       `[d]` variance that an update adds to the weights if the drift is 1
-    """
-
-    names: tuple[str, ...]
-    references: NDArray[np.float32]
-    effect: NDArray[np.uint8]
-    mean: Floats
-    variance: Floats
-    walk: Floats
+    names: tuple[str, ...]  # `[d]` "intercept", "reference:NAME", "prior", "tag:NAME", "tag:other", "feature:NAME"
+    references: NDArray[np.float32]  # `[G, R]` logit of each reference pass rate of a stratum
+    effect: NDArray[np.uint8]  # `[tags]` which of the T effects a tag has; `[0]`: no tags
+    mean: Floats  # `[d]` prior mean of the weights
+    variance: Floats  # `[d]` prior variance of the weights
+    walk: Floats  # `[d]` variance that an update adds to the weights if the drift is 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The columns of n tasks, or of n cells.
+    """The columns of n tasks, or of n cells."""
 
-    stratum:  `[n]` stratum
-    tag:      `[n]` tag; None: the tasks have no tags
-    features: `[n, F]` float32, standardised; None: the tasks have no features
-    """
-
-    stratum: NDArray[np.integer]
-    tag: NDArray[np.integer] | None
-    features: NDArray[np.float32] | None
+    stratum: NDArray[np.integer]  # `[n]`
+    tag: NDArray[np.integer] | None  # `[n]`; None: the tasks have no tags
+    features: NDArray[np.float32] | None  # `[n, F]` standardised; None: the tasks have no features
 
     def __len__(self) -> int:
         return len(self.stratum)

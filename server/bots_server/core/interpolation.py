@@ -42,18 +42,12 @@ LOWEST, HIGHEST = -1.0, 2.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interpolation:
-    """The posterior of all tasks in factored form.
+    """The posterior of all tasks in factored form."""
 
-    capability: kappa; None: not known yet
-    alpha:      `[G]` float64, alpha of a never evaluated task of each stratum
-    beta:       `[G]` float64
-    deviations: of evaluated tasks
-    """
-
-    capability: float | None
-    alpha: Floats
-    beta: Floats
-    deviations: Deviations
+    capability: float | None  # kappa; None: not known yet
+    alpha: Floats  # `[G]` of a never evaluated task of each stratum
+    beta: Floats  # `[G]`
+    deviations: Deviations  # of evaluated tasks
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,34 +20,25 @@ SIZE = 4 * BINS  # by bin: outcomes, effective ones, shadow tasks, sum of their 
 
 @dataclass(frozen=True, slots=True)
 class ShadowBin:
-    """One tenth of the predicted effectiveness: numbers of the trainer's outcomes and of shadow tasks, the share of the
-    outcomes that are effective, and the mean prediction of the shadow tasks (NaN: none).
-    """
+    """One tenth of the predicted effectiveness. NaN: none."""
 
-    outcomes: float
-    selected: float
-    effective_task_ratio: float
-    predicted: float
+    outcomes: float  # of the trainer's tasks
+    selected: float  # number of shadow tasks
+    effective_task_ratio: float  # of the outcomes
+    predicted: float  # mean prediction of the shadow tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shadow:
-    """The comparison. NaN: not known.
+    """The comparison. NaN: not known."""
 
-    outcomes:             of the trainer's tasks
-    selected:             number of shadow tasks
-    effective_task_ratio, standard_error: of the outcomes
-    selected_effective_task_ratio, selected_standard_error: of the shadow tasks, estimated
-    unsupported:          share of the shadow tasks in bins without outcomes
-    """
-
-    outcomes: float
-    selected: float
-    effective_task_ratio: float
+    outcomes: float  # of the trainer's tasks
+    selected: float  # number of shadow tasks
+    effective_task_ratio: float  # of the outcomes
     standard_error: float
-    selected_effective_task_ratio: float
+    selected_effective_task_ratio: float  # of the shadow tasks, estimated
     selected_standard_error: float
-    unsupported: float
+    unsupported: float  # share of the shadow tasks in bins without outcomes
     bins: tuple[ShadowBin, ...]
 
 

@@ -38,20 +38,13 @@ SIZE = SHADOW.stop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """How well predictions met the outcomes. NaN: not known.
+    """How well predictions met the outcomes. NaN: not known."""
 
-    outcomes:       number of predictions
-    absolute_error: mean of |predicted - observed pass rate|
-    brier_score:    mean of (predicted - observed pass rate)^2
-    correlation:    of predicted and observed pass rate
-    auc:            chance that a successful rollout's task was predicted higher than a failed one's, ties counted half
-    """
-
-    outcomes: float
-    absolute_error: float
-    brier_score: float
-    correlation: float
-    auc: float
+    outcomes: float  # number of predictions
+    absolute_error: float  # mean of |predicted - observed pass rate|
+    brier_score: float  # mean of (predicted - observed pass rate)^2
+    correlation: float  # of predicted and observed pass rate
+    auc: float  # chance that a successful rollout's task was predicted higher than a failed one's, ties counted half
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +58,19 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """The figures of running sums. NaN: not known.
+    """The figures of running sums. NaN: not known."""
 
-    updates:              number of updates; with rollouts_per_update above 0 of reports
-    outcomes:             tasks evaluated, each once an update
-    rollouts:             of the outcomes
-    successes:            of the outcomes
-    effective_task_ratio: share of the outcomes whose rewards were not all equal
-    prediction:           posterior means before the update
-    first_prediction:     the same of tasks that the run had not evaluated before
-    implicit_prediction:  predictions that do not use the task's own outcomes
-    calibration:          by `prediction`, in steps of 0.1
-    mean_policy_lag:      policy steps between selection and report, each at most 10,000
-    shadow:               of the updates that have shadow tasks
-    """
-
-    updates: float
-    outcomes: float
-    rollouts: float
-    successes: float
-    effective_task_ratio: float
-    prediction: Accuracy
-    first_prediction: Accuracy
-    implicit_prediction: Accuracy
-    calibration: tuple[CalibrationBin, ...]
-    mean_policy_lag: float
-    shadow: shadow.Shadow
+    updates: float  # number of updates; with rollouts_per_update above 0 of reports
+    outcomes: float  # tasks evaluated, each once an update
+    rollouts: float  # of the outcomes
+    successes: float  # of the outcomes
+    effective_task_ratio: float  # share of the outcomes whose rewards were not all equal
+    prediction: Accuracy  # posterior means before the update
+    first_prediction: Accuracy  # the same of tasks that the run had not evaluated before
+    implicit_prediction: Accuracy  # predictions that do not use the task's own outcomes
+    calibration: tuple[CalibrationBin, ...]  # by `prediction`, in steps of 0.1
+    mean_policy_lag: float  # policy steps between selection and report, each at most 10,000
+    shadow: shadow.Shadow  # of the updates that have shadow tasks
 
 
 def observe(

@@ -31,46 +31,25 @@ class TagSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Summary:
-    """A run at a glance. Shares are of the dataset's tasks, pending outcomes are counted in.
+    """A run at a glance. Shares are of the dataset's tasks, pending outcomes are counted in."""
 
-    pass_rate_bins:   `[20]` tasks by posterior mean pass rate, in steps of 0.05
-    mean_pass_rate:   mean of the posterior means
-    solved:           share of tasks with a posterior mean above 0.9
-    too_hard:         share of tasks with a posterior mean below 0.1
-    in_reach:         share of the other tasks
-    mean_evidence:    mean of alpha + beta beyond the prior
-    epochs:           tasks evaluated, each once an update, by the number of tasks
-    distinct_tasks:   tasks evaluated at least once
-    coverage:         their share
-    resting_tasks:    tasks that rest, retired ones too
-    retired_tasks:    tasks that are retired
-    uniform_effective_task_ratio: expected share of tasks whose rollouts would not all agree, of tasks drawn uniformly;
-                      NaN before the first report
-    tags:             the 50 largest
-    pending_rollouts: rollouts that wait for `rollouts_per_update`
-    deviating_tasks:  tasks with a posterior of their own
-    total:            figures of all updates
-    recent:           figures with weights that decay by 63/64 an update
-    learned:          what the model adds
-    """
-
-    pass_rate_bins: NDArray[np.int64]
-    mean_pass_rate: float
-    solved: float
-    too_hard: float
-    in_reach: float
-    mean_evidence: float
-    epochs: float
-    distinct_tasks: int
-    coverage: float
-    resting_tasks: int
+    pass_rate_bins: NDArray[np.int64]  # `[20]` tasks by posterior mean pass rate, in steps of 0.05
+    mean_pass_rate: float  # mean of the posterior means
+    solved: float  # share of tasks with a posterior mean above 0.9
+    too_hard: float  # share of tasks with a posterior mean below 0.1
+    in_reach: float  # share of the other tasks
+    mean_evidence: float  # mean of alpha + beta beyond the prior
+    epochs: float  # tasks evaluated, each once an update, by the number of tasks
+    distinct_tasks: int  # tasks evaluated at least once
+    coverage: float  # their share
+    resting_tasks: int  # retired ones too
     retired_tasks: int
-    uniform_effective_task_ratio: float
-    tags: tuple[TagSummary, ...]
-    pending_rollouts: float
-    deviating_tasks: int
-    total: Figures
-    recent: Figures
+    uniform_effective_task_ratio: float  # expected of tasks drawn uniformly; NaN before the first report
+    tags: tuple[TagSummary, ...]  # the 50 largest
+    pending_rollouts: float  # rollouts that wait for `rollouts_per_update`
+    deviating_tasks: int  # tasks with a posterior of their own
+    total: Figures  # of all updates
+    recent: Figures  # with weights that decay by 63/64 an update
     learned: ModelSummary
 
 

@@ -20,14 +20,10 @@ class DuplicateTaskId(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """N texts without NUL, one after the other, without padding.
+    """N texts without NUL, one after the other, without padding."""
 
-    text:  `[B + 8]` uint8, their UTF-8, then eight NULs
-    start: `[N + 1]` uint32, or uint64 from 4 GiB on; text i is `text[start[i]:start[i + 1]]`
-    """
-
-    text: NDArray[np.uint8]
-    start: NDArray[np.unsignedinteger]
+    text: NDArray[np.uint8]  # `[B + 8]` their UTF-8, then eight NULs
+    start: NDArray[np.unsignedinteger]  # `[N + 1]`; text i is `text[start[i]:start[i + 1]]`
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -77,11 +73,11 @@ def _texts(pieces: Sequence[NDArray[np.uint8]], lengths: NDArray[np.integer]) ->
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskIds:
-    """The ids of a dataset's N tasks; `[N]` uint64 their hashes, ascending, and `[N]` int32 the task of each hash."""
+    """The ids of a dataset's N tasks."""
 
     ids: Texts
-    hashes: NDArray[np.uint64]
-    order: NDArray[np.int32]
+    hashes: NDArray[np.uint64]  # `[N]` ascending
+    order: NDArray[np.int32]  # `[N]` the task of each hash
 
     def names(self, tasks: Ints) -> list[str]:
         return self.ids.read(tasks)

@@ -14,16 +14,11 @@ _MOST_ADDED = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskSet:
-    """A set of tasks of a dataset of N.
+    """A set of tasks of a dataset of N."""
 
-    bits:  `[ceil(N / 8)]` uint8, bit t % 8 of byte t // 8 for task t; None: no task
-    added: `[m]` int64, ascending, not in `bits`
-    count: number of tasks in the set
-    """
-
-    bits: NDArray[np.uint8] | None
-    added: Ints
-    count: int
+    bits: NDArray[np.uint8] | None  # `[ceil(N / 8)]` bit t % 8 of byte t // 8 for task t; None: no task
+    added: Ints  # ascending, not in `bits`
+    count: int  # number of tasks in the set
 
     def __len__(self) -> int:
         return self.count

@@ -17,38 +17,22 @@ class Tasks:
     """One dataset, immutable and shared by all its runs.
 
     N tasks, G strata, C nonempty cells (stratum x tag), R references, F features.
-
-    strata:        the G strata
-    stratum:       `[N]` uint16 or uint32, number of the task's stratum
-    tag:           `[N]` uint8 or uint16, number of the task's tag in `tags`; None: the tasks have no tags
-    tags:          names of the tags
-    members:       `[N]` int32, the tasks in the order (stratum, tag, task)
-    stratum_start: `[G + 1]` int64; stratum g is `members[stratum_start[g]:stratum_start[g + 1]]`
-    cell_start:    `[C + 1]` int64; cell c is `members[cell_start[c]:cell_start[c + 1]]`
-    cell_stratum:  `[C]` int64, ascending
-    cell_tag:      `[C]` int64, ascending within a stratum; 0 if the tasks have no tags
-    cell_key:      `[C]` int64, ascending, identifies stratum and tag: cell_stratum * number of tags + cell_tag
-    reference_names: names of the R references
-    weak:          `[G]` float32, pass rate at capability 0; 0 if only `strong` is known, NaN if neither is
-    strong:        `[G]` float32, pass rate at capability 1; 1 if only `weak` is known, NaN if neither is
-    features:      `[N, F]` float32, each of mean 0 and standard deviation 1, 0 if missing; None: F = 0
-    feature_names: names of the F features
     """
 
     strata: Strata
-    stratum: NDArray[np.unsignedinteger]
-    tag: NDArray[np.unsignedinteger] | None
+    stratum: NDArray[np.unsignedinteger]  # `[N]` uint16 or uint32, number of the task's stratum
+    tag: NDArray[np.unsignedinteger] | None  # `[N]` uint8 or uint16, number in `tags`; None: the tasks have no tags
     tags: tuple[str, ...]
-    members: NDArray[np.int32]
-    stratum_start: NDArray[np.int64]
-    cell_start: NDArray[np.int64]
-    cell_stratum: NDArray[np.int64]
-    cell_tag: NDArray[np.int64]
-    cell_key: NDArray[np.int64]
+    members: NDArray[np.int32]  # `[N]` the tasks in the order (stratum, tag, task)
+    stratum_start: NDArray[np.int64]  # `[G + 1]`; stratum g is `members[stratum_start[g]:stratum_start[g + 1]]`
+    cell_start: NDArray[np.int64]  # `[C + 1]`; cell c is `members[cell_start[c]:cell_start[c + 1]]`
+    cell_stratum: NDArray[np.int64]  # `[C]` ascending
+    cell_tag: NDArray[np.int64]  # `[C]` ascending within a stratum; 0 if the tasks have no tags
+    cell_key: NDArray[np.int64]  # `[C]` ascending: cell_stratum * number of tags + cell_tag
     reference_names: tuple[str, ...]
-    weak: NDArray[np.float32]
-    strong: NDArray[np.float32]
-    features: NDArray[np.float32] | None
+    weak: NDArray[np.float32]  # `[G]` pass rate at capability 0; 0 if only `strong` is known, NaN if neither is
+    strong: NDArray[np.float32]  # `[G]` pass rate at capability 1; 1 if only `weak` is known, NaN if neither is
+    features: NDArray[np.float32] | None  # `[N, F]` each of mean 0 and variance 1, 0 if missing; None: F = 0
     feature_names: tuple[str, ...]
 
     def __len__(self) -> int:

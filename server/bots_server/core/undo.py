@@ -20,15 +20,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The events that give a state.
+    """The events that give a state."""
 
-    start:    the version whose state the list starts from: the first one known, or a restore or undo that goes back
-              further
-    versions: of the events after it, ascending. A restore among them closes the open updates, and does no more
-    """
-
-    start: int
-    versions: tuple[int, ...] = ()
+    start: int  # the version whose state they start from: the first known, or a restore or undo that goes back further
+    versions: tuple[
+        int, ...
+    ] = ()  # after it, ascending. A restore among them closes the open updates, and does no more
 
 
 def counted(base: int, steps: Iterable[Step]) -> Counted:
