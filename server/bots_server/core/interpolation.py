@@ -24,12 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.core.deviations import NO_DEVIATIONS, TOLERANCE, Deviations, after_update, find
-from bots_server.core.evidence import Evidence
+from bots_server.core.evidence import Evidence, Floats, Ints
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.tasks import Tasks
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 BY_CELL = False
 
@@ -109,13 +106,11 @@ def carry(state: Interpolation, old: Tasks, new: Tasks, row: Ints) -> Interpolat
     A task keeps its pseudo-counts beyond its prior; a task without a row starts at its prior. The baseline of a new
     stratum is that of its first task with a row, or the prior if most of its tasks have none.
     """
-    stratum = new.stratum.astype(np.int64)
     kept = np.flatnonzero(row >= 0)
     counts = alpha_beta(state, old, row.take(kept))
     old_stratum = old.stratum.take(row.take(kept))
-    by_size = np.bincount(stratum, minlength=len(new.strata))
-    shared, first = np.unique(stratum.take(kept), return_index=True)
-    mostly = 2 * np.bincount(stratum.take(kept), minlength=len(new.strata)).take(shared) >= by_size.take(shared)
+    shared, first, number = np.unique(new.stratum.take(kept), return_index=True, return_counts=True)
+    mostly = 2 * number >= np.diff(new.stratum_start).take(shared)
     shared, first = shared[mostly], first[mostly]
     columns = []
     for values, own, prior, new_prior in zip(
@@ -129,7 +124,7 @@ def carry(state: Interpolation, old: Tasks, new: Tasks, row: Ints) -> Interpolat
         beyond[kept] = values - prior.take(old_stratum)
         shares = np.zeros(len(new.strata))
         shares[shared] = (own - prior).take(old_stratum.take(first))
-        columns.append((new_prior + shares, beyond - shares.take(stratum)))
+        columns.append((new_prior + shares, beyond - shares.take(new.stratum)))
     (alpha, own_alpha), (beta, own_beta) = columns
     deviates = np.flatnonzero(np.maximum(np.abs(own_alpha), np.abs(own_beta)) >= TOLERANCE)
     deviations = Deviations(deviates, own_alpha.take(deviates), own_beta.take(deviates))
@@ -153,9 +148,8 @@ def capability(
 
     The first kappa_hat with omega = 1 starts it. If no task has references or span = 0, kappa stays.
     """
-    known = weak == weak
-    if not known.all():
-        weak, strong, pass_rates = weak[known], strong[known], pass_rates[known]
+    known = ~np.isnan(weak)
+    weak, strong, pass_rates = weak[known], strong[known], pass_rates[known]
     if len(weak) == 0:
         return previous
     low = np.add.reduce(weak, dtype=np.float64) / len(weak)
@@ -168,17 +162,12 @@ def capability(
     return estimate if previous is None else previous + STEP * weight * (estimate - previous)
 
 
-def implicit_pass_rates(
-    capability: float | None, weak: NDArray[np.float32], strong: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def implicit_pass_rates(capability: float | None, weak: NDArray[np.float32], strong: NDArray[np.float32]) -> Floats:
     """Returns clip(w + kappa (s - w), 0, 1) in the shape of `weak`; NaN without references or without kappa."""
     if capability is None:
         return np.full(len(weak), np.nan)
     low = weak.astype(np.float64)
-    rates = strong - low
-    rates *= capability
-    rates += low
-    return np.clip(rates, 0.0, 1.0, out=rates)
+    return np.clip(low + capability * (strong - low), 0.0, 1.0)
 
 
 def implicit_evidence(capability: float | None, tasks: Tasks, rollouts: float) -> tuple[Floats, Floats]:
@@ -189,26 +178,17 @@ def implicit_evidence(capability: float | None, tasks: Tasks, rollouts: float) -
     if capability is None or rollouts == 0:
         return np.zeros(len(tasks.strata)), np.zeros(len(tasks.strata))
     rates = implicit_pass_rates(capability, tasks.weak, tasks.strong)
-    failures = 1.0 - rates
-    rates *= rollouts
-    failures *= rollouts
     unknown = np.isnan(rates)
-    rates[unknown] = failures[unknown] = 0.0
-    return rates, failures
+    return np.where(unknown, 0.0, rates * rollouts), np.where(unknown, 0.0, (1.0 - rates) * rollouts)
 
 
 def _on_baseline(state: Interpolation, tasks: Tasks, which: Ints, alpha: Floats, beta: Floats) -> tuple[Floats, Floats]:
-    stratum = tasks.stratum.take(which)
-    alpha = state.alpha.take(stratum) + alpha
-    beta = state.beta.take(stratum) + beta
+    stratum, prior = tasks.stratum.take(which), tasks.strata
     # Rounding must not take a posterior below its prior.
-    np.maximum(alpha, tasks.strata.prior_alpha.take(stratum), out=alpha)
-    np.maximum(beta, tasks.strata.prior_beta.take(stratum), out=beta)
+    alpha = np.maximum(state.alpha.take(stratum) + alpha, prior.prior_alpha.take(stratum))
+    beta = np.maximum(state.beta.take(stratum) + beta, prior.prior_beta.take(stratum))
     return alpha, beta
 
 
 def _decay(values: Floats, prior: Floats, forgetting: float, implicit: Floats) -> Floats:
-    after = values * (1 - forgetting)
-    after += prior * forgetting
-    after += implicit
-    return np.maximum(after, prior, out=after)  # rounding must not take it below
+    return np.maximum(values * (1 - forgetting) + prior * forgetting + implicit, prior)  # as in `_on_baseline`

@@ -3,18 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bots_server.core import interpolation, item_response
-from bots_server.core.evidence import Evidence
+from bots_server.core.evidence import Evidence, Floats, Ints
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.interpolation import Interpolation, InterpolationSummary
 from bots_server.core.item_response import ItemResponse, ItemResponseSummary
 from bots_server.core.tasks import Tasks
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 ModelState = Interpolation | ItemResponse
 ModelSummary = InterpolationSummary | ItemResponseSummary

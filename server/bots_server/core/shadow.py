@@ -7,12 +7,9 @@ assumes is said at `Shadow` in task_selection.proto.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import betaln
 
-from bots_server.core.evidence import Evidence
-
-Floats = NDArray[np.float64]
+from bots_server.core.evidence import Evidence, Floats, Ints
 
 BINS = 10
 SIZE = 4 * BINS  # by bin: outcomes, effective ones, shadow tasks, sum of their predictions
@@ -86,6 +83,6 @@ def figures(sums: Floats) -> Shadow:
     )
 
 
-def bins(values: Floats, number: int) -> NDArray[np.int64]:
+def bins(values: Floats, number: int) -> Ints:
     """Returns which of `number` equal bins of [0, 1] each value is in."""
     return np.minimum(values * number, number - 1).astype(np.int64)

@@ -7,12 +7,9 @@ the one after it. The order is stored in snapshots: indices are added at the end
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bots_server.core import shadow
-from bots_server.core.evidence import Evidence
-
-Floats = NDArray[np.float64]
+from bots_server.core.evidence import Bools, Evidence, Floats
 
 RECENT_WEIGHT = 63 / 64
 SCORE_BINS = 64  # of a predicted pass rate, for the area under the ROC curve
@@ -73,9 +70,7 @@ class Figures:
     shadow: shadow.Shadow  # of the updates that have shadow tasks
 
 
-def observe(
-    evidence: Evidence, tried: NDArray[np.bool_], predicted: Floats, without_own: Floats, policy_lag: int | None
-) -> Floats:
+def observe(evidence: Evidence, tried: Bools, predicted: Floats, without_own: Floats, policy_lag: int | None) -> Floats:
     """Returns `[SIZE]` the sums of one update.
 
     tried:       `[n]` whether the run evaluated the task before

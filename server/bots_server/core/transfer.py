@@ -3,18 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bots_server.core.coverage import restored
-from bots_server.core.evidence import Evidence
+from bots_server.core.evidence import Evidence, Ints
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.models import MODULES
 from bots_server.core.posterior import Posterior, start
 from bots_server.core.state import settled
 from bots_server.core.task_set import NO_TASKS, with_tasks
 from bots_server.core.tasks import Tasks
-
-Ints = NDArray[np.int64]
 
 
 def transfer(posterior: Posterior, old: Tasks, new: Tasks, row: Ints, hyperparameters: Hyperparameters) -> Posterior:
