@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bots_server.core.evidence import Bools, Floats, Ints
 from bots_server.core.models import MODULES, ModelSummary
 from bots_server.core.posterior import Posterior, individuals
 from bots_server.core.shadow import bins, effectiveness
 from bots_server.core.state import Factored
 from bots_server.core.statistics import Figures, figures, mean_rollouts
 from bots_server.core.tasks import Tasks
-
-Floats = NDArray[np.float64]
 
 BINS = 20
 SOLVED = 0.9
@@ -33,7 +31,7 @@ class TagSummary:
 class Summary:
     """A run at a glance. Shares are of the dataset's tasks, pending outcomes are counted in."""
 
-    pass_rate_bins: NDArray[np.int64]  # `[20]` tasks by posterior mean pass rate, in steps of 0.05
+    pass_rate_bins: Ints  # `[20]` tasks by posterior mean pass rate, in steps of 0.05
     mean_pass_rate: float  # mean of the posterior means
     solved: float  # share of tasks with a posterior mean above 0.9
     too_hard: float  # share of tasks with a posterior mean below 0.1
@@ -56,19 +54,21 @@ class Summary:
 def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
     own = individuals(posterior, tasks)
     state, coverage = posterior.state, posterior.state.coverage
-    # One row for the tasks of each cell, or stratum, on the baseline; then one for each individual task.
-    shared = _on_baseline(tasks, own)
-    stratum = tasks.cell_stratum[: len(shared)]
+    left = np.empty(0, np.int64)  # `[C]` tasks of each cell on the baseline; `[0]` if all are individuals
+    if len(own.baseline_alpha):
+        left = np.diff(tasks.cell_start) - np.bincount(tasks.cell_of(own.tasks), minlength=len(tasks.cell_stratum))
+    # One row for the tasks of each cell, or stratum, on the baseline; then one for each individual.
+    count, stratum = left, tasks.cell_stratum[: len(left)]
     if not own.by_cell:
-        shared, stratum = np.bincount(stratum, shared, len(tasks.strata)), np.arange(len(tasks.strata))
+        count, stratum = np.bincount(stratum, left, len(tasks.strata)), np.arange(len(tasks.strata))
+    count = np.concatenate((count, np.ones(len(own))))
     stratum = np.concatenate((stratum, tasks.stratum.take(own.tasks)))
-    count = np.concatenate((shared, np.ones(len(own))))
     alpha = np.concatenate((own.baseline_alpha, own.alpha))
     beta = np.concatenate((own.baseline_beta, own.beta))
     prior = (tasks.strata.prior_alpha + tasks.strata.prior_beta).take(stratum)
     means = alpha / (alpha + beta)
 
-    def over_tasks(values: Floats | NDArray[np.bool_]) -> float:
+    def over_tasks(values: Floats | Bools) -> float:
         return float(np.add.reduce(values * count) / len(tasks))
 
     return Summary(
@@ -84,7 +84,7 @@ def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
         resting_tasks=coverage.resting if posterior.hyperparameters.rest > 0 else 0,
         retired_tasks=len(posterior.retired),
         uniform_effective_task_ratio=over_tasks(effectiveness(alpha, beta, mean_rollouts(state.recent))),
-        tags=_by_tag(tasks, own),
+        tags=_by_tag(tasks, own, left, means),
         pending_rollouts=float(np.add.reduce(state.pending.rollouts)),
         deviating_tasks=len(own),
         total=figures(state.total),
@@ -93,26 +93,17 @@ def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
     )
 
 
-def _on_baseline(tasks: Tasks, own: Factored) -> NDArray[np.int64]:
-    """Returns `[C]` number of tasks of each cell that are no individuals; `[0]` if all are."""
-    if len(own.baseline_alpha) == 0:
-        return np.empty(0, np.int64)
-    return np.diff(tasks.cell_start) - np.bincount(tasks.cell_of(own.tasks), minlength=len(tasks.cell_stratum))
-
-
-def _by_tag(tasks: Tasks, own: Factored) -> tuple[TagSummary, ...]:
-    """Returns the largest tags."""
+def _by_tag(tasks: Tasks, own: Factored, left: Ints, means: Floats) -> tuple[TagSummary, ...]:
+    """Returns the largest tags, given the means of the baseline and then of the individuals."""
     if tasks.tag is None:
         return ()
     number = len(tasks.tags)
-    size = np.diff(tasks.cell_start)
-    tagged = np.bincount(tasks.cell_tag, size, number)
-    means = own.alpha / (own.alpha + own.beta)
-    total = np.bincount(tasks.tag.take(own.tasks), means, number).astype(np.float64)
-    if len(own.baseline_alpha):
-        baseline = own.baseline_alpha / (own.baseline_alpha + own.baseline_beta)
-        of_cell = baseline if own.by_cell else baseline.take(tasks.cell_stratum)
-        total += np.bincount(tasks.cell_tag, _on_baseline(tasks, own) * of_cell, number)
+    tagged = np.bincount(tasks.cell_tag, np.diff(tasks.cell_start), number)
+    of_baseline, of_individual = np.split(means, [len(own.baseline_alpha)])
+    total = np.bincount(tasks.tag.take(own.tasks), of_individual, number).astype(np.float64)
+    if len(of_baseline):
+        of_cell = of_baseline if own.by_cell else of_baseline.take(tasks.cell_stratum)
+        total += np.bincount(tasks.cell_tag, left * of_cell, number)
     largest = np.argsort(-tagged, kind="stable")[:MOST_TAGS].tolist()
     return tuple(
         TagSummary(tasks.tags[tag], int(tagged[tag]), float(total[tag] / tagged[tag])) for tag in largest if tagged[tag]
