@@ -6,23 +6,21 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots_server.core.hyperparameters import MODELS, Hyperparameters
-from bots_server.core.posterior import alpha_beta, fold
+from bots_server.core.hyperparameters import Hyperparameters
+from bots_server.core.posterior import Posterior, alpha_beta, fold
 from bots_server.core.statistics import SIZE
 from bots_server.core.transfer import transfer
-from tests.core.test_posterior import begun, bits, play, report
-from tests.strategies import Columns, Outcomes, columns, runs
+from tests.core.test_posterior import begun, bits, folded, play, report
+from tests.strategies import Columns, Outcomes, Step, columns, runs
 
 
-@given(st.data())
-def test_a_fork_goes_on_from_every_bit(data: st.DataObject) -> None:
+@given(folded())
+def test_a_fork_goes_on_from_every_bit(run: tuple[Columns, list[Posterior], list[Step]]) -> None:
     """Over the same dataset the fork has the model's state, what rests and what is retired; its statistics are new."""
-    model = data.draw(st.sampled_from(MODELS))
-    dataset, begin, history = data.draw(runs(model=model))
+    dataset, (*_, state), _ = run
     tasks = dataset.arranged()
-    state = play(tasks, begun(tasks, begin, model), history)[1][-1]
     fork = transfer(state, tasks, tasks, np.arange(len(tasks)), state.hyperparameters)
-    assert (fork.version, fork.model, fork.open, fork.state.updates) == (0, model, (), 0)
+    assert (fork.version, fork.model, fork.open, fork.state.updates) == (0, state.model, (), 0)
     for got, expected in zip(alpha_beta(fork, tasks, None), alpha_beta(state, tasks, None), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-12, atol=0)
     assert bits(fork.state.pending) == bits(state.state.pending)
