@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.deviations import NO_DEVIATIONS, TOLERANCE, Deviations, after_update, find
+from bots_server.core.arrays import find
+from bots_server.core.deviations import NO_DEVIATIONS, TOLERANCE, Deviations, after_update
 from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.tasks import Tasks
@@ -105,7 +106,9 @@ def alpha_beta(state: Interpolation, tasks: Tasks, which: Ints) -> tuple[Floats,
     if len(own) == 0:
         return _on_baseline(state, tasks, which, np.zeros(len(which)), np.zeros(len(which)))
     at, found = find(own.tasks, which)
-    return _on_baseline(state, tasks, which, own.alpha.take(at) * found, own.beta.take(at) * found)
+    return _on_baseline(
+        state, tasks, which, own.alpha.take(at, mode="clip") * found, own.beta.take(at, mode="clip") * found
+    )
 
 
 def without_own(state: Interpolation, tasks: Tasks, which: Ints) -> Floats:
