@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bots_server.core.evidence import Evidence, Floats
+from bots_server.core.arrays import Floats
+from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import MODELS, Hyperparameters
 from bots_server.core.outlier import Outlier, outlier
 from bots_server.core.posterior import Posterior, Report, fold, start

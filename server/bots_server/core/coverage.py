@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.evidence import Ints
+from bots_server.core.arrays import Ints
 from bots_server.core.task_set import NO_TASKS, TaskSet, with_tasks
 from bots_server.core.tasks import Tasks
 

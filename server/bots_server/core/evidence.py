@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from bots_server.core.arrays import Bools, Floats, Ints
 
 # A task's rollouts in one update count as at most this many, so that no report can freeze a run.
 MOST_ROLLOUTS = 1024.0

@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bots_server.core.arrays import Floats
 from bots_server.core.strata import Strata
 
-Floats = NDArray[np.float64]
 Float = TypeVar("Float", np.float32, np.float64)
 
 MAX_TAGS = 128  # tags beyond the most frequent share one effect

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.deviations import NO_DEVIATIONS, TOLERANCE, Deviations, after_update, find
-from bots_server.core.evidence import Evidence, Floats, Ints
+from bots_server.core.arrays import Floats, Ints, find
+from bots_server.core.deviations import NO_DEVIATIONS, TOLERANCE, Deviations, after_update
+from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.tasks import Tasks
 
@@ -87,11 +88,10 @@ def deviating(state: Interpolation, tasks: Tasks) -> tuple[Ints, Floats, Floats]
 
 
 def alpha_beta(state: Interpolation, tasks: Tasks, which: Ints) -> tuple[Floats, Floats]:
-    own = state.deviations
-    if len(own) == 0:
-        return _on_baseline(state, tasks, which, np.zeros(len(which)), np.zeros(len(which)))
+    own, added = state.deviations, np.zeros((2, len(which)))
     at, found = find(own.tasks, which)
-    return _on_baseline(state, tasks, which, own.alpha.take(at) * found, own.beta.take(at) * found)
+    added[:, found] = own.alpha[at[found]], own.beta[at[found]]
+    return _on_baseline(state, tasks, which, *added)
 
 
 def without_own(state: Interpolation, tasks: Tasks, which: Ints) -> Floats:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from bots_server.core import interpolation, item_response
-from bots_server.core.evidence import Evidence, Floats, Ints
+from bots_server.core.arrays import Floats, Ints
+from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.interpolation import Interpolation, InterpolationSummary
 from bots_server.core.item_response import ItemResponse, ItemResponseSummary

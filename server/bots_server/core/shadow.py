@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import betaln
 
-from bots_server.core.evidence import Evidence, Floats, Ints
+from bots_server.core.arrays import Floats, Ints
+from bots_server.core.evidence import Evidence
 
 BINS = 10
 SIZE = 4 * BINS  # by bin: outcomes, effective ones, shadow tasks, sum of their predictions

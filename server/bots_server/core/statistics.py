@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bots_server.core import shadow
-from bots_server.core.evidence import Bools, Evidence, Floats
+from bots_server.core.arrays import Bools, Floats
+from bots_server.core.evidence import Evidence
 
 RECENT_WEIGHT = 63 / 64
 SCORE_BINS = 64  # of a predicted pass rate, for the area under the ROC curve

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bots_server.core.evidence import Bools, Floats, Ints
+from bots_server.core.arrays import Bools, Floats, Ints
 from bots_server.core.models import MODULES, ModelSummary
 from bots_server.core.posterior import Posterior, individuals
 from bots_server.core.shadow import bins, effectiveness

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from bots_server.core.arrays import Bools, Ints
 
 _BLOCK = 65_536  # texts that are hashed or compared at once, so that the working memory does not grow with their number
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in Fibonacci hashing
@@ -129,7 +129,7 @@ def hash_texts(texts: Texts) -> NDArray[np.uint64]:
     return hashes
 
 
-def equal(one: Texts, which: Ints, other: Texts, whom: Ints) -> NDArray[np.bool_]:
+def equal(one: Texts, which: Ints, other: Texts, whom: Ints) -> Bools:
     """Returns whether texts `which` of one equal texts `whom` of another, pair by pair."""
     same = np.asarray(one.lengths(which) == other.lengths(whom))
     for begin in range(0, len(same), _BLOCK):

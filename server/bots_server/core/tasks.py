@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.core import inputs as columns
-from bots_server.core.inputs import Floats, Inputs, Rows
+from bots_server.core.arrays import Floats, Ints
+from bots_server.core.inputs import Inputs, Rows
 from bots_server.core.strata import Strata
 
 
@@ -24,11 +25,11 @@ class Tasks:
     tag: NDArray[np.unsignedinteger] | None  # `[N]` uint8 or uint16, number in `tags`; None: the tasks have no tags
     tags: tuple[str, ...]
     members: NDArray[np.int32]  # `[N]` the tasks in the order (stratum, tag, task)
-    stratum_start: NDArray[np.int64]  # `[G + 1]`; stratum g is `members[stratum_start[g]:stratum_start[g + 1]]`
-    cell_start: NDArray[np.int64]  # `[C + 1]`; cell c is `members[cell_start[c]:cell_start[c + 1]]`
-    cell_stratum: NDArray[np.int64]  # `[C]` ascending
-    cell_tag: NDArray[np.int64]  # `[C]` ascending within a stratum; 0 if the tasks have no tags
-    cell_key: NDArray[np.int64]  # `[C]` ascending: cell_stratum * number of tags + cell_tag
+    stratum_start: Ints  # `[G + 1]`; stratum g is `members[stratum_start[g]:stratum_start[g + 1]]`
+    cell_start: Ints  # `[C + 1]`; cell c is `members[cell_start[c]:cell_start[c + 1]]`
+    cell_stratum: Ints  # `[C]` ascending
+    cell_tag: Ints  # `[C]` ascending within a stratum; 0 if the tasks have no tags
+    cell_key: Ints  # `[C]` ascending: cell_stratum * number of tags + cell_tag
     reference_names: tuple[str, ...]
     weak: NDArray[np.float32]  # `[G]` pass rate at capability 0; 0 if only `strong` is known, NaN if neither is
     strong: NDArray[np.float32]  # `[G]` pass rate at capability 1; 1 if only `weak` is known, NaN if neither is
@@ -38,7 +39,7 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.stratum)
 
-    def cell_of(self, which: NDArray[np.integer]) -> NDArray[np.int64]:
+    def cell_of(self, which: NDArray[np.integer]) -> Ints:
         """Returns the cell of each task."""
         stratum = self.stratum.take(which).astype(np.int64)
         if self.tag is not None:

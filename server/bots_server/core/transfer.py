@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from bots_server.core.arrays import Ints
 from bots_server.core.coverage import restored
-from bots_server.core.evidence import Evidence, Ints
+from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.models import MODULES
 from bots_server.core.posterior import Posterior, start
