@@ -17,8 +17,6 @@ The branches say what the caller can do:
     ├── DeadlineExceeded     allow more time
     ├── BadToken             send a valid token
     └── AccessDenied         ask for another role       RoleTooLow · NameNotAllowed
-
-`reason` is the word of `bots-reason`; the head of `proto/bots/v1/task_selection.proto` lists them.
 """
 
 from __future__ import annotations
@@ -37,11 +35,16 @@ def cut(text: str) -> str:
 class Failure(Exception):
     """An error to answer with; `str()` is the message.
 
+    reason:        the word of `bots-reason`; the head of `proto/bots/v1/task_selection.proto` lists them
     retry_seconds: when a repeat can succeed at the earliest; None: a repeat fails again
     """
 
     reason: ClassVar[str]
     retry_seconds: ClassVar[float | None] = None
+
+    def __init_subclass__(cls, reason: str | None = None) -> None:
+        if reason is not None:
+            cls.reason = reason
 
     def again(self) -> Self:
         """Returns an equal error without a traceback, to be raised by another thread."""
@@ -61,10 +64,8 @@ class Described(str):
         return str(self)
 
 
-class InvalidField(InvalidRequest):
+class InvalidField(InvalidRequest, reason="INVALID_FIELD"):
     """A field breaks a rule, which starts with "must" (guarantee 7)."""
-
-    reason = "INVALID_FIELD"
 
     def __init__(self, field: str, value: object, rule: str) -> None:
         self.field, self.value, self.rule = cut(field), value, rule
@@ -76,9 +77,7 @@ class InvalidField(InvalidRequest):
         return f"got {cut(repr(self.value))}, {self.rule}"
 
 
-class RequestIdReused(InvalidRequest):
-    reason = "REQUEST_ID_REUSED"
-
+class RequestIdReused(InvalidRequest, reason="REQUEST_ID_REUSED"):
     def __init__(self, request_id: str) -> None:
         super().__init__(f"request_id: got {request_id!r}, must not have been used for a request with other content")
 
@@ -87,30 +86,22 @@ class NotFound(Failure):
     pass
 
 
-class DatasetNotFound(NotFound):
-    reason = "DATASET_NOT_FOUND"
-
+class DatasetNotFound(NotFound, reason="DATASET_NOT_FOUND"):
     def __init__(self, dataset: str) -> None:
         super().__init__(f"dataset: got {dataset!r}, must be the name of a dataset")
 
 
-class RunNotFound(NotFound):
-    reason = "RUN_NOT_FOUND"
-
+class RunNotFound(NotFound, reason="RUN_NOT_FOUND"):
     def __init__(self, dataset: str, run: str) -> None:
         super().__init__(f"run: got {run!r}, must be the name of a run of dataset {dataset!r}")
 
 
-class CheckpointNotFound(NotFound):
-    reason = "CHECKPOINT_NOT_FOUND"
-
+class CheckpointNotFound(NotFound, reason="CHECKPOINT_NOT_FOUND"):
     def __init__(self, run: str, checkpoint: str) -> None:
         super().__init__(f"checkpoint: got {checkpoint!r}, must be the name of a checkpoint of run {run!r}")
 
 
-class VersionNotFound(NotFound):
-    reason = "VERSION_NOT_FOUND"
-
+class VersionNotFound(NotFound, reason="VERSION_NOT_FOUND"):
     def __init__(self, run: str, version: int, oldest: int, newest: int) -> None:
         super().__init__(f"version: got {version}, must be between {oldest} and {newest}, which run {run!r} has")
 
@@ -119,17 +110,13 @@ class AlreadyExists(Failure):
     pass
 
 
-class DatasetExists(AlreadyExists):
-    reason = "DATASET_EXISTS"
-
+class DatasetExists(AlreadyExists, reason="DATASET_EXISTS"):
     def __init__(self, dataset: str, difference: str = "") -> None:
         because = f" ({difference})" if difference else ""
         super().__init__(f"name: got {dataset!r}, must not be taken by a dataset with other content{because}")
 
 
-class RunExists(AlreadyExists):
-    reason = "RUN_EXISTS"
-
+class RunExists(AlreadyExists, reason="RUN_EXISTS"):
     def __init__(self, dataset: str, run: str, difference: str) -> None:
         super().__init__(
             f"name: got {run!r}, must not be taken by a run of dataset {dataset!r} that was asked for differently "
@@ -137,9 +124,7 @@ class RunExists(AlreadyExists):
         )
 
 
-class CheckpointExists(AlreadyExists):
-    reason = "CHECKPOINT_EXISTS"
-
+class CheckpointExists(AlreadyExists, reason="CHECKPOINT_EXISTS"):
     def __init__(self, run: str, checkpoint: str, version: int) -> None:
         super().__init__(f"name: got {checkpoint!r}, must not be taken by version {version} of run {run!r}")
 
@@ -148,23 +133,17 @@ class FailedPrecondition(Failure):
     pass
 
 
-class TooFewEligible(FailedPrecondition):
-    reason = "TOO_FEW_ELIGIBLE"
-
+class TooFewEligible(FailedPrecondition, reason="TOO_FEW_ELIGIBLE"):
     def __init__(self, batch_size: int, counts: str) -> None:
         super().__init__(f"batch_size: got {batch_size}, must be at most the number of eligible tasks ({counts})")
 
 
-class RunReplaced(FailedPrecondition):
-    reason = "RUN_REPLACED"
-
+class RunReplaced(FailedPrecondition, reason="RUN_REPLACED"):
     def __init__(self, run: str, run_uid: str) -> None:
         super().__init__(f"run.uid: got {run_uid!r}, must be the uid of run {run!r}; that one is deleted")
 
 
-class RequestTooOld(FailedPrecondition):
-    reason = "REQUEST_TOO_OLD"
-
+class RequestTooOld(FailedPrecondition, reason="REQUEST_TOO_OLD"):
     def __init__(self, request_id: str) -> None:
         super().__init__(
             f"request_id: got {request_id!r}, must not be older than the ids that are remembered; whether it was "
@@ -172,38 +151,29 @@ class RequestTooOld(FailedPrecondition):
         )
 
 
-class VersionMismatch(FailedPrecondition):
-    reason = "VERSION_MISMATCH"
-
+class VersionMismatch(FailedPrecondition, reason="VERSION_MISMATCH"):
     def __init__(self, expected_version: int, version: int) -> None:
         super().__init__(f"expected_version: got {expected_version}, must be the run's version, {version}")
 
 
-class ReportNotCounted(FailedPrecondition):
-    reason = "REPORT_NOT_COUNTED"
-
+class ReportNotCounted(FailedPrecondition, reason="REPORT_NOT_COUNTED"):
     def __init__(self, version: int, why: str) -> None:
         super().__init__(f"version: got {version}, must be of a report that counts in the run's state ({why})")
 
 
-class DatasetHasRuns(FailedPrecondition):
-    reason = "DATASET_HAS_RUNS"
-
+class DatasetHasRuns(FailedPrecondition, reason="DATASET_HAS_RUNS"):
     def __init__(self, dataset: str, runs: int) -> None:
         super().__init__(f"delete_runs: got False, must be true to delete dataset {dataset!r} with its {runs} runs")
 
 
-class KeyOccupied(FailedPrecondition):
-    reason = "KEY_OCCUPIED"
-
+class KeyOccupied(FailedPrecondition, reason="KEY_OCCUPIED"):
     def __init__(self, key: str, what: str) -> None:
         super().__init__(
             f"Redis: the key {key} {what}; another application uses this Redis: delete the key, or use another database"
         )
 
 
-class Conflict(Failure):
-    reason = "CONFLICT"
+class Conflict(Failure, reason="CONFLICT"):
     retry_seconds = 0.0
 
 
@@ -211,39 +181,31 @@ class Exhausted(Failure):
     pass
 
 
-class TooManyCalls(Exhausted):
-    reason = "TOO_MANY_CALLS"
+class TooManyCalls(Exhausted, reason="TOO_MANY_CALLS"):
     retry_seconds = 0.1  # short calls: those before it take milliseconds each
 
     def __init__(self, limit: int, what: str) -> None:
         super().__init__(f"the server serves at most {limit} {what} at once")
 
 
-class CallTooLong(Exhausted):
-    reason = "CALL_TOO_LONG"
-
+class CallTooLong(Exhausted, reason="CALL_TOO_LONG"):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"max_call_seconds: a long call must take at most {seconds:g} s")
 
 
-class UploadTooSlow(Exhausted):
-    reason = "UPLOAD_TOO_SLOW"
-
+class UploadTooSlow(Exhausted, reason="UPLOAD_TOO_SLOW"):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"max_idle_seconds: got no message for {seconds:g} s, must be sent without such a pause")
 
 
-class QuotaExceeded(Exhausted):
+class QuotaExceeded(Exhausted, reason="QUOTA_EXCEEDED"):
     """A setting of the server would be exceeded. A request cannot raise it."""
-
-    reason = "QUOTA_EXCEEDED"
 
     def __init__(self, setting: str, limit: int, use: int, more: int, what: str) -> None:
         super().__init__(f"{setting}: got {use} {what} in use and {more} more, must be at most {limit}")
 
 
-class StoreFull(Exhausted):
-    reason = "STORE_FULL"
+class StoreFull(Exhausted, reason="STORE_FULL"):
     retry_seconds = 10.0
 
     def __init__(self, what: str) -> None:
@@ -254,23 +216,17 @@ class Unavailable(Failure):
     retry_seconds = 1.0
 
 
-class StoreUnavailable(Unavailable):
-    reason = "STORE_UNAVAILABLE"
-
+class StoreUnavailable(Unavailable, reason="STORE_UNAVAILABLE"):
     def __init__(self, what: str) -> None:
         super().__init__(f"Redis {what}")
 
 
-class NotDurable(Unavailable):
-    reason = "NOT_DURABLE"
-
+class NotDurable(Unavailable, reason="NOT_DURABLE"):
     def __init__(self, what: str) -> None:
         super().__init__(f"stored, but not yet as durably as configured: {what}; repeat with the same request_id")
 
 
-class ServerTooOld(Unavailable):
-    reason = "SERVER_TOO_OLD"
-
+class ServerTooOld(Unavailable, reason="SERVER_TOO_OLD"):
     def __init__(self, what: str, needed: int, reader: int) -> None:
         super().__init__(f"{what} needs reader version {needed}, and this server has {reader}; upgrade it")
 
@@ -285,26 +241,20 @@ class Damaged(Failure):
         super().__init__(f"stored data is damaged: {key} {what}; {self.advice}")
 
 
-class RunDamaged(Damaged):
-    reason = "RUN_DAMAGED"
+class RunDamaged(Damaged, reason="RUN_DAMAGED"):
     advice = "restore the run from a checkpoint, or delete it"
 
 
-class DatasetDamaged(Damaged):
-    reason = "DATASET_DAMAGED"
+class DatasetDamaged(Damaged, reason="DATASET_DAMAGED"):
     advice = "create the dataset again with the same content, or delete it"
 
 
-class DeadlineExceeded(Failure):
-    reason = "DEADLINE_EXCEEDED"
-
+class DeadlineExceeded(Failure, reason="DEADLINE_EXCEEDED"):
     def __init__(self) -> None:
         super().__init__("the caller's time is over")
 
 
-class BadToken(Failure):
-    reason = "BAD_TOKEN"
-
+class BadToken(Failure, reason="BAD_TOKEN"):
     def __init__(self) -> None:
         super().__init__("authorization: must be a valid bearer token, or the client's certificate must be known")
 
@@ -313,15 +263,11 @@ class AccessDenied(Failure):
     pass
 
 
-class RoleTooLow(AccessDenied):
-    reason = "ROLE_TOO_LOW"
-
+class RoleTooLow(AccessDenied, reason="ROLE_TOO_LOW"):
     def __init__(self, identity: str, role: str, needed: str) -> None:
         super().__init__(f"role: got {role!r}, which {identity!r} has, must be {needed!r} or higher")
 
 
-class NameNotAllowed(AccessDenied):
-    reason = "NAME_NOT_ALLOWED"
-
+class NameNotAllowed(AccessDenied, reason="NAME_NOT_ALLOWED"):
     def __init__(self, field: str, name: str, identity: str, patterns: tuple[str, ...]) -> None:
         super().__init__(f"{field}: got {name!r}, must match {cut(','.join(patterns))}, which {identity!r} may use")

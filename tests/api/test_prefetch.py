@@ -12,7 +12,7 @@ from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
 from bots_server.runs.prefetch import MOST_PAUSED
 from bots_server.runs.replica import Replica
-from bots_server.runs.selection import Drawn, draw
+from bots_server.runs.selection import SPARE, Drawn, draw
 from bots_server.telemetry.metrics import Metrics
 from tests.api.service import Service
 
@@ -53,6 +53,19 @@ def test_prefetch_is_used_once(replica: Replica, monkeypatch: pytest.MonkeyPatch
     assert len(made) == 2
     replica.drawn(posterior, SPEC)
     assert len(made) == 3
+
+
+def test_further_candidates_of_a_draw_follow_its_first(replica: Replica) -> None:
+    """However often they are drawn again."""
+    posterior, tasks = replica.view().posterior, replica.dataset.tasks
+    spec = SelectionSpec(batch_size=1, uniform_fraction=0.5, quotas=((0, 1),), fill=True)
+    for seed in range(20):
+        drawn = draw(np.random.default_rng(seed), posterior, tasks, spec)
+        (first,) = drawn.parts
+        for spare in (SPARE, 4 * SPARE, SPARE):
+            (further,) = drawn.again(tasks).offer(spare)
+            assert further.tasks[: len(first.tasks)].tolist() == first.tasks.tolist()
+            np.testing.assert_array_equal(further.draws[: len(first.draws)], first.draws)
 
 
 @pytest.mark.parametrize("changed", ["posterior", "spec"])

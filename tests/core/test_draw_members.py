@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bots_server.core.draw.eligible import contains, eligible
+from bots_server.core.arrays import find
+from bots_server.core.draw.eligible import eligible
 from bots_server.core.draw.members import Members
 from tests.core.draw_oracle import assert_frequencies, world
 
@@ -50,6 +51,6 @@ def test_large_and_small_ranges_are_emptied_to_the_last_member() -> None:
 
 
 def test_contains_says_which_are_in_a_sorted_array() -> None:
-    """`contains` holds for arrays of any shape, and for an empty set."""
-    assert contains(np.array([2, 5]), np.array([[1, 2], [5, 9]])).tolist() == [[False, True], [True, False]]
-    assert contains(np.empty(0, np.int64), np.array([[1, 2]])).tolist() == [[False, False]]
+    """`find` works for arrays of any shape, and for an empty set."""
+    assert find(np.array([2, 5]), np.array([[1, 2], [5, 9]]))[1].tolist() == [[False, True], [True, False]]
+    assert find(np.empty(0, np.int64), np.array([[1, 2]]))[1].tolist() == [[False, False]]

@@ -8,8 +8,8 @@ from hypothesis import given
 from numpy.typing import NDArray
 
 from tests.core import item_response_oracle, oracle
-from tests.core.test_posterior import assert_equal, begun, play
-from tests.strategies import Change, Columns, Outcomes, Restore, Step, given_values, runs
+from tests.core.test_posterior import assert_equal, begun, play, play_oracle
+from tests.strategies import Columns, Step, given_values, runs
 
 Floats = NDArray[np.float64]
 
@@ -60,15 +60,5 @@ def test_equals_the_dense_form_for_any_history(run: tuple[Columns, dict[str, Any
     columns, begin, history = run
     tasks = columns.arranged()
     _, states = play(tasks, begun(tasks, begin, "item_response"), history)
-    right = [begin_oracle(columns, begin)]
-    for step in history:
-        after = right[-1].copy()
-        if isinstance(step, Outcomes):
-            after.report(step.tasks, step.successes, step.rollouts, step.selection)
-        elif isinstance(step, Change):
-            after.change(step.changes)
-        elif isinstance(step, Restore):
-            after = right[step.version % len(right)].restored()
-        right.append(after)
-    for state, expected in zip(states, right, strict=True):
+    for state, expected in zip(states, play_oracle(begin_oracle(columns, begin), history), strict=True):
         assert_equal(state, tasks, expected.now(), rtol=0, atol=1e-4)

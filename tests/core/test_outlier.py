@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bots_server.core.arrays import Floats
 from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import MODELS, Hyperparameters
 from bots_server.core.outlier import Outlier, outlier
 from bots_server.core.posterior import Posterior, Report, fold, start
-from bots_server.core.statistics import MOST_POLICY_LAG, Floats, figures
+from bots_server.core.statistics import MOST_POLICY_LAG, figures
 from bots_server.core.tasks import Tasks
 from tests.strategies import Columns
 

@@ -76,9 +76,18 @@ def play(tasks: Tasks, begin: Posterior, history: Iterable[Step]) -> tuple[list[
     return events, states
 
 
-def play_oracle(columns: Columns, begin: dict[str, Any], history: Iterable[Step]) -> list[Oracle]:
+@st.composite
+def folded(draw: st.DrawFn) -> tuple[Columns, list[Posterior], list[Step]]:
+    """A dataset, a run of any model over it before its first event and after each, and its history."""
+    model = draw(st.sampled_from(MODELS))
+    columns, begin, history = draw(runs(model=model))
+    tasks = columns.arranged()
+    return columns, play(tasks, begun(tasks, begin, model), history)[1], history
+
+
+def play_oracle(begin: Oracle, history: Iterable[Step]) -> list[Oracle]:
     """Returns the oracle before the first event of a history and after each."""
-    states = [oracle(columns.each(), given_values(begin))]
+    states = [begin]
     for step in history:
         after = states[-1].copy()
         if isinstance(step, Outcomes):
@@ -119,7 +128,8 @@ def test_equals_the_equations_with_tolerance_0(run: Run) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deviations, "TOLERANCE", 0.0)
         _, states = play(tasks, begun(tasks, begin), history)
-    for version, (state, right) in enumerate(zip(states, play_oracle(columns, begin, history), strict=True)):
+    right_states = play_oracle(oracle(columns.each(), given_values(begin)), history)
+    for version, (state, right) in enumerate(zip(states, right_states, strict=True)):
         now = right.now()
         assert_equal(state, tasks, now, rtol=1e-9, atol=0)
         assert state.version == version
@@ -135,7 +145,8 @@ def test_equals_the_equations_with_the_tolerance(run: Run) -> None:
     columns, begin, history = run
     tasks = columns.arranged()
     _, states = play(tasks, begun(tasks, begin), history)
-    for state, right in zip(states, play_oracle(columns, begin, history), strict=True):
+    right_states = play_oracle(oracle(columns.each(), given_values(begin)), history)
+    for state, right in zip(states, right_states, strict=True):
         assert_equal(state, tasks, right.now(), rtol=0, atol=1e-4)
 
 
@@ -332,13 +343,11 @@ def test_same_bits_however_events_are_grouped(data: st.DataObject) -> None:
     assert bits(grouped) == bits(states[-1])
 
 
-@given(st.data())
-def test_never_changes_its_input(data: st.DataObject) -> None:
+@given(folded())
+def test_never_changes_its_input(run: tuple[Columns, list[Posterior], list[Step]]) -> None:
     """Folding on from a state leaves every bit of it as it was, so that a reader may hold it meanwhile."""
-    model = data.draw(st.sampled_from(MODELS))
-    columns, begin, history = data.draw(runs(model=model))
+    columns, states, history = run
     tasks = columns.arranged()
-    _, states = play(tasks, begun(tasks, begin, model), history)
     before = [bits(state) for state in states]
     for state in states:
         play(tasks, state, history)
@@ -348,17 +357,15 @@ def test_never_changes_its_input(data: st.DataObject) -> None:
 @given(st.data())
 def test_some_tasks_are_read_as_all_are(data: st.DataObject) -> None:
     """alpha_beta of any tasks in any order, and individuals, are those of alpha_beta of all tasks, to rounding."""
-    model = data.draw(st.sampled_from(MODELS))
-    columns, begin, history = data.draw(runs(model=model))
+    columns, (*_, state), _ = data.draw(folded())
     tasks = columns.arranged()
-    state = play(tasks, begun(tasks, begin, model), history)[1][-1]
     which = np.array(data.draw(st.lists(st.integers(0, columns.size - 1), max_size=12)), np.int64)
     every = alpha_beta(state, tasks, None)
     own = individuals(state, tasks)
     for column, some, individual in zip(every, alpha_beta(state, tasks, which), (own.alpha, own.beta), strict=True):
-        np.testing.assert_allclose(some, column[which], rtol=1e-9 * (model != "interpolation"), atol=0)
+        np.testing.assert_allclose(some, column[which], rtol=1e-9 * (state.model != "interpolation"), atol=0)
         np.testing.assert_array_equal(individual, column[own.tasks])
-    if model == "interpolation":
+    if state.model == "interpolation":
         assert (every[0] >= tasks.strata.prior_alpha[tasks.stratum]).all()
         assert (every[1] >= tasks.strata.prior_beta[tasks.stratum]).all()
     np.testing.assert_array_equal(own.tasks, np.unique(own.tasks))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bots_server.core import shadow
 from bots_server.core.evidence import Evidence, gather
 from bots_server.core.posterior import Report, fold
-from bots_server.core.statistics import Accuracy, CalibrationBin, Figures, figures, observe, zeros
+from bots_server.core.statistics import SIZE, Accuracy, CalibrationBin, Figures, figures, observe
 from tests.core.oracle import oracle
 from tests.core.test_posterior import begun
 from tests.strategies import Columns, Outcomes, given_values, outcomes, runs
@@ -150,7 +150,7 @@ def test_figures_are_those_of_the_outcomes(case: Reported) -> None:
 
 def test_no_update_no_figures() -> None:
     """Before the first update the counts are 0 and the rest is NaN."""
-    nothing = figures(zeros())
+    nothing = figures(np.zeros(SIZE))
     assert (nothing.updates, nothing.outcomes, nothing.rollouts, nothing.successes) == (0, 0, 0, 0)
     assert math.isnan(nothing.effective_task_ratio)
     assert math.isnan(nothing.mean_policy_lag)

@@ -3,27 +3,23 @@
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from scipy.integrate import trapezoid
 from scipy.stats import beta as beta_distribution
 from scipy.stats import binom
 
-from bots_server.core.hyperparameters import MODELS
 from bots_server.core.interpolation import InterpolationSummary
 from bots_server.core.item_response import ItemResponseSummary
-from bots_server.core.posterior import alpha_beta, individuals
+from bots_server.core.posterior import Posterior, alpha_beta, individuals
 from bots_server.core.summary import MOST_TAGS, summarise
-from tests.core.test_posterior import begun, play
-from tests.strategies import Columns, Outcomes, Step, runs
+from tests.core.test_posterior import begun, folded, play
+from tests.strategies import Columns, Outcomes, Step
 
 
-@given(st.data())
-def test_equals_a_pass_over_all_tasks(data: st.DataObject) -> None:
+@given(folded())
+def test_equals_a_pass_over_all_tasks(run: tuple[Columns, list[Posterior], list[Step]]) -> None:
     """Bins, means, shares, evidence and tags are those of alpha and beta of all N tasks."""
-    model = data.draw(st.sampled_from(MODELS))
-    columns, begin, history = data.draw(runs(model=model))
+    columns, (*_, state), _ = run
     tasks = columns.arranged()
-    state = play(tasks, begun(tasks, begin, model), history)[1][-1]
     summary = summarise(state, tasks)
     alpha, beta = alpha_beta(state, tasks, None)
     means = alpha / (alpha + beta)

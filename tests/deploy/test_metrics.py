@@ -17,7 +17,8 @@ from bots_server.core.strata import Strata, StrataBuilder
 from bots_server.core.summary import summarise
 from bots_server.core.tasks import arrange
 from bots_server.process import address
-from bots_server.telemetry.collector import MOST_COUNTED, Monotone, ObservedRun, RunCounts
+from bots_server.telemetry.collector import MOST_COUNTED, Monotone, RunCounts
+from bots_server.telemetry.figures import ObservedRun
 from bots_server.telemetry.metrics import Metrics
 from bots_server.telemetry.scrape import Workers, answer_scrapes, serve_metrics
 
@@ -143,7 +144,7 @@ def test_run_of_item_response_has_its_own_figures() -> None:
 
 def test_counts_of_runs_are_bounded_without_scrapes() -> None:
     """The oldest are forgotten."""
-    counts = RunCounts(["selections"])
+    counts = RunCounts()
     for number in range(MOST_COUNTED + 10):
         counts.add(("d", str(number)), selections=1)
     runs = {("d", str(number)) for number in range(MOST_COUNTED + 10)}

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.api.callers import caller
-from bots_server.core.task_ids import UnknownTaskId
 from bots_server.errors import DatasetNotFound, Described, InvalidField
 from bots_server.runs.dataset import Dataset
 
@@ -179,11 +178,11 @@ def tasks(
         return found
     require(dataset.ids is not None, fields[1], ids[0], f"must be absent: dataset {dataset.record.name!r} has no ids")
     assert dataset.ids is not None
-    try:
-        return dataset.ids.find(ids)
-    except UnknownTaskId as error:
-        position, unknown = error.args
-        raise InvalidField(f"{fields[1]}[{position}]", unknown, "must be an id of the dataset") from None
+    found = dataset.ids.find(ids)
+    if (found < 0).any():
+        first = int(np.argmax(found < 0))
+        raise InvalidField(f"{fields[1]}[{first}]", ids[first], "must be an id of the dataset")
+    return found
 
 
 def tag(dataset: Dataset, field: str, value: str) -> int:

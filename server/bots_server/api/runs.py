@@ -120,18 +120,19 @@ class RunHandlers:
         target = self._registry.datasets.get(dataset.name, dataset.uid)
         row = np.arange(len(target.tasks)) if target is source.dataset else rows_by_id(source.dataset, target)
         carried = transfer(posterior, source.dataset.tasks, target.tasks, row, values)
+        kept = int(np.count_nonzero(row >= 0))
         record.forked_from.CopyFrom(
             storage.ForkPoint(
                 dataset=source_dataset.name,
                 run=point.run,
                 version=posterior.version,
                 run_uid=source.record.uid,
-                kept_tasks=carried.kept,
-                new_tasks=carried.new,
-                dropped_tasks=carried.dropped,
+                kept_tasks=kept,
+                new_tasks=len(target.tasks) - kept,
+                dropped_tasks=len(source.dataset.tasks) - kept,
             )
         )
-        return codec.snapshot_message(carried.posterior)
+        return codec.snapshot_message(carried)
 
 
 def what_is_requested(request: pb.CreateRunRequest) -> storage.RunRequest:

@@ -23,10 +23,8 @@ BRANCHES = {
 }
 
 
-class Bug(errors.Failure):
+class Bug(errors.Failure, reason="BUG"):
     """Answers an exception that is no Failure. The log has its traceback."""
-
-    reason = "BUG"
 
     def __init__(self) -> None:
         super().__init__("this is a bug in the server; its log has the traceback")

@@ -1,5 +1,6 @@
 """The method, pure: numpy and scipy, no clock, no network, and nothing of ours outside this package.
 
+arrays                                 types of arrays
 strata -> tasks                        a dataset, arranged; inputs: its columns as a model takes them
 hyperparameters, evidence              what a run is given, and what it is told
 interpolation, item_response -> models the evidence models, behind one interface

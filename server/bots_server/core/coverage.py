@@ -5,37 +5,27 @@ halves of rest * N / 2, and a task rests in the half of its evaluation and in th
 its tasks once, in however many reports it arrives.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bots_server.core.arrays import Ints
 from bots_server.core.task_set import NO_TASKS, TaskSet, with_tasks
 from bots_server.core.tasks import Tasks
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coverage:
-    """What was evaluated in a run on N tasks in C cells.
+    """What was evaluated in a run on N tasks in C cells."""
 
-    evaluations:     of all updates: tasks, counted once an update
-    in_half:         evaluations in the current half
-    ever:            tasks evaluated in the run
-    current:         tasks evaluated in the current half; they rest
-    previous:        tasks evaluated in the half before; they rest, and come back first
-    current_by_cell: `[C]` int32, size of `current` in each cell
-    resting_by_cell: `[C]` int32, size of the union of `current` and `previous` in each cell
-    """
-
-    evaluations: int
-    in_half: int
-    ever: TaskSet
-    current: TaskSet
-    previous: TaskSet
-    current_by_cell: NDArray[np.int32]
-    resting_by_cell: NDArray[np.int32]
+    evaluations: int  # of all updates: tasks, counted once an update
+    in_half: int  # evaluations in the current half
+    ever: TaskSet  # tasks evaluated in the run
+    current: TaskSet  # tasks evaluated in the current half; they rest
+    previous: TaskSet  # tasks evaluated in the half before; they rest, and come back first
+    current_by_cell: NDArray[np.int32]  # `[C]` size of `current`
+    resting_by_cell: NDArray[np.int32]  # `[C]` size of the union of `current` and `previous`
 
     def rank(self, tasks: NDArray[np.integer]) -> NDArray[np.int8]:
         """Returns 0 for each task that does not rest, 1 for one that rests and comes back first, 2 for the others."""
@@ -50,7 +40,6 @@ class Coverage:
 
     @property
     def resting(self) -> int:
-        """Returns the number of tasks that rest."""
         return int(self.resting_by_cell.sum())
 
 
@@ -63,19 +52,17 @@ def no_coverage(tasks: Tasks) -> Coverage:
 def evaluate(coverage: Coverage, tasks: Tasks, evaluated: Ints, rest: float) -> Coverage:
     """Returns the coverage after an evaluation of distinct tasks, ascending. With `rest` 0 no task rests."""
     size = len(tasks)
-    ever = with_tasks(coverage.ever, evaluated[~coverage.ever.has(evaluated)], size)
     evaluations = coverage.evaluations + len(evaluated)
+    ever = with_tasks(coverage.ever, evaluated[~coverage.ever.has(evaluated)], size)
+    idle = replace(no_coverage(tasks), evaluations=evaluations, ever=ever)
     if rest == 0:
-        idle = no_coverage(tasks)
-        return Coverage(evaluations, 0, ever, NO_TASKS, NO_TASKS, idle.current_by_cell, idle.resting_by_cell)
-    rank = coverage.rank(evaluated)
-    cell = tasks.cell_of(evaluated)
+        return idle
+    rank, cell = coverage.rank(evaluated), tasks.cell_of(evaluated)
     current = with_tasks(coverage.current, evaluated[rank < 2], size)
     current_by_cell = _counted(coverage.current_by_cell, cell[rank < 2])
     in_half = coverage.in_half + len(evaluated)
     if in_half >= rest * size / 2:  # the next half begins
-        nothing = np.zeros(len(current_by_cell), np.int32)
-        return Coverage(evaluations, 0, ever, NO_TASKS, current, nothing, current_by_cell)
+        return replace(idle, previous=current, resting_by_cell=current_by_cell)
     resting_by_cell = _counted(coverage.resting_by_cell, cell[rank == 0])
     return Coverage(evaluations, in_half, ever, current, coverage.previous, current_by_cell, resting_by_cell)
 
@@ -84,11 +71,9 @@ def restored(
     tasks: Tasks, evaluations: int, in_half: int, ever: TaskSet, current: TaskSet, previous: TaskSet
 ) -> Coverage:
     """Returns the coverage that has these parts, with its sizes by cell."""
-    cells = len(tasks.cell_stratum)
-    now, before = current.tasks(), previous.tasks()
-    current_by_cell = np.bincount(tasks.cell_of(now), minlength=cells).astype(np.int32)
-    only_before = tasks.cell_of(before[~current.has(before)])
-    resting_by_cell = current_by_cell + np.bincount(only_before, minlength=cells).astype(np.int32)
+    nothing, before = no_coverage(tasks).current_by_cell, previous.tasks()
+    current_by_cell = _counted(nothing, tasks.cell_of(current.tasks()))
+    resting_by_cell = _counted(current_by_cell, tasks.cell_of(before[~current.has(before)]))
     return Coverage(evaluations, in_half, ever, current, previous, current_by_cell, resting_by_cell)
 
 

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from bots_server.core.arrays import Floats, Ints, find
 
 # Pseudo-counts below which a deviation is dropped.
 TOLERANCE = 1e-6
@@ -17,19 +15,13 @@ LEAST_SHARE = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deviations:
-    """What their own outcomes added to the baseline of D evaluated tasks.
+    """What their own outcomes added to the baseline of D evaluated tasks."""
 
-    tasks: `[D]` int64, ascending, distinct, in [0, N)
-    alpha: `[D]` float64, pseudo-counts; may be negative
-    beta:  `[D]` float64, pseudo-counts; may be negative
-    """
-
-    tasks: Ints
-    alpha: Floats
-    beta: Floats
+    tasks: Ints  # `[D]` ascending, distinct, in [0, N)
+    alpha: Floats  # `[D]` pseudo-counts; may be negative
+    beta: Floats  # `[D]` pseudo-counts; may be negative
 
     def __len__(self) -> int:
-        """Returns D."""
         return len(self.tasks)
 
 
@@ -50,8 +42,6 @@ def after_update(before: Deviations, forgetting: float, evaluated: Ints, alpha: 
 
 def plus(before: Deviations, tasks: Ints, alpha: Floats, beta: Floats) -> Deviations:
     """Returns `before` with `alpha` and `beta` of `[n]` ascending tasks added."""
-    if len(before) == 0:
-        return Deviations(tasks, alpha, beta)
     at, found = find(before.tasks, tasks)
     new = ~found
     after = Deviations(
@@ -63,9 +53,3 @@ def plus(before: Deviations, tasks: Ints, alpha: Floats, beta: Floats) -> Deviat
     after.beta[at[found]] += beta[found]
     order = after.tasks.argsort(kind="stable")  # merges two ascending runs
     return Deviations(after.tasks.take(order), after.alpha.take(order), after.beta.take(order))
-
-
-def find(ascending: Ints, tasks: NDArray[np.integer]) -> tuple[Ints, NDArray[np.bool_]]:
-    """Returns the position of each task in `ascending` (not empty), and whether it is there; else any position."""
-    at = np.minimum(ascending.searchsorted(tasks), len(ascending) - 1)
-    return at, ascending.take(at) == tasks

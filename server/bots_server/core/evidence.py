@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from bots_server.core.arrays import Bools, Floats, Ints
 
 # A task's rollouts in one update count as at most this many, so that no report can freeze a run.
 MOST_ROLLOUTS = 1024.0
@@ -18,21 +16,14 @@ _SAME_RATE = 1e-9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """Outcomes of n distinct tasks.
+    """Outcomes of n distinct tasks."""
 
-    tasks:     `[n]` int64, ascending, distinct, in [0, N)
-    successes: `[n]` float64, in [0, rollouts]
-    rollouts:  `[n]` float64, whole numbers above 0
-    effective: `[n]` whether the rewards of the task's rollouts were not all equal; None: successes tell
-    """
-
-    tasks: Ints
-    successes: Floats
-    rollouts: Floats
-    effective: Bools | None = None
+    tasks: Ints  # `[n]` ascending, distinct, in [0, N)
+    successes: Floats  # `[n]` in [0, rollouts]
+    rollouts: Floats  # `[n]` whole numbers above 0
+    effective: Bools | None = None  # `[n]` the rewards of the task's rollouts were not all equal; None: successes tell
 
     def __len__(self) -> int:
-        """Returns n."""
         return len(self.tasks)
 
     def spread(self) -> Bools:
@@ -58,7 +49,7 @@ def gather(
     own, inverse = np.unique(np.asarray(tasks, np.int64), return_inverse=True)
     spread = None
     if effective is not None:
-        rates = np.asarray(successes, np.float64) / rollouts
+        rates = successes / rollouts
         lowest, highest = np.full(len(own), np.inf), np.full(len(own), -np.inf)
         np.minimum.at(lowest, inverse, rates)
         np.maximum.at(highest, inverse, rates)

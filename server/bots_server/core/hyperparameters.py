@@ -13,59 +13,38 @@ LEAST_FORGETTING = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
-    """The defaults of forgetting, implicit_weight and target are the paper's (arXiv 2510.26374).
+    """The defaults of forgetting, implicit_weight and target are the paper's (arXiv 2510.26374)."""
 
-    Of every model:
-        target:              p*, the pass rate to select near
-        rest:                an evaluated task is not selected again for rest * N evaluations; 0: never rests
-        uniform_fraction:    share of a batch drawn uniformly
-        temperature:         above 0: drawn with probability proportional to exp(-|p - target| / temperature)
-        greedy:              select by the posterior mean instead of a draw
-        rollouts_per_update: R, pending rollouts that make an update; 0: each report, or selection, is an update
-    Of interpolation:
-        forgetting:          lambda, share of the evidence forgotten in an update
-        implicit_weight:     rho, weight of the implicit evidence
-        implicit_rollouts:   m, rollouts that implicit evidence stands for; 0: the mean rollouts of the update's tasks
-    Of item_response:
-        residual_memory:     share of a task's own residual difficulty kept in an update
-        drift:               scale of the random walk of ability and weights
-    """
-
-    target: float = 0.5
-    rest: float = 0.5
-    uniform_fraction: float = 0.0
-    temperature: float = 0.0
-    greedy: bool = False
-    rollouts_per_update: int = 0
-    forgetting: float = 0.1
-    implicit_weight: float = 0.1
-    implicit_rollouts: float = 0.0
-    residual_memory: float = 0.99
-    drift: float = 0.01
+    target: float = 0.5  # p*, the pass rate to select near
+    rest: float = 0.5  # an evaluated task is not selected again for rest * N evaluations; 0: never rests
+    uniform_fraction: float = 0.0  # share of a batch drawn uniformly
+    temperature: float = 0.0  # above 0: drawn with probability proportional to exp(-|p - target| / temperature)
+    greedy: bool = False  # select by the posterior mean instead of a draw
+    rollouts_per_update: int = 0  # R, pending rollouts that make an update; 0: each report, or selection, is an update
+    # Of interpolation.
+    forgetting: float = 0.1  # lambda, share of the evidence forgotten in an update
+    implicit_weight: float = 0.1  # rho, weight of the implicit evidence
+    implicit_rollouts: float = 0.0  # m, rollouts that implicit evidence stands for; 0: the update's mean by task
+    # Of item_response.
+    residual_memory: float = 0.99  # share of a task's own residual difficulty kept in an update
+    drift: float = 0.01  # scale of the random walk of ability and weights
 
 
 class InvalidHyperparameter(ValueError):
-    """A value breaks its rule. Has `field`, `value` and `rule`."""
+    """A value breaks its rule, which completes "must be"."""
 
     def __init__(self, field: str, value: object, rule: str) -> None:
         super().__init__(f"{field}: got {value!r}, must be {rule}")
-        self.field = field
-        self.value = value
-        self.rule = rule
+        self.field, self.value, self.rule = field, value, rule
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule of one hyperparameter.
+    """The rule of one hyperparameter."""
 
-    words: completes "must be"
-    holds: whether a value keeps the rule; False for NaN
-    model: the only model that has the hyperparameter; None: every model has it
-    """
-
-    words: str
-    holds: Callable[[float], bool]
-    model: str | None = None
+    words: str  # completes "must be"
+    holds: Callable[[float], bool]  # False for NaN
+    model: str | None = None  # the only model that has the hyperparameter; None: every model has it
 
 
 RULES: Mapping[str, Rule] = {
@@ -83,11 +62,13 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def check(model: str, **values: float) -> None:
-    """Raises InvalidHyperparameter for the first value that breaks its rule or belongs to another model.
+def of_model(model: str, values: Hyperparameters) -> dict[str, float]:
+    """Returns the hyperparameters that a model has, by name."""
+    return {name: getattr(values, name) for name, rule in RULES.items() if rule.model in (None, model)}
 
-    Raises KeyError for an unknown name.
-    """
+
+def check(model: str, **values: float) -> None:
+    """Raises InvalidHyperparameter for the first value that breaks its rule or belongs to another model."""
     for field, value in values.items():
         rule = RULES[field]
         if rule.model not in (None, model):
@@ -101,12 +82,11 @@ def check_size(model: str, values: Hyperparameters, size: int) -> None:
     if size <= MOST_OWN_TASKS:
         return
     because = f", as the dataset has more than {MOST_OWN_TASKS} tasks"
-    if model == "interpolation" and values.forgetting < LEAST_FORGETTING:
-        raise InvalidHyperparameter("forgetting", values.forgetting, f"at least {LEAST_FORGETTING}{because}")
-    if model == "item_response" and values.residual_memory > 1 - LEAST_FORGETTING:
-        raise InvalidHyperparameter(
-            "residual_memory", values.residual_memory, f"at most {1 - LEAST_FORGETTING}{because}"
-        )
+    forgetting, memory, most = values.forgetting, values.residual_memory, 1 - LEAST_FORGETTING
+    if model == "interpolation" and forgetting < LEAST_FORGETTING:
+        raise InvalidHyperparameter("forgetting", forgetting, f"at least {LEAST_FORGETTING}{because}")
+    if model == "item_response" and memory > most:
+        raise InvalidHyperparameter("residual_memory", memory, f"at most {most}{because}")
 
 
 def default_model(references: tuple[str, ...], tagged: bool, features: int) -> str:

@@ -11,7 +11,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bots_server.core.arrays import Floats
+from bots_server.core.strata import Strata
+
 Float = TypeVar("Float", np.float32, np.float64)
 
 MAX_TAGS = 128  # tags beyond the most frequent share one effect
@@ -23,67 +25,41 @@ _BLOCK = 512  # rows at once, or more of few columns: as float64 they fit into t
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """The inputs of one dataset: d = 1 + R + T + F. R references, T effects of tags, F features, G strata.
+    """The inputs of one dataset: d = 1 + R + T + F. R references, T effects of tags, F features, G strata."""
 
-    names:      `[d]` "intercept", "reference:NAME", "prior", "tag:NAME", "tag:other", "feature:NAME"
-    references: `[G, R]` float32, logit of each reference pass rate of a stratum
-    effect:     `[tags]` uint8, which of the T effects a tag has; `[0]`: no tags
-    mean:       `[d]` prior mean of the weights
-    variance:   `[d]` prior variance of the weights
-    walk:       `[d]` variance that an update adds to the weights if the drift is 1
-    """
-
-    names: tuple[str, ...]
-    references: NDArray[np.float32]
-    effect: NDArray[np.uint8]
-    mean: Floats
-    variance: Floats
-    walk: Floats
+    names: tuple[str, ...]  # `[d]` "intercept", "reference:NAME", "prior", "tag:NAME", "tag:other", "feature:NAME"
+    references: NDArray[np.float32]  # `[G, R]` logit of each reference pass rate of a stratum
+    effect: NDArray[np.uint8]  # `[tags]` which of the T effects a tag has; `[0]`: no tags
+    mean: Floats  # `[d]` prior mean of the weights
+    variance: Floats  # `[d]` prior variance of the weights
+    walk: Floats  # `[d]` variance that an update adds to the weights if the drift is 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """The columns of n tasks, or of n cells.
+    """The columns of n tasks, or of n cells."""
 
-    stratum:  `[n]` stratum
-    tag:      `[n]` tag; None: the tasks have no tags
-    features: `[n, F]` float32, standardised; None: the tasks have no features
-    """
-
-    stratum: NDArray[np.integer]
-    tag: NDArray[np.integer] | None
-    features: NDArray[np.float32] | None
+    stratum: NDArray[np.integer]  # `[n]`
+    tag: NDArray[np.integer] | None  # `[n]`; None: the tasks have no tags
+    features: NDArray[np.float32] | None  # `[n, F]` standardised; None: the tasks have no features
 
     def __len__(self) -> int:
-        """Returns n."""
         return len(self.stratum)
 
     def part(self, which: NDArray[np.integer] | slice) -> "Rows":
-        """Returns the rows `which`."""
-        return Rows(
-            self.stratum[which],
-            None if self.tag is None else self.tag[which],
-            None if self.features is None else self.features[which],
-        )
+        tag = None if self.tag is None else self.tag[which]
+        return Rows(self.stratum[which], tag, None if self.features is None else self.features[which])
 
 
 def arrange(
-    *,
+    strata: Strata,
     stratum_tasks: NDArray[np.integer],
-    references: NDArray[np.float32],
-    reference_names: Sequence[str],
-    prior_alpha: Floats,
-    prior_beta: Floats,
     tag_tasks: NDArray[np.integer],
+    reference_names: Sequence[str],
     tags: Sequence[str],
     feature_names: Sequence[str],
 ) -> Inputs:
-    """Returns the inputs of a dataset of G strata.
-
-    stratum_tasks: `[G]` number of tasks of each stratum
-    references:    `[G, R]` pass rates in [0, 1], NaN: missing
-    prior_alpha:   `[G]` as prior_beta, prior of the pass rate
-    tag_tasks:     `[tags]` number of tasks of each tag
+    """Returns the inputs of a dataset with `[G]` tasks in each stratum and `[tags]` tasks of each tag.
 
     A missing reference is replaced by the mean logit of its column, as a missing feature is by the column's mean: it
     says nothing then of how the task differs from others. A prior other than Beta(1, 1) is one more reference, with
@@ -92,13 +68,15 @@ def arrange(
     All features together move a logit by some 3 under their prior, however many they are. With a narrow prior pass
     rates are predicted close to each other for a long time; a wide one costs little if the features tell nothing.
     """
-    pass_rates, names = references.astype(np.float64), [f"reference:{name}" for name in reference_names]
-    uniform = (prior_alpha == 1) & (prior_beta == 1)
+    pass_rates, names = strata.references.astype(np.float64), [f"reference:{name}" for name in reference_names]
+    uniform = (strata.prior_alpha == 1) & (strata.prior_beta == 1)
     if not uniform.all():
-        expected = np.where(uniform, np.nan, prior_alpha / (prior_alpha + prior_beta))
+        expected = np.where(uniform, np.nan, strata.prior_alpha / (strata.prior_alpha + strata.prior_beta))
         pass_rates, names = np.column_stack((pass_rates, expected)), [*names, "prior"]
     clipped = np.clip(pass_rates, MIN_REFERENCE, 1 - MIN_REFERENCE)
-    logits = _without_missing(np.log(clipped / (1 - clipped)), stratum_tasks)
+    logits = np.log(clipped / (1 - clipped))
+    known = ~np.isnan(logits)
+    mean = (stratum_tasks @ np.where(known, logits, 0.0)) / np.maximum(stratum_tasks @ known, 1)
     effect, tag_names = _effects(tag_tasks, tags)
     r, t, f = len(names), len(tag_names), len(feature_names)
 
@@ -107,7 +85,7 @@ def arrange(
 
     return Inputs(
         names=("intercept", *names, *tag_names, *(f"feature:{name}" for name in feature_names)),
-        references=logits.astype(np.float32),
+        references=np.where(known, logits, mean).astype(np.float32),
         effect=effect,
         mean=each(0.0, 1 / max(r, 1), 0.0, 0.0),
         variance=each(4.0, 0.25, 4.0, 10 / max(f, 1)),
@@ -178,13 +156,6 @@ def moments(inputs: Inputs, rows: Rows, tasks: NDArray[np.integer]) -> tuple[Flo
         second += weighted.T @ x
     average /= tasks.sum()
     return average, second / tasks.sum() - np.outer(average, average)
-
-
-def _without_missing(logits: Floats, tasks: NDArray[np.integer]) -> Floats:
-    known = ~np.isnan(logits)
-    total = tasks @ known
-    mean = (tasks @ np.where(known, logits, 0.0)) / np.maximum(total, 1)
-    return np.where(known, logits, mean)
 
 
 def _effects(tasks: NDArray[np.integer], tags: Sequence[str]) -> tuple[NDArray[np.uint8], list[str]]:

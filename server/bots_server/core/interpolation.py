@@ -14,6 +14,8 @@ for each evaluated task, with alpha_i = A_g + DA_i and beta_i = B_g + DB_i:
 
     DA <- (1 - l) DA + [evaluated] (k - r m ~p)
     DB <- (1 - l) DB + [evaluated] (n - k - r m (1 - ~p))
+
+The functions up to `summarise` are those of `models.Model`.
 """
 
 from dataclasses import dataclass
@@ -21,13 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.deviations import NO_DEVIATIONS, TOLERANCE, Deviations, after_update, find
+from bots_server.core.arrays import Floats, Ints, find
+from bots_server.core.deviations import NO_DEVIATIONS, TOLERANCE, Deviations, after_update
 from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.tasks import Tasks
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 BY_CELL = False
 
@@ -40,47 +40,37 @@ LOWEST, HIGHEST = -1.0, 2.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interpolation:
-    """The posterior of all tasks in factored form.
+    """The posterior of all tasks in factored form."""
 
-    capability: kappa; None: not known yet
-    alpha:      `[G]` float64, alpha of a never evaluated task of each stratum
-    beta:       `[G]` float64
-    deviations: of evaluated tasks
-    """
-
-    capability: float | None
-    alpha: Floats
-    beta: Floats
-    deviations: Deviations
+    capability: float | None  # kappa; None: not known yet
+    alpha: Floats  # `[G]` of a never evaluated task of each stratum
+    beta: Floats  # `[G]`
+    deviations: Deviations  # of evaluated tasks
 
 
 @dataclass(frozen=True, slots=True)
 class InterpolationSummary:
-    """What a summary has of this model."""
-
     capability: float | None
 
 
 def start(tasks: Tasks, hyperparameters: Hyperparameters) -> Interpolation:
-    """Returns the state in which every task is at its prior."""
     return Interpolation(None, tasks.strata.prior_alpha, tasks.strata.prior_beta, NO_DEVIATIONS)
 
 
 def update(state: Interpolation, tasks: Tasks, hyperparameters: Hyperparameters, evidence: Evidence) -> Interpolation:
-    """Returns the state after an update with the evidence, of at most 1024 rollouts a task."""
-    parameters, strata = hyperparameters, tasks.strata
     stratum = tasks.stratum.take(evidence.tasks)
     rates = evidence.successes / evidence.rollouts
     kappa = capability(state.capability, tasks.weak.take(stratum), tasks.strong.take(stratum), rates)
-    rollouts = parameters.implicit_rollouts or np.add.reduce(evidence.rollouts) / len(evidence)
-    implicit_alpha, implicit_beta = implicit_evidence(kappa, tasks, parameters.implicit_weight * rollouts)
+    rollouts = hyperparameters.implicit_rollouts or np.add.reduce(evidence.rollouts) / len(evidence)
+    implicit_alpha, implicit_beta = implicit_evidence(kappa, tasks, hyperparameters.implicit_weight * rollouts)
+    forgetting = hyperparameters.forgetting
     return Interpolation(
         capability=kappa,
-        alpha=_decay(state.alpha, strata.prior_alpha, parameters.forgetting, implicit_alpha),
-        beta=_decay(state.beta, strata.prior_beta, parameters.forgetting, implicit_beta),
+        alpha=_decay(state.alpha, tasks.strata.prior_alpha, forgetting, implicit_alpha),
+        beta=_decay(state.beta, tasks.strata.prior_beta, forgetting, implicit_beta),
         deviations=after_update(
             state.deviations,
-            parameters.forgetting,
+            forgetting,
             evidence.tasks,
             evidence.successes - implicit_alpha.take(stratum),
             evidence.rollouts - evidence.successes - implicit_beta.take(stratum),
@@ -89,23 +79,19 @@ def update(state: Interpolation, tasks: Tasks, hyperparameters: Hyperparameters,
 
 
 def baseline(state: Interpolation, tasks: Tasks) -> tuple[Floats, Floats]:
-    """Returns `[G]` alpha and beta of the tasks without deviation, by stratum."""
     return state.alpha, state.beta
 
 
 def deviating(state: Interpolation, tasks: Tasks) -> tuple[Ints, Floats, Floats]:
-    """Returns `[D]` tasks, ascending, with a posterior of their own, and their alpha and beta."""
     own = state.deviations
     return (own.tasks, *_on_baseline(state, tasks, own.tasks, own.alpha, own.beta))
 
 
 def alpha_beta(state: Interpolation, tasks: Tasks, which: Ints) -> tuple[Floats, Floats]:
-    """Returns `[n]` alpha and beta of the tasks `which`, in that order."""
-    own = state.deviations
-    if len(own) == 0:
-        return _on_baseline(state, tasks, which, np.zeros(len(which)), np.zeros(len(which)))
+    own, added = state.deviations, np.zeros((2, len(which)))
     at, found = find(own.tasks, which)
-    return _on_baseline(state, tasks, which, own.alpha.take(at) * found, own.beta.take(at) * found)
+    added[:, found] = own.alpha[at[found]], own.beta[at[found]]
+    return _on_baseline(state, tasks, which, *added)
 
 
 def without_own(state: Interpolation, tasks: Tasks, which: Ints) -> Floats:
@@ -115,18 +101,16 @@ def without_own(state: Interpolation, tasks: Tasks, which: Ints) -> Floats:
 
 
 def carry(state: Interpolation, old: Tasks, new: Tasks, row: Ints) -> Interpolation:
-    """Returns the state on another dataset. `row`: `[N]` row in `old` of each task of `new`; -1: it has none.
+    """Returns the state on another dataset.
 
     A task keeps its pseudo-counts beyond its prior; a task without a row starts at its prior. The baseline of a new
     stratum is that of its first task with a row, or the prior if most of its tasks have none.
     """
-    stratum = new.stratum.astype(np.int64)
     kept = np.flatnonzero(row >= 0)
     counts = alpha_beta(state, old, row.take(kept))
     old_stratum = old.stratum.take(row.take(kept))
-    by_size = np.bincount(stratum, minlength=len(new.strata))
-    shared, first = np.unique(stratum.take(kept), return_index=True)
-    mostly = 2 * np.bincount(stratum.take(kept), minlength=len(new.strata)).take(shared) >= by_size.take(shared)
+    shared, first, number = np.unique(new.stratum.take(kept), return_index=True, return_counts=True)
+    mostly = 2 * number >= np.diff(new.stratum_start).take(shared)
     shared, first = shared[mostly], first[mostly]
     columns = []
     for values, own, prior, new_prior in zip(
@@ -140,7 +124,7 @@ def carry(state: Interpolation, old: Tasks, new: Tasks, row: Ints) -> Interpolat
         beyond[kept] = values - prior.take(old_stratum)
         shares = np.zeros(len(new.strata))
         shares[shared] = (own - prior).take(old_stratum.take(first))
-        columns.append((new_prior + shares, beyond - shares.take(stratum)))
+        columns.append((new_prior + shares, beyond - shares.take(new.stratum)))
     (alpha, own_alpha), (beta, own_beta) = columns
     deviates = np.flatnonzero(np.maximum(np.abs(own_alpha), np.abs(own_beta)) >= TOLERANCE)
     deviations = Deviations(deviates, own_alpha.take(deviates), own_beta.take(deviates))
@@ -148,7 +132,6 @@ def carry(state: Interpolation, old: Tasks, new: Tasks, row: Ints) -> Interpolat
 
 
 def summarise(state: Interpolation, tasks: Tasks) -> InterpolationSummary:
-    """Returns what a summary has of this model."""
     return InterpolationSummary(state.capability)
 
 
@@ -165,9 +148,8 @@ def capability(
 
     The first kappa_hat with omega = 1 starts it. If no task has references or span = 0, kappa stays.
     """
-    known = weak == weak
-    if not known.all():
-        weak, strong, pass_rates = weak[known], strong[known], pass_rates[known]
+    known = ~np.isnan(weak)
+    weak, strong, pass_rates = weak[known], strong[known], pass_rates[known]
     if len(weak) == 0:
         return previous
     low = np.add.reduce(weak, dtype=np.float64) / len(weak)
@@ -180,18 +162,12 @@ def capability(
     return estimate if previous is None else previous + STEP * weight * (estimate - previous)
 
 
-def implicit_pass_rates(
-    capability: float | None, weak: NDArray[np.float32], strong: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def implicit_pass_rates(capability: float | None, weak: NDArray[np.float32], strong: NDArray[np.float32]) -> Floats:
     """Returns clip(w + kappa (s - w), 0, 1) in the shape of `weak`; NaN without references or without kappa."""
     if capability is None:
         return np.full(len(weak), np.nan)
     low = weak.astype(np.float64)
-    rates = strong - low
-    rates *= capability
-    rates += low
-    np.maximum(rates, 0.0, out=rates)
-    return np.minimum(rates, 1.0, out=rates)
+    return np.clip(low + capability * (strong - low), 0.0, 1.0)
 
 
 def implicit_evidence(capability: float | None, tasks: Tasks, rollouts: float) -> tuple[Floats, Floats]:
@@ -202,28 +178,17 @@ def implicit_evidence(capability: float | None, tasks: Tasks, rollouts: float) -
     if capability is None or rollouts == 0:
         return np.zeros(len(tasks.strata)), np.zeros(len(tasks.strata))
     rates = implicit_pass_rates(capability, tasks.weak, tasks.strong)
-    failures = 1.0 - rates
-    rates *= rollouts
-    failures *= rollouts
     unknown = np.isnan(rates)
-    if unknown.any():
-        rates[unknown] = 0.0
-        failures[unknown] = 0.0
-    return rates, failures
+    return np.where(unknown, 0.0, rates * rollouts), np.where(unknown, 0.0, (1.0 - rates) * rollouts)
 
 
 def _on_baseline(state: Interpolation, tasks: Tasks, which: Ints, alpha: Floats, beta: Floats) -> tuple[Floats, Floats]:
-    stratum = tasks.stratum.take(which)
-    alpha = state.alpha.take(stratum) + alpha
-    beta = state.beta.take(stratum) + beta
+    stratum, prior = tasks.stratum.take(which), tasks.strata
     # Rounding must not take a posterior below its prior.
-    np.maximum(alpha, tasks.strata.prior_alpha.take(stratum), out=alpha)
-    np.maximum(beta, tasks.strata.prior_beta.take(stratum), out=beta)
+    alpha = np.maximum(state.alpha.take(stratum) + alpha, prior.prior_alpha.take(stratum))
+    beta = np.maximum(state.beta.take(stratum) + beta, prior.prior_beta.take(stratum))
     return alpha, beta
 
 
 def _decay(values: Floats, prior: Floats, forgetting: float, implicit: Floats) -> Floats:
-    after = values * (1 - forgetting)
-    after += prior * forgetting
-    after += implicit
-    return np.maximum(after, prior, out=after)  # rounding must not take it below
+    return np.maximum(values * (1 - forgetting) + prior * forgetting + implicit, prior)  # as in `_on_baseline`

@@ -1,30 +1,22 @@
-"""The evidence models, behind one interface.
-
-A model is a module. Its state is a frozen dataclass of its own; its functions are pure and deterministic.
-"""
+"""The evidence models, behind one interface: a model is a module of pure, deterministic functions."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bots_server.core import interpolation, item_response
+from bots_server.core.arrays import Floats, Ints
 from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.interpolation import Interpolation, InterpolationSummary
 from bots_server.core.item_response import ItemResponse, ItemResponseSummary
 from bots_server.core.tasks import Tasks
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
 ModelState = Interpolation | ItemResponse
 ModelSummary = InterpolationSummary | ItemResponseSummary
 
 
 class Model(Protocol):
-    """What a model's module has. `state` is the model's own dataclass, so its type differs by module.
+    """What a model's module has. `state` is a frozen dataclass of the model's own.
 
     BY_CELL: `baseline` is by cell (stratum and tag), and empty if the tasks have features; else by stratum
     """

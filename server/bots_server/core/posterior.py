@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bots_server.core.arrays import Floats, Ints
 from bots_server.core.evidence import Evidence, merge
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.outlier import Outlier
@@ -30,9 +30,6 @@ from bots_server.core.state import (
 )
 from bots_server.core.tasks import Tasks
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
 OPEN_UPDATES = 16
 
 # Of an open update that takes a further part. A selection has at most a tenth of it.
@@ -45,42 +42,27 @@ _KEPT = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenUpdate:
-    """An update that takes further parts of its selection.
+    """An update that takes further parts of its selection."""
 
-    selection_id: "": none, and no part is added
-    evidence:     sum of the parts so far
-    policy_lag:   policy steps between selection and first report; None: not known
-    shadow_tasks: what the run would have selected in place of these, of all parts so far
-    before:       the state before this update; None: not kept
-    """
-
-    selection_id: str
-    evidence: Evidence
-    policy_lag: int | None
-    shadow_tasks: Ints
-    before: State | None
+    selection_id: str  # "": none, and no part is added
+    evidence: Evidence  # sum of the parts so far
+    policy_lag: int | None  # policy steps between selection and first report; None: not known
+    shadow_tasks: Ints  # what the run would have selected in place of these, of all parts so far
+    before: State | None  # the state before this update; None: not kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
-    """The state of a run after `version` events.
+    """The state of a run after `version` events."""
 
-    version:             number of events
-    model:               name of the evidence model
-    retired:             `[r]` int64, ascending: tasks that are not selected
-    last_report_time_ms: since 1970-01-01 UTC; 0: no report yet
-    open:                the open updates, which are the newest 16, and at most 7 closed ones before them; the state
-                         before the first is kept
-    state:               after all of them
-    """
-
-    version: int
-    model: str
+    version: int  # number of events
+    model: str  # name of the evidence model
     hyperparameters: Hyperparameters
-    retired: Ints
-    last_report_time_ms: int
+    retired: Ints  # `[r]` ascending: tasks that are not selected
+    last_report_time_ms: int  # since 1970-01-01 UTC; 0: no report yet
+    # The open updates, and at most 7 closed ones before them; the state before the first is kept.
     open: tuple[OpenUpdate, ...]
-    state: State
+    state: State  # after all of them
     # What `individuals` returned. Not a part of the state.
     memo: list[Factored] = field(init=False, default_factory=list)
 
@@ -92,22 +74,16 @@ class Posterior:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Report:
-    """Outcomes that a job sent in one call.
-
-    selection_id:          the selection that they answer; "": none
-    policy_step:           of the report, for the statistics; None: not given
-    selection_policy_step: of the selection
-    shadow_tasks:          tasks that the run would have selected in place of these, for the statistics
-    outlier:               how far it was outside what the run had seen; None: it was not. It changes nothing
-    """
+    """Outcomes that a job sent in one call."""
 
     evidence: Evidence
     time_ms: int
-    selection_id: str = ""
-    policy_step: int | None = None
-    selection_policy_step: int | None = None
+    selection_id: str = ""  # the selection that they answer; "": none
+    policy_step: int | None = None  # of the report, for the statistics; None: not given
+    selection_policy_step: int | None = None  # of the selection
+    # Tasks that the run would have selected in place of these, for the statistics.
     shadow_tasks: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    outlier: Outlier | None = None
+    outlier: Outlier | None = None  # how far it was outside what the run had seen; None: it was not. It changes nothing
 
     @property
     def policy_lag(self) -> int | None:

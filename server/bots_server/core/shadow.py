@@ -7,12 +7,10 @@ assumes is said at `Shadow` in task_selection.proto.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import betaln
 
+from bots_server.core.arrays import Floats, Ints
 from bots_server.core.evidence import Evidence
-
-Floats = NDArray[np.float64]
 
 BINS = 10
 SIZE = 4 * BINS  # by bin: outcomes, effective ones, shadow tasks, sum of their predictions
@@ -20,34 +18,25 @@ SIZE = 4 * BINS  # by bin: outcomes, effective ones, shadow tasks, sum of their 
 
 @dataclass(frozen=True, slots=True)
 class ShadowBin:
-    """One tenth of the predicted effectiveness: numbers of the trainer's outcomes and of shadow tasks, the share of the
-    outcomes that are effective, and the mean prediction of the shadow tasks (NaN: none).
-    """
+    """One tenth of the predicted effectiveness. NaN: none."""
 
-    outcomes: float
-    selected: float
-    effective_task_ratio: float
-    predicted: float
+    outcomes: float  # of the trainer's tasks
+    selected: float  # number of shadow tasks
+    effective_task_ratio: float  # of the outcomes
+    predicted: float  # mean prediction of the shadow tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shadow:
-    """The comparison. NaN: not known.
+    """The comparison. NaN: not known."""
 
-    outcomes:             of the trainer's tasks
-    selected:             number of shadow tasks
-    effective_task_ratio, standard_error: of the outcomes
-    selected_effective_task_ratio, selected_standard_error: of the shadow tasks, estimated
-    unsupported:          share of the shadow tasks in bins without outcomes
-    """
-
-    outcomes: float
-    selected: float
-    effective_task_ratio: float
+    outcomes: float  # of the trainer's tasks
+    selected: float  # number of shadow tasks
+    effective_task_ratio: float  # of the outcomes
     standard_error: float
-    selected_effective_task_ratio: float
+    selected_effective_task_ratio: float  # of the shadow tasks, estimated
     selected_standard_error: float
-    unsupported: float
+    unsupported: float  # share of the shadow tasks in bins without outcomes
     bins: tuple[ShadowBin, ...]
 
 
@@ -63,29 +52,29 @@ def effectiveness(alpha: Floats, beta: Floats, rollouts: Floats | float) -> Floa
 
 def compare(evidence: Evidence, alpha: Floats, beta: Floats, shadow_alpha: Floats, shadow_beta: Floats) -> Floats:
     """Returns `[SIZE]` the sums of one update, from alpha and beta before it of its tasks and of its shadow tasks."""
-    own = _bins(effectiveness(alpha, beta, evidence.rollouts))
+    own = bins(effectiveness(alpha, beta, evidence.rollouts), BINS)
     predicted = effectiveness(shadow_alpha, shadow_beta, float(evidence.rollouts.mean()))
-    theirs = _bins(predicted)
+    theirs = bins(predicted, BINS)
     columns = (own, None), (own, evidence.spread()), (theirs, None), (theirs, predicted)
-    return np.concatenate([np.bincount(bins, weights, BINS) for bins, weights in columns])
+    return np.concatenate([np.bincount(numbers, weights, BINS) for numbers, weights in columns])
 
 
 def figures(sums: Floats) -> Shadow:
     """Returns the figures of `[SIZE]` sums."""
     outcomes, effective, selected, predicted = sums.reshape(4, BINS)
-    all_outcomes, all_selected = float(outcomes.sum()), float(selected.sum())
+    all_outcomes, all_selected = outcomes.sum(), selected.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio, share = effective.sum() / outcomes.sum(), selected / selected.sum()
+        ratio, share = effective.sum() / all_outcomes, selected / all_selected
         means, ratios = predicted / selected, effective / outcomes
     rate = (effective + np.where(selected > 0, means, 0.0)) / (outcomes + 1)
     estimate = float((share * rate).sum())
     # Of the rates, and of the bins that the shadow tasks happened to be in.
     variance = (share**2 * rate * (1 - rate) / (outcomes + 1)).sum()
     variance += (share * (rate - estimate) ** 2).sum() / max(all_selected, 1.0)
-    rows = zip(outcomes.tolist(), selected.tolist(), ratios.tolist(), means.tolist(), strict=True)
+    rows = np.column_stack((outcomes, selected, ratios, means)).tolist()
     return Shadow(
-        outcomes=all_outcomes,
-        selected=all_selected,
+        outcomes=float(all_outcomes),
+        selected=float(all_selected),
         effective_task_ratio=float(ratio),
         standard_error=float(np.sqrt(ratio * (1 - ratio) / max(all_outcomes, 1.0))),
         selected_effective_task_ratio=estimate,
@@ -95,5 +84,6 @@ def figures(sums: Floats) -> Shadow:
     )
 
 
-def _bins(predicted: Floats) -> NDArray[np.int64]:
-    return np.minimum(predicted * BINS, BINS - 1).astype(np.int64)
+def bins(values: Floats, number: int) -> Ints:
+    """Returns which of `number` equal bins of [0, 1] each value is in."""
+    return np.minimum(values * number, number - 1).astype(np.int64)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.core import item_response, shadow, statistics
+from bots_server.core.arrays import Floats, Ints, find
 from bots_server.core.coverage import Coverage, evaluate, no_coverage
 from bots_server.core.evidence import NOTHING, Evidence, capped, merge
 from bots_server.core.hyperparameters import Hyperparameters
@@ -13,51 +14,31 @@ from bots_server.core.item_response import ItemResponse
 from bots_server.core.models import MODULES, ModelState
 from bots_server.core.tasks import Tasks
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """The state of a run between updates.
+    """The state of a run between updates."""
 
-    updates:  number of updates applied
-    learned:  the model's state
-    pending:  outcomes that wait for `rollouts_per_update`
-    coverage: what was evaluated, pending outcomes counted in
-    total:    `[S]` float64, sums over all updates (core.statistics)
-    recent:   `[S]` float64, the same with weights that decay by 63/64 an update
-    """
-
-    updates: int
-    learned: ModelState
-    pending: Evidence
-    coverage: Coverage
-    total: Floats
-    recent: Floats
+    updates: int  # number of updates applied
+    learned: ModelState  # the model's state
+    pending: Evidence  # outcomes that wait for `rollouts_per_update`
+    coverage: Coverage  # what was evaluated, pending outcomes counted in
+    total: Floats  # `[S]` sums over all updates (core.statistics)
+    recent: Floats  # `[S]` the same with weights that decay by 63/64 an update
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factored:
-    """alpha and beta of all tasks, pending outcomes counted in: a baseline, and I tasks by themselves.
+    """alpha and beta of all tasks, pending outcomes counted in: a baseline, and I tasks by themselves."""
 
-    by_cell:        whether the baseline is by cell, else by stratum
-    baseline_alpha: `[G]`, or `[C]`; empty if all tasks are by themselves
-    baseline_beta:  as baseline_alpha
-    tasks:          `[I]` int64, ascending
-    alpha:          `[I]`
-    beta:           `[I]`
-    """
-
-    by_cell: bool
-    baseline_alpha: Floats
-    baseline_beta: Floats
-    tasks: Ints
-    alpha: Floats
-    beta: Floats
+    by_cell: bool  # whether the baseline is by cell, else by stratum
+    baseline_alpha: Floats  # `[G]`, or `[C]`; empty if all tasks are by themselves
+    baseline_beta: Floats  # as baseline_alpha
+    tasks: Ints  # `[I]` ascending
+    alpha: Floats  # `[I]`
+    beta: Floats  # `[I]`
 
     def __len__(self) -> int:
-        """Returns I."""
         return len(self.tasks)
 
 
@@ -68,8 +49,8 @@ def first_state(tasks: Tasks, model: str, hyperparameters: Hyperparameters) -> S
         learned=MODULES[model].start(tasks, hyperparameters),
         pending=NOTHING,
         coverage=no_coverage(tasks),
-        total=statistics.zeros(),
-        recent=statistics.zeros(),
+        total=np.zeros(statistics.SIZE),
+        recent=np.zeros(statistics.SIZE),
     )
 
 
@@ -80,10 +61,9 @@ def factored(state: State, tasks: Tasks, model: str) -> Factored:
     own, alpha, beta = module.deviating(state.learned, tasks)
     if len(state.pending):
         waiting = state.pending.tasks
-        at = own.searchsorted(waiting)
-        new = own.searchsorted(waiting, side="right") == at
-        own = np.insert(own, at[new], waiting[new])
-        alpha, beta = np.insert(alpha, at[new], 0), np.insert(beta, at[new], 0)
+        at, known = find(own, waiting)
+        own = np.insert(own, at[~known], waiting[~known])
+        alpha, beta = np.insert(alpha, at[~known], 0), np.insert(beta, at[~known], 0)
         at = own.searchsorted(waiting)
         alpha[at], beta[at] = some_alpha_beta(state, tasks, model, waiting)
     return Factored(module.BY_CELL, *baseline, own, alpha, beta)
@@ -94,10 +74,9 @@ def some_alpha_beta(state: State, tasks: Tasks, model: str, which: Ints) -> tupl
     alpha, beta = MODULES[model].alpha_beta(state.learned, tasks, which)
     if len(state.pending):
         pending = capped(state.pending)
-        at = np.minimum(pending.tasks.searchsorted(which), len(pending) - 1)
-        found = pending.tasks.take(at) == which
-        alpha = alpha + pending.successes.take(at) * found
-        beta = beta + (pending.rollouts - pending.successes).take(at) * found
+        at, found = find(pending.tasks, which)
+        alpha[found] += pending.successes[at[found]]
+        beta[found] += (pending.rollouts - pending.successes)[at[found]]
     return alpha, beta
 
 

@@ -7,12 +7,10 @@ the one after it. The order is stored in snapshots: indices are added at the end
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bots_server.core import shadow
+from bots_server.core.arrays import Bools, Floats
 from bots_server.core.evidence import Evidence
-
-Floats = NDArray[np.float64]
 
 RECENT_WEIGHT = 63 / 64
 SCORE_BINS = 64  # of a predicted pass rate, for the area under the ROC curve
@@ -38,20 +36,13 @@ SIZE = SHADOW.stop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """How well predictions met the outcomes. NaN: not known.
+    """How well predictions met the outcomes. NaN: not known."""
 
-    outcomes:       number of predictions
-    absolute_error: mean of |predicted - observed pass rate|
-    brier_score:    mean of (predicted - observed pass rate)^2
-    correlation:    of predicted and observed pass rate
-    auc:            chance that a successful rollout's task was predicted higher than a failed one's, ties counted half
-    """
-
-    outcomes: float
-    absolute_error: float
-    brier_score: float
-    correlation: float
-    auc: float
+    outcomes: float  # number of predictions
+    absolute_error: float  # mean of |predicted - observed pass rate|
+    brier_score: float  # mean of (predicted - observed pass rate)^2
+    correlation: float  # of predicted and observed pass rate
+    auc: float  # chance that a successful rollout's task was predicted higher than a failed one's, ties counted half
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,42 +56,22 @@ class CalibrationBin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """The figures of running sums. NaN: not known.
+    """The figures of running sums. NaN: not known."""
 
-    updates:              number of updates; with rollouts_per_update above 0 of reports
-    outcomes:             tasks evaluated, each once an update
-    rollouts:             of the outcomes
-    successes:            of the outcomes
-    effective_task_ratio: share of the outcomes whose rewards were not all equal
-    prediction:           posterior means before the update
-    first_prediction:     the same of tasks that the run had not evaluated before
-    implicit_prediction:  predictions that do not use the task's own outcomes
-    calibration:          by `prediction`, in steps of 0.1
-    mean_policy_lag:      policy steps between selection and report, each at most 10,000
-    shadow:               of the updates that have shadow tasks
-    """
-
-    updates: float
-    outcomes: float
-    rollouts: float
-    successes: float
-    effective_task_ratio: float
-    prediction: Accuracy
-    first_prediction: Accuracy
-    implicit_prediction: Accuracy
-    calibration: tuple[CalibrationBin, ...]
-    mean_policy_lag: float
-    shadow: shadow.Shadow
+    updates: float  # number of updates; with rollouts_per_update above 0 of reports
+    outcomes: float  # tasks evaluated, each once an update
+    rollouts: float  # of the outcomes
+    successes: float  # of the outcomes
+    effective_task_ratio: float  # share of the outcomes whose rewards were not all equal
+    prediction: Accuracy  # posterior means before the update
+    first_prediction: Accuracy  # the same of tasks that the run had not evaluated before
+    implicit_prediction: Accuracy  # predictions that do not use the task's own outcomes
+    calibration: tuple[CalibrationBin, ...]  # by `prediction`, in steps of 0.1
+    mean_policy_lag: float  # policy steps between selection and report, each at most 10,000
+    shadow: shadow.Shadow  # of the updates that have shadow tasks
 
 
-def zeros() -> Floats:
-    """Returns the sums of no update."""
-    return np.zeros(SIZE)
-
-
-def observe(
-    evidence: Evidence, tried: NDArray[np.bool_], predicted: Floats, without_own: Floats, policy_lag: int | None
-) -> Floats:
+def observe(evidence: Evidence, tried: Bools, predicted: Floats, without_own: Floats, policy_lag: int | None) -> Floats:
     """Returns `[SIZE]` the sums of one update.
 
     tried:       `[n]` whether the run evaluated the task before
@@ -117,13 +88,13 @@ def observe(
     if policy_lag is not None:
         sums[POLICY_LAG] = min(policy_lag, MOST_POLICY_LAG)
         sums[POLICY_LAG_UPDATES] = 1
-    bins = _bins(predicted, CALIBRATION_BINS)
+    bins = shadow.bins(predicted, CALIBRATION_BINS)
     weights = (None, predicted, observed)
     sums[CALIBRATION] = np.concatenate([np.bincount(bins, weight, CALIBRATION_BINS) for weight in weights])
     for at, which, scores in (
         (UNTRIED, ~tried, predicted),
         (TRIED, tried, predicted),
-        (WITHOUT_OWN, without_own == without_own, without_own),
+        (WITHOUT_OWN, ~np.isnan(without_own), without_own),
     ):
         if which.any():
             sums[at] = _block(scores[which], evidence.successes[which], evidence.rollouts[which])
@@ -165,11 +136,6 @@ def errors(block: Floats) -> tuple[float, float, float]:
     return n, observed - predicted, squared - (observed - predicted) ** 2
 
 
-def _bins(rates: Floats, number: int) -> NDArray[np.int64]:
-    """Returns the bin of each pass rate."""
-    return np.minimum(rates * number, number - 1).astype(np.int64)
-
-
 def _block(x: Floats, successes: Floats, rollouts: Floats) -> Floats:
     """Returns the sums of predictions x of the observed pass rates y.
 
@@ -178,13 +144,12 @@ def _block(x: Floats, successes: Floats, rollouts: Floats) -> Floats:
     y = successes / rollouts
     error = x - y
     moments = np.add.reduce([np.ones(len(x)), np.abs(error), error * error, x, y, x * x, y * y, x * y], axis=1)
-    bins = _bins(x, SCORE_BINS)
+    bins = shadow.bins(x, SCORE_BINS)
     rolled = [np.bincount(bins, counts, SCORE_BINS) for counts in (successes, rollouts - successes)]
     return np.concatenate((moments, *rolled))
 
 
 def _accuracy(block: Floats) -> Accuracy:
-    """Returns the figures of one block of sums."""
     n = float(block[0])
     absolute, squared, correlation = np.nan, np.nan, np.nan
     if n > 0:

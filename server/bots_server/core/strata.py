@@ -11,6 +11,8 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
+from bots_server.core.arrays import Floats, Ints
+
 MAX_STRATA = 2**20
 
 _FINEST = 2.0**-150  # a grid as fine as this changes no float32
@@ -30,19 +32,13 @@ class TooManyStrata(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strata:
-    """The strata of a dataset with R references.
+    """The strata of a dataset with R references."""
 
-    references:  `[G, R]` float32, pass rates in [0, 1]; NaN: missing
-    prior_alpha: `[G]` float64, in [0.1, 1e6]
-    prior_beta:  `[G]` float64, in [0.1, 1e6]
-    """
-
-    references: NDArray[np.float32]
-    prior_alpha: NDArray[np.float64]
-    prior_beta: NDArray[np.float64]
+    references: NDArray[np.float32]  # `[G, R]` pass rates in [0, 1]; NaN: missing
+    prior_alpha: Floats  # `[G]` in [0.1, 1e6]
+    prior_beta: Floats  # `[G]` in [0.1, 1e6]
 
     def __len__(self) -> int:
-        """Returns G."""
         return len(self.prior_alpha)
 
 
@@ -61,8 +57,8 @@ class StrataBuilder:
     def add(
         self,
         references: NDArray[np.float32] | None,
-        prior_alpha: NDArray[np.float64] | None,
-        prior_beta: NDArray[np.float64] | None,
+        prior_alpha: Floats | None,
+        prior_beta: Floats | None,
         size: int,
     ) -> NDArray[np.uint32]:
         """Returns `[size]` the stratum of each of the next `size` tasks, numbered in order of first appearance.
@@ -107,14 +103,14 @@ class StrataBuilder:
         return canonical.astype(np.float32, copy=False).view(np.uint32)
 
 
-def _prior_words(prior: NDArray[np.float64] | None) -> list[NDArray[np.uint32]]:
+def _prior_words(prior: Floats | None) -> list[NDArray[np.uint32]]:
     """Returns the low and the high words of a prior."""
     values = np.ones(1) if prior is None else np.ascontiguousarray(prior, np.float64)
     words = values.astype("<f8", copy=False).view("<u4").reshape(-1, 2)
     return [words[:, 0], words[:, 1]]
 
 
-def _distinct_rows(words: Sequence[NDArray[np.uint32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _distinct_rows(words: Sequence[NDArray[np.uint32]]) -> tuple[Ints, Ints]:
     """Returns the position of the first of each distinct row of a table, and which of these each row equals.
 
     words: the columns of the table, `[n]` each, or `[1]` if all rows have one value

@@ -8,15 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from bots_server.core.arrays import Bools, Ints
 
 _BLOCK = 65_536  # texts that are hashed or compared at once, so that the working memory does not grow with their number
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in Fibonacci hashing
-_SHIFT = np.uint64(29)
-
-
-class UnknownTaskId(KeyError):
-    """An id that no task of the dataset has; `args` is (position in the column, the id)."""
 
 
 class DuplicateTaskId(ValueError):
@@ -25,34 +20,25 @@ class DuplicateTaskId(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """N texts without NUL, one after the other, without padding.
+    """N texts without NUL, one after the other, without padding."""
 
-    text:  `[B + 8]` uint8, their UTF-8, then eight NULs
-    start: `[N + 1]` uint32, or uint64 from 4 GiB on; text i is `text[start[i]:start[i + 1]]`
-    """
-
-    text: NDArray[np.uint8]
-    start: NDArray[np.unsignedinteger]
+    text: NDArray[np.uint8]  # `[B + 8]` their UTF-8, then eight NULs
+    start: NDArray[np.unsignedinteger]  # `[N + 1]`; text i is `text[start[i]:start[i + 1]]`
 
     def __len__(self) -> int:
-        """Returns N."""
         return len(self.start) - 1
 
     def read(self, which: Ints) -> list[str]:
-        """Returns some of the texts."""
         data = self.text.data
         begin, end = self.start.take(which).tolist(), self.start.take(which + 1).tolist()
         return [str(data[first:last], "utf-8") for first, last in zip(begin, end, strict=True)]
 
     def lengths(self, which: Ints) -> Ints:
         """Returns the lengths of some of the texts, in bytes."""
-        return self.start.take(which + 1).astype(np.int64) - self.start.take(which).astype(np.int64)
+        return (self.start.take(which + 1) - self.start.take(which)).astype(np.int64)
 
     def words(self, which: Ints) -> Iterator[tuple[Ints, NDArray[np.uint64]]]:
-        """Yields the first, second, ... 8 bytes of some of the texts, NULs after the last, as whole numbers.
-
-        With them the positions in `which` that have so many bytes.
-        """
+        """Yields positions in `which` and the next 8 bytes of these texts as whole numbers, until all texts end."""
         windows: NDArray[np.uint64] = np.ndarray((len(self.text) - 7,), "<u8", self.text, strides=(1,))
         begin, left, at = self.start.take(which).astype(np.int64), self.lengths(which), np.arange(len(which))
         while len(at):
@@ -63,7 +49,6 @@ class Texts:
 
 
 def pack(texts: Sequence[bytes]) -> Texts:
-    """Returns texts, none of them empty."""
     return from_lengths(b"".join(texts), np.fromiter(map(len, texts), np.int64, len(texts)))
 
 
@@ -73,7 +58,6 @@ def from_lengths(text: bytes, lengths: NDArray[np.integer]) -> Texts:
 
 
 def join(parts: Sequence[Texts]) -> Texts:
-    """Returns the texts of all parts."""
     return _texts([part.text[:-8] for part in parts], np.concatenate([np.diff(part.start) for part in parts]))
 
 
@@ -89,28 +73,18 @@ def _texts(pieces: Sequence[NDArray[np.uint8]], lengths: NDArray[np.integer]) ->
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskIds:
-    """The ids of a dataset's N tasks.
-
-    ids:    the id of each task
-    hashes: `[N]` uint64, ascending
-    order:  `[N]` int32, the task of each hash
-    """
+    """The ids of a dataset's N tasks."""
 
     ids: Texts
-    hashes: NDArray[np.uint64]
-    order: NDArray[np.int32]
+    hashes: NDArray[np.uint64]  # `[N]` ascending
+    order: NDArray[np.int32]  # `[N]` the task of each hash
 
     def names(self, tasks: Ints) -> list[str]:
-        """Returns the ids of tasks."""
         return self.ids.read(tasks)
 
     def find(self, names: Sequence[str]) -> Ints:
-        """Returns the task of each id. Raises UnknownTaskId for the first that no task has."""
-        found = self.find_each(pack([name.encode() for name in names]))
-        if (found < 0).any():
-            first = int(np.argmax(found < 0))
-            raise UnknownTaskId(first, names[first])
-        return found
+        """Returns the task of each id; -1: no task has it."""
+        return self.find_each(pack([name.encode() for name in names]))
 
     def find_each(self, ids: Texts) -> Ints:
         """Returns the task of each id; -1: no task has it."""
@@ -151,11 +125,11 @@ def hash_texts(texts: Texts) -> NDArray[np.uint64]:
         block = hashes[begin : begin + _BLOCK]
         for at, word in texts.words(np.arange(begin, begin + len(block))):
             mixed = (block[at] ^ word) * _MULTIPLIER
-            block[at] = mixed ^ mixed >> _SHIFT
+            block[at] = mixed ^ mixed >> np.uint64(29)
     return hashes
 
 
-def equal(one: Texts, which: Ints, other: Texts, whom: Ints) -> NDArray[np.bool_]:
+def equal(one: Texts, which: Ints, other: Texts, whom: Ints) -> Bools:
     """Returns whether texts `which` of one equal texts `whom` of another, pair by pair."""
     same = np.asarray(one.lengths(which) == other.lengths(whom))
     for begin in range(0, len(same), _BLOCK):

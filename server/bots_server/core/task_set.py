@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from bots_server.core.arrays import Bools, Ints, find
 
 # Tasks kept beside the bitmap, at most, before it is copied with them. Fewer in a small dataset: N / 64, which take as
 # much memory as the bitmap.
@@ -14,30 +14,22 @@ _MOST_ADDED = 4096
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskSet:
-    """A set of tasks of a dataset of N.
+    """A set of tasks of a dataset of N."""
 
-    bits:  `[ceil(N / 8)]` uint8, bit t % 8 of byte t // 8 for task t; None: no task
-    added: `[m]` int64, ascending, not in `bits`
-    count: number of tasks in the set
-    """
-
-    bits: NDArray[np.uint8] | None
-    added: Ints
-    count: int
+    bits: NDArray[np.uint8] | None  # `[ceil(N / 8)]` bit t % 8 of byte t // 8 for task t; None: no task
+    added: Ints  # ascending, not in `bits`
+    count: int  # number of tasks in the set
 
     def __len__(self) -> int:
-        """Returns the number of tasks in the set."""
         return self.count
 
-    def has(self, tasks: NDArray[np.integer]) -> NDArray[np.bool_]:
+    def has(self, tasks: NDArray[np.integer]) -> Bools:
         """Returns whether each task (of an array of any shape) is in the set."""
         if self.bits is None:
             found = np.zeros(tasks.shape, np.bool_)
         else:
             found = (self.bits.take(tasks >> 3) >> (tasks & 7).astype(np.uint8) & 1).astype(np.bool_)
-        if len(self.added):
-            found |= self.added.take(self.added.searchsorted(tasks), mode="clip") == tasks
-        return found
+        return found | find(self.added, tasks)[1]
 
     def tasks(self) -> Ints:
         """Returns all tasks of the set, ascending."""

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.core import inputs as columns
-from bots_server.core.inputs import Floats, Inputs, Rows
+from bots_server.core.arrays import Floats, Ints
+from bots_server.core.inputs import Inputs, Rows
 from bots_server.core.strata import Strata
 
 
@@ -17,45 +18,28 @@ class Tasks:
     """One dataset, immutable and shared by all its runs.
 
     N tasks, G strata, C nonempty cells (stratum x tag), R references, F features.
-
-    strata:        the G strata
-    stratum:       `[N]` uint16 or uint32, number of the task's stratum
-    tag:           `[N]` uint8 or uint16, number of the task's tag in `tags`; None: the tasks have no tags
-    tags:          names of the tags
-    members:       `[N]` int32, the tasks in the order (stratum, tag, task)
-    stratum_start: `[G + 1]` int64; stratum g is `members[stratum_start[g]:stratum_start[g + 1]]`
-    cell_start:    `[C + 1]` int64; cell c is `members[cell_start[c]:cell_start[c + 1]]`
-    cell_stratum:  `[C]` int64, ascending
-    cell_tag:      `[C]` int64, ascending within a stratum; 0 if the tasks have no tags
-    cell_key:      `[C]` int64, ascending, identifies stratum and tag: cell_stratum * number of tags + cell_tag
-    reference_names: names of the R references
-    weak:          `[G]` float32, pass rate at capability 0; 0 if only `strong` is known, NaN if neither is
-    strong:        `[G]` float32, pass rate at capability 1; 1 if only `weak` is known, NaN if neither is
-    features:      `[N, F]` float32, each of mean 0 and standard deviation 1, 0 if missing; None: F = 0
-    feature_names: names of the F features
     """
 
     strata: Strata
-    stratum: NDArray[np.unsignedinteger]
-    tag: NDArray[np.unsignedinteger] | None
+    stratum: NDArray[np.unsignedinteger]  # `[N]` uint16 or uint32, number of the task's stratum
+    tag: NDArray[np.unsignedinteger] | None  # `[N]` uint8 or uint16, number in `tags`; None: the tasks have no tags
     tags: tuple[str, ...]
-    members: NDArray[np.int32]
-    stratum_start: NDArray[np.int64]
-    cell_start: NDArray[np.int64]
-    cell_stratum: NDArray[np.int64]
-    cell_tag: NDArray[np.int64]
-    cell_key: NDArray[np.int64]
+    members: NDArray[np.int32]  # `[N]` the tasks in the order (stratum, tag, task)
+    stratum_start: Ints  # `[G + 1]`; stratum g is `members[stratum_start[g]:stratum_start[g + 1]]`
+    cell_start: Ints  # `[C + 1]`; cell c is `members[cell_start[c]:cell_start[c + 1]]`
+    cell_stratum: Ints  # `[C]` ascending
+    cell_tag: Ints  # `[C]` ascending within a stratum; 0 if the tasks have no tags
+    cell_key: Ints  # `[C]` ascending: cell_stratum * number of tags + cell_tag
     reference_names: tuple[str, ...]
-    weak: NDArray[np.float32]
-    strong: NDArray[np.float32]
-    features: NDArray[np.float32] | None
+    weak: NDArray[np.float32]  # `[G]` pass rate at capability 0; 0 if only `strong` is known, NaN if neither is
+    strong: NDArray[np.float32]  # `[G]` pass rate at capability 1; 1 if only `weak` is known, NaN if neither is
+    features: NDArray[np.float32] | None  # `[N, F]` each of mean 0 and variance 1, 0 if missing; None: F = 0
     feature_names: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Returns N."""
         return len(self.stratum)
 
-    def cell_of(self, which: NDArray[np.integer]) -> NDArray[np.int64]:
+    def cell_of(self, which: NDArray[np.integer]) -> Ints:
         """Returns the cell of each task."""
         stratum = self.stratum.take(which).astype(np.int64)
         if self.tag is not None:
@@ -68,16 +52,10 @@ class Tasks:
     @cached_property
     def inputs(self) -> Inputs:
         """The inputs of the item_response model."""
-        return columns.arrange(
-            stratum_tasks=np.diff(self.stratum_start),
-            references=self.strata.references,
-            reference_names=self.reference_names,
-            prior_alpha=self.strata.prior_alpha,
-            prior_beta=self.strata.prior_beta,
-            tag_tasks=np.bincount(self.cell_tag, np.diff(self.cell_start), len(self.tags))[: len(self.tags)],
-            tags=self.tags,
-            feature_names=self.feature_names,
-        )
+        tag_tasks = np.bincount(self.cell_tag, np.diff(self.cell_start), len(self.tags))[: len(self.tags)]
+        stratum_tasks = np.diff(self.stratum_start)
+        names = self.reference_names, self.tags, self.feature_names
+        return columns.arrange(self.strata, stratum_tasks, tag_tasks, *names)
 
     @cached_property
     def input_moments(self) -> tuple[Floats, Floats]:
@@ -111,7 +89,9 @@ def arrange(
     narrow_tag: type[np.unsignedinteger] = np.uint8 if len(tags) <= 2**8 else np.uint16
     column = stratum.astype(narrow_stratum, copy=False)
     tag_column = None if tag is None else tag.astype(narrow_tag, copy=False)
-    order = _stable_order(*(() if tag_column is None else (tag_column,)), column)
+    # Digits of 16 bits, the least first: numpy's stable sort of those is a radix sort.
+    digits = [column] if len(strata) <= 2**16 else [column.astype(np.uint16), (column >> 16).astype(np.uint16)]
+    order = np.lexsort(digits if tag_column is None else [tag_column, *digits])
     by_stratum = column[order]
     first = np.ones(len(order), np.bool_)  # of its cell
     first[1:] = by_stratum[1:] != by_stratum[:-1]
@@ -122,7 +102,7 @@ def arrange(
     cell_start = np.append(cells, len(order))
     cell_stratum = by_stratum[cells].astype(np.int64)
     cell_tag = np.zeros(len(cells), np.int64) if tag_column is None else by_tag[cells].astype(np.int64)
-    weak, strong = _ends(strata, tuple(reference_names))
+    weak, strong = _ends(strata, reference_names)
     width = 0 if features is None else features.shape[1]
     return Tasks(
         strata=strata,
@@ -138,31 +118,27 @@ def arrange(
         reference_names=tuple(reference_names),
         weak=weak,
         strong=strong,
-        features=None if features is None or width == 0 else standardised(features),
+        features=None if features is None or width == 0 else _standardised(features),
         feature_names=tuple(feature_names) or tuple(f"feature {k}" for k in range(width)),
     )
 
 
-def _ends(strata: Strata, names: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns `[G]` the pass rates that interpolation goes between: the references "weak" and "strong".
-
-    One alone is enough: the policy is then between 0 and `strong`, or between `weak` and 1.
-    """
+def _ends(strata: Strata, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns `[G]` pass rates at capability 0 and 1: the references "weak" and "strong", of which one is enough."""
     missing = np.full(len(strata), np.nan, np.float32)
-    weak, strong = (
-        strata.references[:, names.index(name)] if name in names else missing for name in ("weak", "strong")
-    )
+    rates = dict(zip(names, strata.references.T, strict=True))
+    weak, strong = rates.get("weak", missing), rates.get("strong", missing)
     low = np.where(np.isnan(weak) & ~np.isnan(strong), np.float32(0), weak)
     high = np.where(np.isnan(strong) & ~np.isnan(weak), np.float32(1), strong)
     return low, high
 
 
-def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns `[N, F]` features with mean 0 and standard deviation 1; missing (NaN) and constant ones are 0."""
     result = np.empty(features.shape, np.float32)
     for k, column in enumerate(features.T):
         values = column.astype(np.float64)
-        known = values == values
+        known = ~np.isnan(values)
         mean = values[known].mean() if known.any() else 0.0
         values -= mean
         values[~known] = 0.0
@@ -170,20 +146,3 @@ def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:
         # A constant column has a spread of rounding alone.
         result[:, k] = values / spread if spread > 1e-6 * max(abs(mean), 1e-30) else 0.0
     return result
-
-
-def _stable_order(*columns: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
-    """Returns the order that sorts by the last column, then the one before it, ..., then the position.
-
-    Sorts digit by digit, the least first: for 16 bits and below numpy's stable sort is a radix sort.
-    """
-    digits: list[NDArray[np.unsignedinteger]] = []
-    for column in columns:
-        if column.dtype.itemsize <= 2:
-            digits.append(column)
-        else:
-            digits += [column.astype(np.uint16), (column >> np.uint32(16)).astype(np.uint16)]
-    order = digits[0].argsort(kind="stable")
-    for digit in digits[1:]:
-        order = order[digit[order].argsort(kind="stable")]
-    return order

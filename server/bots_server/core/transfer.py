@@ -1,10 +1,10 @@
 """A new run that goes on from the posterior of another one, over the same dataset or another."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bots_server.core.arrays import Ints
 from bots_server.core.coverage import restored
 from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import Hyperparameters
@@ -14,28 +14,11 @@ from bots_server.core.state import settled
 from bots_server.core.task_set import NO_TASKS, with_tasks
 from bots_server.core.tasks import Tasks
 
-Ints = NDArray[np.int64]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Transferred:
-    """Version 0 of a new run, and what became of the tasks.
-
-    kept:    tasks of both datasets
-    new:     tasks of the new dataset alone; they start at their prior
-    dropped: tasks of the old dataset alone
-    """
-
-    posterior: Posterior
-    kept: int
-    new: int
-    dropped: int
-
-
-def transfer(posterior: Posterior, old: Tasks, new: Tasks, row: Ints, hyperparameters: Hyperparameters) -> Transferred:
+def transfer(posterior: Posterior, old: Tasks, new: Tasks, row: Ints, hyperparameters: Hyperparameters) -> Posterior:
     """Returns version 0 of a run over `new` that goes on from a posterior over `old`, with the same model.
 
-    row: `[N]` row in `old` of each task of `new`, no row twice; -1: it has none
+    row: `[N]` row in `old` of each task of `new`, no row twice; -1: it has none, and starts at its prior
 
     Evidence, what rests and what is retired go along by task. Statistics and the count of evaluated tasks start anew.
     """
@@ -57,12 +40,7 @@ def transfer(posterior: Posterior, old: Tasks, new: Tasks, row: Ints, hyperparam
         pending=_evidence(state.pending, where),
         coverage=restored(new, 0, state.coverage.in_half, NO_TASKS, *sets),
     )
-    return Transferred(
-        posterior=replace(fresh, retired=moved(posterior.retired), state=settled(carried, new, model, hyperparameters)),
-        kept=len(kept),
-        new=len(new) - len(kept),
-        dropped=len(old) - len(kept),
-    )
+    return replace(fresh, retired=moved(posterior.retired), state=settled(carried, new, model, hyperparameters))
 
 
 def _evidence(evidence: Evidence, where: Ints) -> Evidence:

@@ -11,27 +11,21 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an event does to the list.
-
-    target: the version that a restore goes back to, or the version of the report that an undo takes out; else 0
-    """
+    """What an event does to the list."""
 
     version: int
     kind: Literal["report", "change", "restore", "undo"]
-    target: int = 0
+    target: int = 0  # the version that a restore goes back to, or of the report that an undo takes out
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The events that give a state.
+    """The events that give a state."""
 
-    start:    the version whose state the list starts from: the first one known, or a restore or undo that goes back
-              further
-    versions: of the events after it, ascending. A restore among them closes the open updates, and does no more
-    """
-
-    start: int
-    versions: tuple[int, ...] = ()
+    start: int  # the version whose state they start from: the first known, or a restore or undo that goes back further
+    versions: tuple[
+        int, ...
+    ] = ()  # after it, ascending. A restore among them closes the open updates, and does no more
 
 
 def counted(base: int, steps: Iterable[Step]) -> Counted:

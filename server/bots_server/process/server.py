@@ -26,7 +26,7 @@ from bots_server.process.settings import Settings
 from bots_server.process.tls import Certificates
 from bots_server.runs.registry import Registry
 from bots_server.store import Store, within
-from bots_server.telemetry.collector import ObservedRun
+from bots_server.telemetry.figures import ObservedRun
 from bots_server.telemetry.metrics import Metrics
 
 METHODS = tuple(SERVICE.methods_by_name)

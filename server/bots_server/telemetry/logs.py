@@ -95,8 +95,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    fields: dict[str, Any] = getattr(record, "fields", {})
-    return fields
+    return dict(getattr(record, "fields", {}))
 
 
 def _time(record: logging.LogRecord) -> str:

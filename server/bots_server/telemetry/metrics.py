@@ -1,7 +1,5 @@
 """Every metric of the server; those of its runs are tables in `figures.py`.
 
-Names start with `bots_`, units are base units, counters end in `_total`.
-
 What a server did (sum it over servers): calls, Redis, folding, leases, snapshots, selections. What a run is (every
 server that holds it exports the same: take `max by (dataset, run)`): read from the run's summary at each scrape.
 
@@ -16,12 +14,12 @@ Cardinality. No label ever holds a task, a job or a request. Labels and their nu
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from bots_server.telemetry.collector import ObservedRun, RunCollector, RunCounts
-from bots_server.telemetry.figures import COUNTED, GAUGES, SUMS
-from bots_server.telemetry.usage import Usage, UsageCollector
+from bots_server.telemetry.collector import RunCollector, RunCounts, Usage, UsageCollector
+from bots_server.telemetry.figures import ObservedRun
 
 OPEN_ENDED = {"WatchRun"}  # lasts as long as its caller likes, so its time is no latency
 
@@ -39,67 +37,63 @@ class Metrics:
         # Else every counter and histogram is two series, the second one of no use.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry, self._methods = registry, frozenset(methods)
-        self._run_counts = RunCounts(COUNTED)
-        self._rpcs = Counter("bots_rpcs", "Calls that ended.", ("method", "code"), registry=registry)
-        self._rpc_seconds = Histogram(
+        self._run_counts = RunCounts()
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+
+        self._rpcs = counter("bots_rpcs", "Calls that ended.", ("method", "code"))
+        self._rpc_seconds = histogram(
             "bots_rpc_duration_seconds",
             "From a call's arrival in its handler to its last message. WatchRun is left out.",
             ("method",),
             buckets=RPC_SECONDS,
-            registry=registry,
         )
-        self._rpcs_in_progress = Gauge(
-            "bots_rpcs_in_progress", "Calls that are being served, streams among them.", registry=registry
-        )
+        self._rpcs_in_progress = gauge("bots_rpcs_in_progress", "Calls that are being served, streams among them.")
         self.begin_rpc = self._rpcs_in_progress.inc  # ended by `observe_rpc`
-        self.rpc_threads = Gauge("bots_rpc_threads", "Calls that can be served at once.", registry=registry).set
-        self._redis_seconds = Histogram(
+        self.rpc_threads = gauge("bots_rpc_threads", "Calls that can be served at once.").set
+
+        self._redis_seconds = histogram(
             "bots_redis_command_duration_seconds",
             "From sending a transition of the store to its answer, retries among it.",
             ("command",),
             buckets=REDIS_SECONDS,
-            registry=registry,
         )
-        self._redis_errors = Counter(
-            "bots_redis_errors", "Transitions that Redis did not do.", ("command",), registry=registry
-        )
-        self.redis_retry = Counter("bots_redis_retries", "Commands that were sent again.", registry=registry).inc
-        self._fold_lag = Histogram(
+        self._redis_errors = counter("bots_redis_errors", "Transitions that Redis did not do.", ("command",))
+        self.redis_retry = counter("bots_redis_retries", "Commands that were sent again.").inc
+
+        self._fold_lag = histogram(
             "bots_fold_lag_events",
             "Events that a replica had to fold before the call that asked for it could go on.",
             buckets=LAG_EVENTS,
-            registry=registry,
         )
-        self._fold_seconds = Histogram(
-            "bots_fold_duration_seconds", "Reading and folding those events.", buckets=FOLD_SECONDS, registry=registry
+        self._fold_seconds = histogram(
+            "bots_fold_duration_seconds", "Reading and folding those events.", buckets=FOLD_SECONDS
         )
-        self.rebuilt = Counter(
+        self.rebuilt = counter(
             "bots_replica_rebuilds",
             "Replicas dropped because Redis had another history than was folded (a failover, an old file).",
-            registry=registry,
         ).inc
-        held = Gauge("bots_replicas", "Runs that this process holds in memory.", registry=registry)
-        self.replicas = held.set_function  # asked at each scrape
-        damaged = Gauge("bots_damaged_runs", "Runs that were asked for and are damaged in Redis.", registry=registry)
-        self.damaged_runs = damaged.set_function
-        self._leases = Counter(
+        # The next two are asked at each scrape.
+        self.replicas = gauge("bots_replicas", "Runs that this process holds in memory.").set_function
+        self.damaged_runs = gauge(
+            "bots_damaged_runs", "Runs that were asked for and are damaged in Redis."
+        ).set_function
+
+        self._leases = counter(
             "bots_leases",
             "Leases that began (granted) and ended (released, expired, superseded by a new incarnation of the job, "
             "ended by a restore or EndLeases).",
             ("event",),
-            registry=registry,
         )
-        self._snapshots = Counter(
-            "bots_snapshots",
-            "Snapshots that Redis took (stored) or did not (refused, failed).",
-            ("outcome",),
-            registry=registry,
+        self._snapshots = counter(
+            "bots_snapshots", "Snapshots that Redis took (stored) or did not (refused, failed).", ("outcome",)
         )
-        self._snapshot_seconds = Histogram(
-            "bots_snapshot_duration_seconds", "Making and storing a snapshot.", buckets=FOLD_SECONDS, registry=registry
+        self._snapshot_seconds = histogram(
+            "bots_snapshot_duration_seconds", "Making and storing a snapshot.", buckets=FOLD_SECONDS
         )
-        self.log_record_dropped = Counter(
-            "bots_log_records_dropped", "Log records dropped, because the log's queue was full.", registry=registry
+        self.log_record_dropped = counter(
+            "bots_log_records_dropped", "Log records dropped, because the log's queue was full."
         ).inc
         for method in methods:  # so that a rate is 0 and not absent before the first call
             self._rpcs.labels(method, "OK")
@@ -110,7 +104,7 @@ class Metrics:
 
     def export_runs(self, observe: Callable[[], Iterable[ObservedRun]]) -> None:
         """Has each scrape read the runs that the process holds."""
-        self._registry.register(RunCollector(observe, GAUGES, SUMS, COUNTED, self._run_counts))
+        self._registry.register(RunCollector(observe, self._run_counts))
 
     def export_usage(self, observe: Callable[[], Usage], limits: Mapping[str, int]) -> None:
         """Has each scrape read what identities use. `limits` are their quotas."""
@@ -144,8 +138,7 @@ class Metrics:
 
     def observe_selection(self, dataset: str, run: str, tasks: int, leased: int) -> None:
         """A selection was answered. leased: number of its tasks that are leased."""
-        if leased:
-            self._leases.labels("granted").inc(leased)
+        self._leases.labels("granted").inc(leased)
         self._run_counts.add((dataset, run), selections=1, selected_tasks=tasks)
 
     def outlier_reported(self, dataset: str, run: str) -> None:
@@ -154,8 +147,7 @@ class Metrics:
 
     def leases_ended(self, event: str, leases: int) -> None:
         """Leases ended. event: released, expired, superseded or ended."""
-        if leases:
-            self._leases.labels(event).inc(leases)
+        self._leases.labels(event).inc(leases)
 
     def observe_snapshot(self, outcome: str, seconds: float) -> None:
         """A snapshot was made. outcome: stored, refused or failed."""

@@ -8,8 +8,8 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from typing import Any
@@ -77,10 +77,9 @@ class _Pages(ThreadingHTTPServer):
 
     def allowed(self, connection: socket.socket, authorization: str | None) -> bool:
         """Returns whether the caller may read /metrics."""
-        if isinstance(connection, ssl.SSLSocket):
-            asked = connection.context.verify_mode != ssl.CERT_NONE
-            if asked and not connection.getpeercert():
-                return False
+        tls = connection if isinstance(connection, ssl.SSLSocket) else None
+        if tls and tls.context.verify_mode != ssl.CERT_NONE and not tls.getpeercert():
+            return False
         return self._allowed(authorization)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -143,20 +142,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Logs nothing: a scrape every 15 seconds tells nothing."""
 
 
-def answer_scrapes(connection: Connection, registry: CollectorRegistry) -> threading.Thread:
+def answer_scrapes(connection: Connection, registry: CollectorRegistry) -> None:
     """Answers the parent's scrapes, in a worker's thread that ends when the parent does."""
 
     def answer() -> None:
-        try:
+        with suppress(EOFError, OSError):  # the parent is gone
             while True:
                 scrape = connection.recv()
                 connection.send((scrape, list(registry.collect())))
-        except (EOFError, OSError):  # the parent is gone
-            return
 
-    thread = threading.Thread(target=answer, name="scrapes", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=answer, name="scrapes", daemon=True).start()
 
 
 class Workers:
@@ -167,10 +162,6 @@ class Workers:
         self._connections = connections
         self._lock = threading.Lock()
         self._scrape = 0
-
-    def describe(self) -> Iterable[Metric]:
-        """Returns nothing: registering asks no worker."""
-        return ()
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("bots_worker_up", "The worker process answered this scrape.", labels=("process",))
@@ -183,7 +174,7 @@ class Workers:
                 for family in answer or ():
                     merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                     merged.samples += [
-                        sample._replace(labels={**sample.labels, "process": process}) for sample in family.samples
+                        one._replace(labels={**one.labels, "process": process}) for one in family.samples
                     ]
         yield up
         yield from families.values()

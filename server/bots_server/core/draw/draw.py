@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bots_server.core.arrays import Bools, Floats, Ints
 from bots_server.core.draw.eligible import RANKS, Eligible, eligible
 from bots_server.core.draw.lists import Lists, Source
 from bots_server.core.draw.nearest import Nearest
@@ -17,84 +17,48 @@ from bots_server.core.draw.ties import Ties
 from bots_server.core.posterior import Posterior
 from bots_server.core.tasks import Tasks
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionSpec:
-    """What to draw; None: the run's value. Equal specs have equal distributions at one posterior.
+    """What to draw; None: the run's value. Equal specs have equal distributions at one posterior."""
 
-    batch_size:       in [1, 10_000]
-    target:           pass rate to select near
-    uniform_fraction: share of the batch drawn uniformly
-    temperature:      above 0: with probability proportional to exp(-|p - target| / temperature)
-    greedy:           by the posterior mean instead of a draw
-    excluded:         tasks that are not drawn
-
-    At most one of the next three is given; None or empty: all tasks. A quota or weight of 0 is none of the tag.
-
-    any_of:           numbers of the asked tags
-    quotas:           (number of a tag, number of tasks), ...; they add up to `batch_size`
-    weights:          (number of a tag, weight), ...; quotas are drawn from Multinomial(batch_size, weights), over what
-                      is eligible
-    fill:             what a quota lacks in eligible tasks is selected from all the asked tags
-
-    tag_targets:      (number of a tag, pass rate in place of `target`), ...
-    """
-
-    batch_size: int
-    target: float | None = None
-    uniform_fraction: float | None = None
-    temperature: float | None = None
-    greedy: bool | None = None
-    excluded: tuple[int, ...] = ()
-    any_of: tuple[int, ...] | None = None
-    quotas: tuple[tuple[int, int], ...] | None = None
+    batch_size: int  # in [1, 10_000]
+    target: float | None = None  # pass rate to select near
+    uniform_fraction: float | None = None  # share of the batch drawn uniformly
+    temperature: float | None = None  # above 0: with probability proportional to exp(-|p - target| / temperature)
+    greedy: bool | None = None  # by the posterior mean instead of a draw
+    excluded: tuple[int, ...] = ()  # tasks that are not drawn
+    # At most one of these is given; None or empty: all tasks. A quota or weight of 0 is none of the tag.
+    any_of: tuple[int, ...] | None = None  # numbers of the asked tags
+    quotas: tuple[tuple[int, int], ...] | None = None  # (number of a tag, number of tasks), ...: `batch_size` in all
+    # (number of a tag, weight), ...; quotas are drawn from Multinomial(batch_size, weights), over what is eligible.
     weights: tuple[tuple[int, float], ...] | None = None
-    fill: bool = False
-    tag_targets: tuple[tuple[int, float], ...] = ()
+    fill: bool = False  # what a quota lacks in eligible tasks is selected from all the asked tags
+    tag_targets: tuple[tuple[int, float], ...] = ()  # (number of a tag, pass rate in place of `target`), ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Tasks on offer for one part of a batch, in the order of preference.
+    """Tasks on offer for one part of a batch, in the order of preference."""
 
-    tag:       number of the quota's tag; None: no quotas
-    uniform:   drawn uniformly, else by pass rate
-    need:      how many the part takes, >= 1: the first that are not leased and not taken by an earlier part
-    tasks:     `[n]` distinct
-    draws:     `[n]` drawn pass rates; NaN if no draw decided
-    resting:   `[n]` whether the task rests; such tasks come last
-    exhausted: everything that the part may take is in the list
-    """
-
-    tag: int | None
-    uniform: bool
-    need: int
-    tasks: Ints
-    draws: Floats
-    resting: Bools
-    exhausted: bool
+    tag: int | None  # number of the quota's tag; None: no quotas
+    uniform: bool  # drawn uniformly, else by pass rate
+    need: int  # how many the part takes, >= 1: the first that are not leased and not taken by an earlier part
+    tasks: Ints  # `[n]` distinct
+    draws: Floats  # `[n]` drawn pass rates; NaN if no draw decided
+    resting: Bools  # `[n]` whether the task rests; such tasks come last
+    exhausted: bool  # everything that the part may take is in the list
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Why tasks can or cannot be selected.
+    """Why tasks can or cannot be selected."""
 
-    asked:    tasks of the asked tags
-    excluded: of these, excluded by the caller
-    retired:  of these and not excluded, retired
-    resting:  of the others, those that rest
-    eligible: the rest of them
-    """
-
-    asked: int
-    excluded: int
-    retired: int
-    resting: int
-    eligible: int
+    asked: int  # tasks of the asked tags
+    excluded: int  # of these, excluded by the caller
+    retired: int  # of these and not excluded, retired
+    resting: int  # of the others, those that rest
+    eligible: int  # the rest of them
 
 
 class Draw:

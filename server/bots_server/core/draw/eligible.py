@@ -6,16 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bots_server.core.arrays import Bools, Floats, Ints, find
 from bots_server.core.coverage import Coverage
 from bots_server.core.draw.parts import Parts
 from bots_server.core.models import MODULES
 from bots_server.core.posterior import Posterior, individuals
 from bots_server.core.state import all_individual
 from bots_server.core.tasks import Tasks
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 # Ranks of tasks: not resting, resting and first to come back, resting. A batch takes what it lacks from the next rank.
 RANKS = 3
@@ -27,43 +24,26 @@ class Eligible:
 
     An entity is a set of tasks with one posterior: first the I individuals, each a task by itself, then the K ranges
     (the available tasks of a stratum, or of a cell).
-
-    posterior, tasks: that they are of
-    own:      `[I]` tasks of the individuals, ascending
-    place:    `[I]` their places among the posterior's individuals
-    bounds:   `[n + 1]` positions in `tasks.members` between which the ranges lie
-    range:    `[K]` range k is from bounds[range[k]] to bounds[range[k] + 1]
-    free:     `[K]` available tasks of the range, >= 1
-    group:    `[K]` place of the range in the posterior's baseline
-    tag:      `[I + K]` of the entity; None: an entity may have several
-    parts:    of the entities
-    taken:    ascending, tasks that are in a range but not available there: individuals, excluded and retired ones
-    coverage: what rests; None: nothing does
-    rank:     of these tasks
-    asked:    `[P]` tasks of the asked tags, of every rank
-    excluded: `[P]` of these, the excluded
-    retired:  `[P]` of these and not excluded, the retired
     """
 
     posterior: Posterior
     tasks: Tasks
-    own: Ints
-    place: Ints
-    bounds: Ints
-    range: Ints
-    free: Ints
-    group: Ints
-    tag: Ints | None
-    parts: Parts
-    taken: Ints
-    coverage: Coverage | None
-    rank: int
-    asked: Ints
-    excluded: Ints
-    retired: Ints
+    own: Ints  # `[I]` tasks of the individuals, ascending
+    place: Ints  # `[I]` their places among the posterior's individuals
+    bounds: Ints  # `[n + 1]` positions in `tasks.members` between which the ranges lie
+    range: Ints  # `[K]` range k is from bounds[range[k]] to bounds[range[k] + 1]
+    free: Ints  # `[K]` available tasks of the range, >= 1
+    group: Ints  # `[K]` place of the range in the posterior's baseline
+    tag: Ints | None  # `[I + K]` of the entity; None: an entity may have several
+    parts: Parts  # of the entities
+    taken: Ints  # ascending, tasks that are in a range but not available there: individuals, excluded and retired ones
+    coverage: Coverage | None  # what rests; None: nothing does
+    rank: int  # of these tasks
+    asked: Ints  # `[P]` tasks of the asked tags, of every rank
+    excluded: Ints  # `[P]` of these, the excluded
+    retired: Ints  # `[P]` of these and not excluded, the retired
 
     def __len__(self) -> int:
-        """Returns I + K."""
         return len(self.own) + len(self.free)
 
     def count(self) -> Ints:
@@ -117,7 +97,7 @@ def eligible(
     by_cell = MODULES[posterior.model].BY_CELL
     coverage = posterior.state.coverage if posterior.hyperparameters.rest > 0 else None
     excluded = np.unique(excluded)
-    retired = posterior.retired[~contains(excluded, posterior.retired)]
+    retired = posterior.retired[~find(excluded, posterior.retired)[1]]
     blocked = np.union1d(excluded, retired) if len(retired) else excluded
     taken = blocked if every else np.union1d(own, blocked) if len(blocked) else own
 
@@ -132,7 +112,7 @@ def eligible(
     def by_part(which: Ints) -> Ints:
         return np.bincount(part_of_tag.take(tag_of(which)), minlength=number + 1)[:number]
 
-    chosen = ~contains(blocked, own)
+    chosen = ~find(blocked, own)[1]
     if coverage is not None or rank > 0:
         chosen &= coverage is not None and (coverage.ranks(len(tasks)) if every else coverage.rank(own)) == rank
     if tags is not None:
@@ -194,14 +174,6 @@ def _ranges(
         free = np.bincount(tasks.cell_stratum, free, len(tasks.strata)).astype(np.int64)
     kept = np.flatnonzero(free)
     return bounds, kept, free.take(kept)
-
-
-def contains(ascending: Ints, tasks: NDArray[np.integer]) -> Bools:
-    """Returns whether each task (of an array of any shape) is in `ascending`."""
-    if len(ascending) == 0:
-        return np.zeros(tasks.shape, np.bool_)
-    found = ascending.take(ascending.searchsorted(tasks), mode="clip")
-    return np.asarray(found == tasks)
 
 
 def _join(own: Floats, baseline: Floats, group: Ints) -> Floats:

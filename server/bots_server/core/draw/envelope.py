@@ -11,11 +11,9 @@ needs only a bound of the density's norm, so the norm itself is computed for the
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from bots_server.core.arrays import Bools, Floats, Ints
 
 _HALF_LOG_2_PI = 0.5 * np.log(2 * np.pi)
 
@@ -26,24 +24,17 @@ class Envelope:
 
     With x^(alpha - 1) (1 - x)^(beta - 1) for the density (its norm is in `mass` alone), the envelope is
     exp(`log_height`), or exp(`log_height`) x^(alpha - 1) if `power`.
-
-    alpha, beta: `[m]`
-    log_norm:    `[m]` at most log B(alpha, beta)
-    low, high:   `[m]` offsets from the target
-    log_height:  `[m]`
-    power:       `[m]`
-    mass:        `[m]` probability of a proposal; 0 if the window is empty; may be above 1, or infinite
     """
 
     target: float
-    alpha: Floats
-    beta: Floats
-    log_norm: Floats
-    low: Floats
-    high: Floats
-    log_height: Floats
-    power: NDArray[np.bool_]
-    mass: Floats
+    alpha: Floats  # `[m]`
+    beta: Floats  # `[m]`
+    log_norm: Floats  # `[m]` at most log B(alpha, beta)
+    low: Floats  # `[m]` offsets from the target
+    high: Floats  # `[m]` offsets from the target
+    log_height: Floats  # `[m]`
+    power: Bools  # `[m]`
+    mass: Floats  # `[m]` probability of a proposal; 0 if the window is empty; may be above 1, or infinite
 
 
 def log_norm_bound(alpha: Floats, beta: Floats) -> Floats:
@@ -85,9 +76,7 @@ def envelope(target: float, alpha: Floats, beta: Floats, log_norm: Floats, low: 
     return Envelope(target, alpha, beta, log_norm, low, high, log_height, power, mass)
 
 
-def _with_pole(
-    alpha: Floats, beta: Floats, first: Floats, last: Floats, width: Floats
-) -> tuple[Floats, NDArray[np.bool_], Floats]:
+def _with_pole(alpha: Floats, beta: Floats, first: Floats, last: Floats, width: Floats) -> tuple[Floats, Bools, Floats]:
     """Returns `log_height`, `power` and the integral of the envelope without its height, for densities with a pole.
 
     With a pole the mode is no maximum, so the product of the maxima of both factors is taken.
@@ -102,7 +91,7 @@ def _with_pole(
     return log_height, power, width
 
 
-def propose(rng: np.random.Generator, of: Envelope, which: Ints) -> tuple[Floats, NDArray[np.bool_]]:
+def propose(rng: np.random.Generator, of: Envelope, which: Ints) -> tuple[Floats, Bools]:
     """Returns `[n]` offsets from the target, one drawn from each envelope `which`, and whether each is kept."""
     low, high, alpha, beta = of.low.take(which), of.high.take(which), of.alpha.take(which), of.beta.take(which)
     fraction = rng.random(len(which))

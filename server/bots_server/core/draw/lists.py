@@ -3,14 +3,11 @@
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bots_server.core.arrays import Floats, Ints
 from bots_server.core.draw.eligible import Eligible
 from bots_server.core.draw.members import Members
 from bots_server.core.tasks import Tasks
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class Source(Protocol):

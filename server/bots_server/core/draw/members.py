@@ -3,13 +3,10 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bots_server.core.draw.eligible import Eligible, contains
+from bots_server.core.arrays import Floats, Ints, find
+from bots_server.core.draw.eligible import Eligible
 from bots_server.core.tasks import Tasks
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 # A range is listed if more than one in so many of its available tasks is asked for.
 _LISTED = 4
@@ -71,7 +68,7 @@ class Members:
             tries = max(1, min(tries, _MOST_TRIES // len(unassigned)))
             places = rng.integers(0, size.take(unassigned)[:, None], (len(unassigned), tries))
             proposed = self._members.take(start.take(unassigned)[:, None] + places)
-            free = ~contains(self._taken, proposed) & self._fits(proposed)
+            free = ~find(self._taken, proposed)[1] & self._fits(proposed)
             tasks[unassigned] = proposed[np.arange(len(unassigned)), free.argmax(1)]
             # Of equal tasks the first stays: an earlier round's, which is not in `unassigned`, before this round's.
             rank = np.ones(len(tasks), np.int64)
@@ -88,7 +85,7 @@ class Members:
         """Returns `asked` tasks of each of m ranges, range by range."""
         of, within = _rows(size)
         tasks = self._members.take(start.take(of) + within).astype(np.int64)
-        free = ~contains(self._taken, tasks) & self._fits(tasks)
+        free = ~find(self._taken, tasks)[1] & self._fits(tasks)
         tasks, of = tasks[free], of[free]
         tasks = tasks.take(np.lexsort((rng.random(len(tasks)), of)))
         of, rank = _rows(np.bincount(of, minlength=len(size)))

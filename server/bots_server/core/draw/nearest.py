@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import betainc, betaincinv
 
+from bots_server.core.arrays import Bools, Floats, Ints, blocks
 from bots_server.core.draw.envelope import Envelope, density, envelope, log_norm_bound, propose
 from bots_server.core.draw.parts import Parts
 from bots_server.core.draw.pool import Pool
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 # Costs in nanoseconds, as measured: of a task drawn at once, of an entity whose draws are counted (times a factor if
 # its density has a pole), and of a counted draw. Only their ratios matter, and only to the time of a selection.
@@ -84,7 +81,7 @@ class Nearest:
         self._counting = np.ones(len(self._counted), np.bool_)  # not all drawn
         self._spent = np.zeros(len(self._counted))  # q1 + q2 + ...
         self._log_norm = np.empty(len(self._counted))
-        for block in _blocks(len(self._counted)):
+        for block in blocks(len(self._counted), _BLOCK):
             entity = self._counted[block]
             self._log_norm[block] = log_norm_bound(self._alpha.take(entity), self._beta.take(entity))
 
@@ -122,7 +119,7 @@ class Nearest:
             guess = radius + radius * (wanted / np.maximum(self._popped, 1))
         else:
             at_target = np.zeros(len(wanted))
-            for block in _blocks(len(counted)):
+            for block in blocks(len(counted), _BLOCK):
                 entity = counted[block]
                 alpha, beta = self._alpha.take(entity), self._beta.take(entity)
                 densities = density(self._target, alpha, beta, self._log_norm[block])
@@ -171,7 +168,7 @@ class Nearest:
             at = min(at, widest)
         return radius(at)
 
-    def _ring(self, outer: Floats, among: NDArray[np.bool_] | None = None) -> "_Ring":
+    def _ring(self, outer: Floats, among: Bools | None = None) -> "_Ring":
         """Returns the ring between the radius and `outer[part]`, for the parts in which it has a width."""
         chosen = self._counting & self._parts.each(outer > self._radius, self._counted)
         ranges = np.flatnonzero(chosen if among is None else chosen & among)
@@ -179,7 +176,7 @@ class Nearest:
         inner = np.broadcast_to(self._parts.each(np.maximum(self._radius, 0.0), entity), len(ranges))
         out = np.broadcast_to(self._parts.each(outer, entity), len(ranges))
         mass = np.empty(len(ranges))
-        for block in _blocks(len(ranges)):
+        for block in blocks(len(ranges), _BLOCK):
             windows = self._windows(ranges[block], inner[block], out[block])
             mass[block] = windows.mass if len(windows.mass) == len(out[block]) else windows.mass.reshape(2, -1).sum(0)
         mass[out >= self._outermost] = np.inf  # the last ring: all tasks left are in it
@@ -206,7 +203,7 @@ class Nearest:
         chance = np.where(loose, 0.0, ring.chance)
         found = [
             block.start + _proposers(rng, self._silent.take(ring.range[block]), chance[block])
-            for block in _blocks(len(chance))
+            for block in blocks(len(chance), _BLOCK)
         ]
         which = np.concatenate(found) if found else np.empty(0, np.int64)
         windows = self._windows(ring.range.take(which), ring.inner[which], ring.outer[which])
@@ -263,11 +260,6 @@ class Nearest:
         return np.where(left, -distance, distance)
 
 
-def _blocks(size: int) -> list[slice]:
-    """Returns slices of `_BLOCK` entries, which cover `size`, so that a block stays in the cache."""
-    return [slice(start, start + _BLOCK) for start in range(0, size, _BLOCK)]
-
-
 def _proposers(rng: np.random.Generator, number: Ints, chance: Floats) -> Ints:
     """Returns each i as often as Binomial(number[i], chance[i]) says, ascending; cheap if that is almost always 0.
 
@@ -291,19 +283,11 @@ def _proposers(rng: np.random.Generator, number: Ints, chance: Floats) -> Ints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ring:
-    """A ring around the target, for `[m]` of the counted entities.
+    """A ring around the target, for `[m]` of the counted entities."""
 
-    range:    `[m]` positions in the list of counted entities
-    inner:    `[m]` radius at which the ring begins
-    outer:    `[m]` radius at which it ends
-    mass:     `[m]` probability that a task proposes a point in the ring; may be above 1
-    chance:   `[m]` the same for a task that has not proposed yet, at most 1
-    expected: `[m]` tasks that propose; at least the tasks expected in the ring
-    """
-
-    range: Ints
-    inner: Floats
-    outer: Floats
-    mass: Floats
-    chance: Floats
-    expected: Floats
+    range: Ints  # `[m]` positions in the list of counted entities
+    inner: Floats  # `[m]` radius at which the ring begins
+    outer: Floats  # `[m]` radius at which it ends
+    mass: Floats  # `[m]` probability that a task proposes a point in the ring; may be above 1
+    chance: Floats  # `[m]` the same for a task that has not proposed yet, at most 1
+    expected: Floats  # `[m]` tasks that propose; at least the tasks expected in the ring

@@ -1,12 +1,9 @@
 """Draws that are known and not revealed yet."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bots_server.core.arrays import Bools, Floats, Ints
 from bots_server.core.draw.parts import Parts
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class Pool:
@@ -56,7 +53,7 @@ class Pool:
         order = np.lexsort((rng.random(len(due)), self._score.take(due), self._parts.sort_key(entity)))
         return entity.take(order), self._draw.take(due.take(order))
 
-    def _due(self, bound: Floats) -> NDArray[np.bool_]:
+    def _due(self, bound: Floats) -> Bools:
         due = np.less_equal(self._score, self._parts.each(bound, self._entity))
         if not np.isneginf(self._passed).all():
             due &= self._score > self._parts.each(self._passed, self._entity)

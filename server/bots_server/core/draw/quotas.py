@@ -1,10 +1,8 @@
 """How a batch is divided among tags."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from bots_server.core.arrays import Floats, Ints
 
 
 def divided(rng: np.random.Generator, number: int, weights: Floats, capacity: Ints) -> Ints:

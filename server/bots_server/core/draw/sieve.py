@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln, logit
 
+from bots_server.core.arrays import Floats, Ints, blocks
 from bots_server.core.draw.eligible import Eligible
 from bots_server.core.draw.envelope import envelope
 from bots_server.core.draw.pool import Pool
@@ -13,9 +14,7 @@ from bots_server.core.item_response.moments import matching_beta
 from bots_server.core.posterior import alpha_beta
 from bots_server.core.state import all_individual, rough_logits
 
-Floats = NDArray[np.float64]
 Rough = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 # A height bounds the density of a draw within this distance of the target.
 REACH = 1 / 32
@@ -56,7 +55,7 @@ class Sieve:
         mean, variance = logits if every else (column.take(eligible.own) for column in logits)
         self._height = heights(target, mean, variance)  # `[E]`; infinite: outside the table
         self._distance = np.empty(len(mean), np.float32)  # `[E]`; -1: the draw is known
-        for block in _blocks(len(mean)):
+        for block in blocks(len(mean), _BLOCK):
             self._distance[block] = rng.random(len(mean[block])) / (2 * self._height[block])
         outside = np.isinf(self._height)
         near = np.where(outside, np.float32(0), self._height)
@@ -124,7 +123,7 @@ def heights(target: float, mean: Rough, variance: Rough) -> Rough:
     """
     table, center = _table(target), np.array(logit(target), np.float32)
     found = np.empty(len(mean), np.float32)
-    for block in _blocks(len(mean)):
+    for block in blocks(len(mean), _BLOCK):
         score = np.asarray((mean[block] - center) / np.sqrt(variance[block]), np.float32)
         column = _place(score, _SCORE)
         column += table.shape[1] * _place(np.log(variance[block]), _LOG_VARIANCE)
@@ -151,8 +150,3 @@ def _table(target: float) -> Rough:
     corners[1:-1, 1:-1] = highest.reshape(len(_LOG_VARIANCE), len(_SCORE))
     rows = np.maximum(corners[1:], corners[:-1])
     return np.asarray(np.maximum(_MARGIN * np.maximum(rows[:, 1:], rows[:, :-1]), _LEAST), np.float32)
-
-
-def _blocks(size: int) -> list[slice]:
-    """Returns slices that cover `size`, so that a block stays in the cache."""
-    return [slice(start, start + _BLOCK) for start in range(0, size, _BLOCK)]

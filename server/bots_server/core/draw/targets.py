@@ -1,13 +1,10 @@
 """Tasks in the order of the distance of their draws from the target of their tag, the nearest first."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bots_server.core.arrays import Floats, Ints
 from bots_server.core.draw.nearest import Nearest
 from bots_server.core.draw.parts import Parts
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class NearestByTarget:

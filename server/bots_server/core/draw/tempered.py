@@ -1,13 +1,10 @@
 """Tasks drawn without replacement, with probability proportional to exp(-|p - target| / temperature)."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bots_server.core.arrays import Floats, Ints, blocks
 from bots_server.core.draw.eligible import Eligible
 from bots_server.core.draw.pool import Pool
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _BLOCK = 2**20  # tasks drawn at a time, which bounds memory
 
@@ -63,8 +60,7 @@ class Tempered:
         self._silent -= drawn
         entity = np.repeat(np.arange(len(drawn)), drawn)
         score, p = np.empty(len(entity)), np.empty(len(entity))
-        for start in range(0, len(entity), _BLOCK):
-            block = slice(start, start + _BLOCK)
+        for block in blocks(len(entity), _BLOCK):
             each = entity[block]
             alpha, beta = self._alpha.take(each), self._beta.take(each)
             p[block] = alpha / (alpha + beta) if self._greedy else rng.beta(alpha, beta)

@@ -1,12 +1,9 @@
 """Tasks in the order of a known level, the lowest first; tasks of one level in random order."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bots_server.core.arrays import Floats, Ints
 from bots_server.core.draw.eligible import Eligible
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 class Ties:

@@ -11,34 +11,17 @@ summary   what a person sees of it
 transfer  what another run takes over
 """
 
-from bots_server.core.item_response.model import (
-    BY_CELL,
-    ItemResponse,
-    Residuals,
-    alpha_beta,
-    baseline,
-    deviating,
-    rough_logits,
-    start,
-    update,
-    without_own,
-)
-from bots_server.core.item_response.summary import InputWeight, ItemResponseSummary, summarise
-from bots_server.core.item_response.transfer import carry
-
-__all__ = [
-    "BY_CELL",
-    "InputWeight",
-    "ItemResponse",
-    "ItemResponseSummary",
-    "Residuals",
-    "alpha_beta",
-    "baseline",
-    "carry",
-    "deviating",
-    "rough_logits",
-    "start",
-    "summarise",
-    "update",
-    "without_own",
-]
+from bots_server.core.item_response.model import BY_CELL as BY_CELL
+from bots_server.core.item_response.model import ItemResponse as ItemResponse
+from bots_server.core.item_response.model import Residuals as Residuals
+from bots_server.core.item_response.model import alpha_beta as alpha_beta
+from bots_server.core.item_response.model import baseline as baseline
+from bots_server.core.item_response.model import deviating as deviating
+from bots_server.core.item_response.model import rough_logits as rough_logits
+from bots_server.core.item_response.model import start as start
+from bots_server.core.item_response.model import update as update
+from bots_server.core.item_response.model import without_own as without_own
+from bots_server.core.item_response.summary import InputWeight as InputWeight
+from bots_server.core.item_response.summary import ItemResponseSummary as ItemResponseSummary
+from bots_server.core.item_response.summary import summarise as summarise
+from bots_server.core.item_response.transfer import carry as carry

@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from bots_server.core import inputs as columns
+from bots_server.core.arrays import Bools, Floats, Ints, find
 from bots_server.core.evidence import Evidence
 from bots_server.core.hyperparameters import Hyperparameters
-from bots_server.core.inputs import Floats, Rows
+from bots_server.core.inputs import Float, Rows
 from bots_server.core.item_response.moments import after_outcome, matching_beta
 from bots_server.core.tasks import Tasks
 
-Ints = NDArray[np.int64]
+Rough = NDArray[np.float32]
 
 BY_CELL = True  # tasks of one cell (prior, references, tag) have one baseline
 
@@ -36,38 +37,27 @@ FORGOTTEN = 1e-10
 class Residuals:
     """The residuals of D tasks, as their own outcomes left them: delta_i ~ Normal(mean, variance).
 
-    tasks:    `[D]` int64, ascending
-    mean:     `[D]`
-    variance: `[D]` positive; moves towards s2 as time passes
-    memory:   `[D]` product of rho over the updates since the task's last outcome, at least FORGOTTEN
-
     All other tasks have mean 0 and variance s2, and their next outcome is a first outcome, which s2 is estimated from.
     A residual whose memory falls below FORGOTTEN is removed, so the task is again as if it had never been evaluated.
     With rho = 1 none is removed, and D is the number of tasks ever evaluated: 32 bytes each.
     """
 
-    tasks: Ints
-    mean: Floats
-    variance: Floats
-    memory: Floats
+    tasks: Ints  # `[D]` ascending
+    mean: Floats  # `[D]`
+    variance: Floats  # `[D]` positive; moves towards s2 as time passes
+    memory: Floats  # `[D]` product of rho over the updates since the task's last outcome, at least FORGOTTEN
 
     def __len__(self) -> int:
-        """Returns D."""
         return len(self.tasks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemResponse:
-    """What a run knows: theta ~ Normal(mean, covariance), and the residuals.
+    """What a run knows: theta ~ Normal(mean, covariance), and the residuals."""
 
-    mean:           `[d]` of the ability (the intercept) and of the weights of the inputs
-    covariance:     `[d, d]` symmetric, positive definite
-    log_likelihood: `[6]` log-likelihood of each of SPREADS, up to a constant
-    """
-
-    mean: Floats
-    covariance: Floats
-    log_likelihood: Floats
+    mean: Floats  # `[d]` of the ability (the intercept) and of the weights of the inputs
+    covariance: Floats  # `[d, d]` symmetric, positive definite
+    log_likelihood: Floats  # `[6]` log-likelihood of each of SPREADS, up to a constant
     residuals: Residuals
 
     @property
@@ -101,7 +91,7 @@ def update(state: ItemResponse, tasks: Tasks, hyperparameters: Hyperparameters, 
     covariance = state.covariance + np.diag(hyperparameters.drift * tasks.inputs.walk)
     root = np.linalg.cholesky(covariance)
     state = replace(state, residuals=_later(state.residuals, hyperparameters.residual_memory, state.spread))
-    _, seen = places(state.residuals, evidence.tasks)
+    _, seen = find(state.residuals.tasks, evidence.tasks)
 
     explained_mean, explained = x @ state.mean, ((x @ root) ** 2).sum(1)
     if not seen.all():
@@ -151,37 +141,37 @@ def baseline(state: ItemResponse, tasks: Tasks) -> tuple[Floats, Floats]:
     return matching_beta(mean, variance + state.spread)
 
 
-def rough_logits(state: ItemResponse, tasks: Tasks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def rough_logits(state: ItemResponse, tasks: Tasks) -> tuple[Rough, Rough]:
     """Returns `[N]` mean and `[N]` variance of the logits of all tasks, exact to one in 10^5."""
-    every = Rows(tasks.stratum, tasks.tag, tasks.features)
-    mean, variance = columns.project(tasks.inputs, every, state.mean, state.covariance, np.float32)
-    own = state.residuals
-    own_variance = variance[own.tasks] + own.variance
-    mean[own.tasks] += own.mean
-    variance += np.float32(state.spread)
-    variance[own.tasks] = own_variance
-    return mean, variance
+    return _all_logits(state, tasks, np.float32)
 
 
 def deviating(state: ItemResponse, tasks: Tasks) -> tuple[Ints, Floats, Floats]:
     """Returns the tasks, ascending, that have no baseline or differ from it, and their `[D]` alpha and `[D]` beta."""
-    own = state.residuals
     if tasks.features is None:
-        rows = rows_of(tasks, own.tasks)
-        mean, variance = columns.project(tasks.inputs, rows, state.mean, state.covariance, np.float64)
-        return (own.tasks, *matching_beta(mean + own.mean, variance + own.variance))
-    every = Rows(tasks.stratum, tasks.tag, tasks.features)
-    mean, variance = columns.project(tasks.inputs, every, state.mean, state.covariance, np.float64)
+        which = state.residuals.tasks
+        return (which, *alpha_beta(state, tasks, which))
+    return (np.arange(len(tasks)), *matching_beta(*_all_logits(state, tasks, np.float64)))
+
+
+def _all_logits(state: ItemResponse, tasks: Tasks, precision: type[Float]) -> tuple[NDArray[Float], NDArray[Float]]:
+    """Returns `[N]` mean and `[N]` variance of the logits of all tasks."""
+    mean, variance = columns.project(tasks.inputs, _columns(tasks), state.mean, state.covariance, precision)
+    own = state.residuals
     own_variance = variance[own.tasks] + own.variance
     mean[own.tasks] += own.mean
-    variance += state.spread
+    variance += precision(state.spread)
     variance[own.tasks] = own_variance
-    return (np.arange(len(tasks)), *matching_beta(mean, variance))
+    return mean, variance
 
 
 def rows_of(tasks: Tasks, which: Ints) -> Rows:
     """Returns the columns of tasks in any order."""
-    return Rows(tasks.stratum, tasks.tag, tasks.features).part(which)
+    return _columns(tasks).part(which)
+
+
+def _columns(tasks: Tasks) -> Rows:
+    return Rows(tasks.stratum, tasks.tag, tasks.features)
 
 
 def _cells(tasks: Tasks) -> Rows:
@@ -191,15 +181,9 @@ def _cells(tasks: Tasks) -> Rows:
 def residuals_of(state: ItemResponse, which: Ints) -> tuple[Floats, Floats]:
     """Returns `[n]` mean and `[n]` variance of the residuals of tasks in any order."""
     mean, variance = np.zeros(len(which)), np.full(len(which), state.spread)
-    at, seen = places(state.residuals, which)
+    at, seen = find(state.residuals.tasks, which)
     mean[seen], variance[seen] = state.residuals.mean[at[seen]], state.residuals.variance[at[seen]]
     return mean, variance
-
-
-def places(residuals: Residuals, which: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-    """Returns `[n]` place of tasks in any order among the residuals, and `[n]` whether they have one."""
-    at = residuals.tasks.searchsorted(which)
-    return at, residuals.tasks.searchsorted(which, side="right") > at
 
 
 def _later(before: Residuals, rho: float, spread: float) -> Residuals:
@@ -214,7 +198,7 @@ def _later(before: Residuals, rho: float, spread: float) -> Residuals:
 
 def _replaced(before: Residuals, evaluated: Ints, mean: Floats, variance: Floats) -> Residuals:
     """Returns the residuals with those of the evaluated tasks, ascending, in place of earlier ones."""
-    at, seen = places(before, evaluated)
+    at, seen = find(before.tasks, evaluated)
     new = ~seen
 
     def column(values: Floats, given: Floats) -> Floats:
@@ -238,9 +222,7 @@ def _messages(mean: Floats, variance: Floats, evidence: Evidence) -> tuple[Float
     return (after / left - mean / variance) / precision, precision
 
 
-def _spread_learned(
-    log_likelihood: Floats, mean: Floats, variance: Floats, evidence: Evidence, first: NDArray[np.bool_]
-) -> Floats:
+def _spread_learned(log_likelihood: Floats, mean: Floats, variance: Floats, evidence: Evidence, first: Bools) -> Floats:
     """Returns `[6]` log-likelihood of SPREADS after an update with at least one first outcome."""
     shape = (int(first.sum()), len(SPREADS))
     _, _, each = after_outcome(

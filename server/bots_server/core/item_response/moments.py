@@ -2,9 +2,8 @@
 
 import numpy as np
 from numpy.polynomial.hermite_e import hermegauss
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bots_server.core.arrays import Floats, blocks
 
 NODES, _WEIGHTS = hermegauss(21)
 WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -29,8 +28,7 @@ def matching_beta(mean: Floats, variance: Floats) -> tuple[Floats, Floats]:
     tell, nor so wide that its draws are all 0 or 1.
     """
     alpha, beta = np.empty(len(mean)), np.empty(len(mean))
-    for start in range(0, len(mean), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for block in blocks(len(mean), _BLOCK):
         # The pass rate of the rarer result, whose moments do not cancel.
         points = np.multiply.outer(NODES, np.sqrt(variance[block]))
         points += np.abs(mean[block])

@@ -27,20 +27,13 @@ class InputWeight:
 
 @dataclass(frozen=True, slots=True)
 class ItemResponseSummary:
-    """The state of an item_response run at a glance.
+    """The state of an item_response run at a glance."""
 
-    ability:                logit of the pass rate, mean over the tasks, as the inputs predict it
-    weights:                of all inputs but the intercept, the largest first
-    residual_variance:      s2, variance of the logits that the inputs do not explain
-    explained_share:        share in [0, 1] of the variance of the logits that the inputs explain
-    inputs_explain_nothing: `explained_share` is below 0.05 or no more than noise, and not for lack of outcomes
-    """
-
-    ability: float
-    weights: tuple[InputWeight, ...]
-    residual_variance: float
-    explained_share: float
-    inputs_explain_nothing: bool
+    ability: float  # logit of the pass rate, mean over the tasks, as the inputs predict it
+    weights: tuple[InputWeight, ...]  # of all inputs but the intercept, the largest first
+    residual_variance: float  # s2, variance of the logits that the inputs do not explain
+    explained_share: float  # share in [0, 1] of the variance of the logits that the inputs explain
+    inputs_explain_nothing: bool  # `explained_share` is below 0.05 or no more than noise, and not for lack of outcomes
 
 
 def summarise(state: ItemResponse, tasks: Tasks) -> ItemResponseSummary:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from bots_server.core.item_response.model import Ints, ItemResponse, Residuals, places
+from bots_server.core.arrays import Ints, find
+from bots_server.core.item_response.model import ItemResponse, Residuals
 from bots_server.core.tasks import Tasks
 
 
@@ -21,7 +22,7 @@ def carry(state: ItemResponse, old: Tasks, new: Tasks, row: Ints) -> ItemRespons
     covariance[np.ix_(known, known)] = state.covariance[np.ix_(source, source)]
     tasks = np.flatnonzero(row >= 0)
     own = state.residuals
-    at, seen = places(own, row[tasks])
+    at, seen = find(own.tasks, row[tasks])
     at = at[seen]
     return ItemResponse(
         mean=mean,

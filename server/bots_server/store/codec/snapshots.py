@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import numpy as np
 
 from bots_server.core import coverage
 from bots_server.core.deviations import Deviations
 from bots_server.core.evidence import Evidence
-from bots_server.core.hyperparameters import RULES
+from bots_server.core.hyperparameters import of_model
 from bots_server.core.interpolation import Interpolation
 from bots_server.core.item_response import ItemResponse, Residuals
 from bots_server.core.models import ModelState
@@ -26,17 +24,12 @@ from bots_server.store.reader import READER, WRITES, require
 
 def snapshot_message(posterior: Posterior, nonce: bytes = b"") -> storage.Snapshot:
     """Returns the message of a posterior; `nonce` is of the event that made its version."""
-    of_model = {
-        name: value
-        for name, value in asdict(posterior.hyperparameters).items()
-        if RULES[name].model in (None, posterior.model)
-    }
     return storage.Snapshot(
         version=posterior.version,
         nonce=nonce,
         min_reader=WRITES,
         model=posterior.model,
-        hyperparameters=hyperparameters_message(of_model),
+        hyperparameters=hyperparameters_message(of_model(posterior.model, posterior.hyperparameters)),
         state=_state_message(posterior.base),
         open=map(_open_message, posterior.open),
         retired=pack(posterior.retired, "<u4"),
