@@ -6,7 +6,7 @@ from scipy.stats import ks_2samp
 
 from bots_server.core.draw import Draw, SelectionSpec
 from bots_server.core.draw.nearest import Nearest
-from bots_server.core.draw.parts import Parts
+from bots_server.core.draw.pool import Parts
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.posterior import start
 from bots_server.core.strata import Strata

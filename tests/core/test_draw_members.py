@@ -5,7 +5,7 @@ import pytest
 
 from bots_server.core.arrays import find
 from bots_server.core.draw.eligible import eligible
-from bots_server.core.draw.members import Members
+from bots_server.core.draw.lists import Members
 from tests.core.draw_oracle import assert_frequencies, world
 
 
@@ -19,7 +19,7 @@ def test_every_ordered_choice_of_distinct_members_is_equally_likely(blocked: int
     rng = np.random.default_rng(1)
     counts = np.zeros((4, 4, 4), np.int64)
     for _ in range(3000):
-        source = Members(where.tasks, found)
+        source = Members(found)
         first = source.assign(rng, np.array([1, 0, 0, 1]))
         second = source.assign(rng, np.array([0, 1, 1]))
         given = np.append(first[1:3], second[0])
@@ -35,7 +35,7 @@ def test_an_individual_is_its_own_only_task() -> None:
     """An individual's only task is itself; ranges never assign it."""
     where = world([(1.0, 1.0, 6)], {2: (1.0, 1.0), 5: (2.0, 1.0)})
     found = eligible(where.posterior, where.tasks, np.empty(0, np.int64), None)
-    assigned = Members(where.tasks, found).assign(np.random.default_rng(1), np.array([1, 2, 2, 0, 2, 2]))
+    assigned = Members(found).assign(np.random.default_rng(1), np.array([1, 2, 2, 0, 2, 2]))
     assert assigned[[0, 3]].tolist() == [5, 2]
     assert sorted(assigned.tolist()) == [0, 1, 2, 3, 4, 5]
 
@@ -44,7 +44,7 @@ def test_large_and_small_ranges_are_emptied_to_the_last_member() -> None:
     """All free members of all ranges can be assigned, step by step."""
     where = world([(1.0, 1.0, 500), (1.0, 2.0, 1), (3.0, 2.0, 40)], dict.fromkeys(range(0, 100, 3), (1.0, 1.0)), tags=2)
     found = eligible(where.posterior, where.tasks, np.arange(200, 230), [[0], [1]])
-    source, rng = Members(where.tasks, found), np.random.default_rng(1)
+    source, rng = Members(found), np.random.default_rng(1)
     rest = rng.permutation(np.repeat(np.arange(len(found.count())), found.count()))
     given = np.concatenate([source.assign(rng, step) for step in np.split(rest, [1, 40, 41, 300, 450])])
     assert sorted(given.tolist()) == np.setdiff1d(np.arange(541), np.arange(200, 230)).tolist()

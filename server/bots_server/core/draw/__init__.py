@@ -2,9 +2,9 @@
 
 eligible -> draw                        which tasks can be selected, as individuals and ranges; a selection as offers
 quotas                                  how a batch is divided among tags
-lists                                   the candidates of a part, as far as they are revealed
+lists                                   the candidates of a part, as far as revealed; distinct members of ranges
 nearest, targets, tempered, ties, sieve orders of tasks, from which ever further ones are revealed
-envelope, pool, members                 drawing only what can win; known draws; distinct members of a range
+envelope, pool                          drawing only what can win; known draws
 """
 
 from bots_server.core.draw.draw import Candidates as Candidates

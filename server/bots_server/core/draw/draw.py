@@ -96,13 +96,8 @@ class Draw:
             self._parts = [spec.any_of]
         found = self._eligible(0)
         self._available, self._total = found.available, found.total
-        self.counts = Counts(
-            asked=int(found.asked.sum()),
-            excluded=int(found.excluded.sum()),
-            retired=int(found.retired.sum()),
-            resting=int((self._available - self._total).sum()),
-            eligible=int(self._total.sum()),
-        )
+        by_part = found.asked, found.excluded, found.retired, self._available - self._total, self._total
+        self.counts = Counts(*(int(number.sum()) for number in by_part))
         self._need = np.array([spec.batch_size])
         if spec.quotas:
             self._need = np.array([int(by_number[tag]) for tag in by_tag])
@@ -182,11 +177,11 @@ class Draw:
         lists = {}
         if uniform.any():
             wanted = np.where(uniform > 0, 2 * uniform + 16, 0) * first
-            lists[True] = Lists(rng, Ties(found, None), self._tasks, found, wanted)
+            lists[True] = Lists(rng, Ties(found, None), found, wanted)
         if by_rate.any():
             # Tasks that the uniform part took are passed over, so more may be wanted.
             wanted = np.where(by_rate > 0, 2 * by_rate + uniform + 16, 0)
-            lists[False] = Lists(rng, self._source(rng, found, wanted), self._tasks, found, wanted * first)
+            lists[False] = Lists(rng, self._source(rng, found, wanted), found, wanted * first)
         return lists
 
     def _source(self, rng: np.random.Generator, found: Eligible, wanted: Ints) -> Source:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.arrays import Bools, Floats, Ints, find
+from bots_server.core.arrays import Floats, Ints, find
 from bots_server.core.coverage import Coverage
-from bots_server.core.draw.parts import Parts
+from bots_server.core.draw.pool import Parts
 from bots_server.core.models import MODULES
 from bots_server.core.posterior import Posterior, individuals
 from bots_server.core.state import all_individual
@@ -69,10 +69,6 @@ class Eligible:
     def available(self) -> Ints:
         """Returns `[P]` tasks that are neither excluded nor retired, of every rank."""
         return self.asked - self.excluded - self.retired
-
-    def fits(self, tasks: NDArray[np.integer]) -> Bools:
-        """Returns whether tasks of the ranges (an array of any shape) are of this rank."""
-        return np.ones(tasks.shape, np.bool_) if self.coverage is None else self.coverage.rank(tasks) == self.rank
 
 
 def eligible(

@@ -7,8 +7,7 @@ from scipy.special import betainc, betaincinv
 
 from bots_server.core.arrays import Bools, Floats, Ints, blocks
 from bots_server.core.draw.envelope import Envelope, density, envelope, log_norm_bound, propose
-from bots_server.core.draw.parts import Parts
-from bots_server.core.draw.pool import Pool
+from bots_server.core.draw.pool import Parts, Pool
 
 # Costs in nanoseconds, as measured: of a task drawn at once, of an entity whose draws are counted (times a factor if
 # its density has a pole), and of a counted draw. Only their ratios matter, and only to the time of a selection.

@@ -83,8 +83,7 @@ class Sieve:
         self._radius = outer
         bound = np.where(moving, outer, -np.inf)
         for part in np.flatnonzero(moving & np.isinf(outer) & (wanted < self._left)):
-            waiting = self._pool.scores(int(part))
-            bound[part] = np.partition(waiting, wanted[part] - 1)[wanted[part] - 1]
+            bound[part] = self._pool.score(int(part), int(wanted[part]))
         entity, p = self._pool.pop(rng, bound)
         self._left = self._left - self._parts.count(entity)
         return entity, p

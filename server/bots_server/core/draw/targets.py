@@ -4,7 +4,7 @@ import numpy as np
 
 from bots_server.core.arrays import Floats, Ints
 from bots_server.core.draw.nearest import Nearest
-from bots_server.core.draw.parts import Parts
+from bots_server.core.draw.pool import Parts
 
 
 class NearestByTarget:

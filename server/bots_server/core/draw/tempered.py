@@ -46,8 +46,7 @@ class Tempered:
         for part in np.flatnonzero(moving):
             bound[part] = np.log(clock[part])
             if np.isinf(clock[part]) and wanted[part] < self._left[part]:
-                waiting = self._pool.scores(int(part))
-                bound[part] = np.partition(waiting, wanted[part] - 1)[wanted[part] - 1]
+                bound[part] = self._pool.score(int(part), int(wanted[part]))
         entity, p = self._pool.pop(rng, bound)
         self._left = self._left - self._parts.count(entity)
         return entity, np.full(len(p), np.nan) if self._greedy else p
