@@ -1,7 +1,9 @@
 # The server. The first stage installs it into a virtual environment. The second has Python, that environment and an
 # unprivileged user, but no build tools. It runs on a read-only file system, also as another user of group 0. A private
 # Valkey must be asked for, with a volume: BOTS_DATA_DIR=/data. Without TLS and tokens it asks for BOTS_INSECURE=true.
-ARG BASE=python:3.12.11-slim-bookworm
+# The digest is that of the image's index, so it holds for every architecture. `docker buildx imagetools inspect IMAGE:TAG`
+# prints it for a newer tag.
+ARG BASE=python:3.12.14-slim-bookworm@sha256:0f5b26b9518d002b6173fd61daad821fa340635ebfec5bba471013f9ca114579
 
 FROM ${BASE} AS build
 ENV PIP_NO_CACHE_DIR=1 \

@@ -48,6 +48,8 @@ class TLS:
 
     ca_file              authorities to trust; None: those that gRPC comes with.
     cert_file, key_file  this client's certificate and key, if the server asks for one. Both or neither.
+
+    The certificate of a server must name its address; with several addresses, each certificate must name the first one.
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -99,7 +101,9 @@ class Target:
 
     def options(self) -> tuple[tuple[str, Any], ...]:
         """Returns the options of a gRPC channel."""
-        return (*OPTIONS, ("grpc.enable_http_proxy", int(self.proxy)))
+        # gRPC checks the certificates of several addresses against one name: by default their list, which none has.
+        name = [("grpc.default_authority", self.addresses[0])] if len(self.addresses) > 1 else []
+        return (*OPTIONS, ("grpc.enable_http_proxy", int(self.proxy)), *name)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Returns the metadata of a call."""

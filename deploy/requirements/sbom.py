@@ -21,14 +21,15 @@ ROOT = Path(__file__).resolve().parents[2]
 def bill() -> dict[str, Any]:
     """Returns the bill of materials."""
     dockerfile = (ROOT / "Dockerfile").read_text()
-    base = re.findall(r"^ARG BASE=(\S+):(\S+)$", dockerfile, re.MULTILINE)[0]
+    name, tag, digest = re.findall(r"^ARG BASE=(\S+):(\S+)@sha256:(\S+)$", dockerfile, re.MULTILINE)[0]
     removed = re.findall(r"pip uninstall --yes ([\w ]+)", dockerfile)[0].split()
-    python = base[1].partition("-")[0]
+    python = tag.partition("-")[0]
+    base = {"type": "container", "name": name, "version": tag, "purl": f"pkg:docker/{name}@{tag}"}
     own = [(ROOT / name / "pyproject.toml").read_text() for name in ("client", "server")]
     ours = [re.findall(r'^(?:name|version) = "(.+)"$', text, re.MULTILINE)[:2] for text in own]
     image = {"type": "container", "name": "bots-server", "version": ours[1][1], "bom-ref": "image"}
     components = [
-        {"type": "container", "name": base[0], "version": base[1], "purl": f"pkg:docker/{base[0]}@{base[1]}"},
+        base | {"hashes": [{"alg": "SHA-256", "content": digest}]},
         *(library(name, version) for name, version in ours),
         *locked((ROOT / "deploy/requirements/image.txt").read_text(), python),
     ]

@@ -254,22 +254,24 @@ def test_wrong_targets(target: Any) -> None:
 
 
 def test_tls(recorder: Recorder) -> None:
-    """With TLS the server's certificate is checked, also for a client that was pickled; an error names the cause."""
+    """With TLS the certificate is checked, after a pickle and for several addresses too; an error names the cause."""
     certificate, key = (TLS / "certificate.pem").read_bytes(), (TLS / "key.pem").read_bytes()
     credentials = grpc.ssl_server_credentials([(key, certificate)])
-    with served(recorder, "localhost:0", credentials) as address:
+    with served(recorder, "127.0.0.1:0", credentials) as address:
         trusting = bots.Client(address, tls=bots.TLS(ca_file=TLS / "certificate.pem"))
         with pickle.loads(pickle.dumps(trusting)) as client:
+            client.get_dataset("d")
+        with bots.Client([address, "127.0.0.1:1"], tls=bots.TLS(ca_file=TLS / "certificate.pem")) as client:
             client.get_dataset("d")
         for tls, cause in ((bots.TLS(), "not of an authority"), (None, "may use TLS")):
             with bots.Client(address, tls=tls, timeout=1) as client, pytest.raises(bots.TemporaryError, match=cause):
                 client.get_dataset("d")
-    with served(recorder, "localhost:0") as address:
+    with served(recorder, "127.0.0.1:0") as address:
         tls = bots.TLS(ca_file=TLS / "certificate.pem")
         cause = "does not use TLS"
         with bots.Client(address, tls=tls, timeout=1) as client, pytest.raises(bots.TemporaryError, match=cause):
             client.get_dataset("d")
-    assert len(recorder.calls) == 1
+    assert len(recorder.calls) == 2
 
 
 def test_file_that_is_not_pem_is_refused_before_a_connection() -> None:
@@ -283,7 +285,7 @@ def test_file_that_is_not_pem_is_refused_before_a_connection() -> None:
 def test_command_says_once_that_a_certificate_is_not_trusted(recorder: Recorder) -> None:
     """The standard error of a process is one line, without gRPC's log of each attempt."""
     certificate, key = (TLS / "certificate.pem").read_bytes(), (TLS / "key.pem").read_bytes()
-    with served(recorder, "localhost:0", grpc.ssl_server_credentials([(key, certificate)])) as address:
+    with served(recorder, "127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)])) as address:
         command = [sys.executable, "-m", "bots.cli", "--server", address, "--tls", "--timeout", "1", "dataset", "list"]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     (line,) = ended.stderr.splitlines()

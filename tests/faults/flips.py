@@ -234,7 +234,7 @@ def flip(rng: random.Random, client: Redis) -> str:
             client.hset(key, flipped(rng, field), value)
             return f"{_tail(key)} field"
         client.hset(key, field, flipped(rng, value))
-        return f"{_tail(key)}" + (f" {field.decode()}" if _tail(key) in ("run", "dataset", "answer") else "")
+        return f"{_tail(key)}" + (f" {field.decode()}" if _tail(key) in ("run", "dataset") else "")
     elif kind == b"set":
         member = rng.choice(sorted(client.smembers(key)))
         client.srem(key, member)

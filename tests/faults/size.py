@@ -51,10 +51,10 @@ def size() -> None:
                 if kind in ("events", "requests", "snapshots"):
                     counts[kind] = {"events": redis.xlen, "requests": redis.hlen, "snapshots": redis.hlen}[kind](key)
     leased = sum(sizes.pop(kind) for kind in ("leases", "owners", "selections"))
-    dataset, answers = sizes.pop("dataset"), sizes.pop("answer")
+    dataset, answers = sizes.pop("dataset"), sizes.pop("answers") + sizes.pop("answer_times")
     print(f"\nsize: a run over {TASKS:,} tasks after {REPORTS:,} reports of {BATCH} outcomes")
     print(f"  {sum(sizes.values()):,} bytes a run; the dataset itself {dataset:,}")
     for kind in ("events", "requests", "snapshots"):
         print(f"  {kind}: {sizes[kind]:,} bytes, {counts[kind]:,} of {sizes[kind] / counts[kind]:,.0f} bytes")
     print(f"  a leased task: {leased / len(batches) / BATCH:.0f} bytes")
-    print(f"  the answer of a leasing selection: {answers / counts['answer']:,.0f} bytes, for an hour")
+    print(f"  the answer of a leasing selection: {answers / len(batches):,.0f} bytes, for an hour")
