@@ -20,18 +20,11 @@ from trinity.common.experience import EID, Experience
 
 import bots
 from bots.trainers import create_dataset
+from tests.trainers.page import example
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 ROWS = [{"question": f"{row} + 1 =", "answer": str(row + 1)} for row in range(20)]
-USER_FILE = """
-import bots
-from bots.trainers.trinity import bots_operator, bots_selector
-
-run = bots.Client({address!r}, job="trainer", timeout=20).run("sums", "r")
-Selector = bots_selector(run, text="question")
-Rewards = bots_operator()
-"""
 
 
 @pytest.fixture
@@ -43,9 +36,9 @@ def run(client: bots.Client) -> bots.Run:
 
 @pytest.fixture
 def module(run: bots.Run, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of the user's module."""
+    """The name of the user's module, which is that of the page."""
     name = f"bots_trinity_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(USER_FILE.format(address=address))
+    (tmp_path / f"{name}.py").write_text(example("Trinity-RFT", address))
     monkeypatch.syspath_prepend(str(tmp_path))
     return name
 
