@@ -8,6 +8,10 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "client" / "TRAINERS.md"
 
 
+# The names of the page, and those of the tests' server, run and job.
+NAMES = {'"gsm8k"': '"sums"', 'job="qwen-7b"': 'job="trainer"', '"qwen-7b"': '"r"'}
+
+
 def example(heading: str, address: str, place: int = 0) -> str:
     """Returns the Python of a section, by how its heading begins, for a server at `address` and the run sums/r.
 
@@ -15,4 +19,6 @@ def example(heading: str, address: str, place: int = 0) -> str:
     """
     (section,) = (part for part in PAGE.read_text().split("\n## ") if part.startswith(heading))
     code: str = re.findall(r"^```python\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[place]
-    return code.replace("localhost:50051", address).replace('"gsm8k"', '"sums"').replace('"qwen-7b"', '"r"')
+    for name, given in {"localhost:50051": address, **NAMES}.items():
+        code = code.replace(name, given)
+    return code

@@ -44,8 +44,9 @@ def bots_selector(run: Run, **options: Unpack[Options]) -> type[Any]:
             super().__init__(data_source, config)
             self._rows = TaskRows(run, data_source.dataset, **of_rows)
             self._rewards = MarkedRewards(run, **of_rewards)
-            # Marks by row, oldest first; the newest stays, for rewards that come late.
+            # By row: marks without rewards yet, oldest first, and the last one with rewards, for those that come late.
             self._marks: dict[int, deque[str]] = defaultdict(deque)
+            self._rewarded: dict[int, str] = {}
 
         def get_indices(self, batch_size: int, return_extra_info: bool = False) -> list[int]:
             batch = self._rows.select(batch_size)
@@ -60,7 +61,9 @@ def bots_selector(run: Run, **options: Unpack[Options]) -> type[Any]:
                 if not isinstance(rewards, Sequence):
                     raise invalid("values", rewards, "must be lists of rewards: use bots_operator as the operator")
                 if waiting := self._marks.get(int(row)):
-                    self._rewards.add(waiting.popleft() if len(waiting) > 1 else waiting[0], *rewards)
+                    self._rewarded[int(row)] = waiting.popleft()
+                if mark := self._rewarded.get(int(row)):
+                    self._rewards.add(mark, *rewards)
             self._rewards.send()
 
         def state_dict(self) -> dict[str, Any]:

@@ -168,7 +168,9 @@ class BotsMixin(Mixed):
         first = self.accelerator.process_index * len(inputs)
         places = [row for row in chosen for _ in range(self.num_generations)][first : first + len(inputs)]
         names = inputs[0].keys()  # without the columns that the trainer has removed
-        return [{name: value for name, value in self.train_dataset[row].items() if name in names} for row in places]
+        fetch = getattr(self.train_dataset, "__getitems__", None)  # of a Dataset: all at once
+        rows = fetch(places) if fetch is not None else [self.train_dataset[row] for row in places]
+        return [{name: value for name, value in row.items() if name in names} for row in rows]
 
     def _bots_watched(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Returns the trainer's own rows; rank 0 notes the ids of all ranks, one a group."""

@@ -93,6 +93,23 @@ def test_selected_tasks_are_reported_with_true_counts(run: bots.Run, reader: Any
     assert list(event.kind.rollouts) == [4] * 6
 
 
+def test_each_selection_of_the_same_rows_is_one_update(run: bots.Run, reader: Any) -> None:
+    """Rewards that come late are of the last selection."""
+    selector = reader.reader.selector
+    before = run.info().version
+    for _ in range(3):
+        rows = selector.get_indices(len(ROWS))
+        reader.feedback(indices=rows, values=[[0.0, 1.0]] * len(rows))
+        run.flush()
+    reader.feedback(indices=rows[:2], values=[[1.0]] * 2)
+    selector._rewards.run.flush()
+    reports = [event.kind for event in run.events(after_version=before) if isinstance(event.kind, bots.ReportEvent)]
+    assert [len(report.tasks) for report in reports] == [20, 20, 20, 2]
+    selections = [report.selection_id for report in reports]
+    assert len(set(selections)) == 3
+    assert selections[3] == selections[2]
+
+
 def test_means_without_counts_are_refused(reader: Any) -> None:
     """They come of pass_rate_calculator."""
     (task, *_) = asyncio.run(reader.read())

@@ -39,14 +39,13 @@ class Paced:
         return self._permitted("train")
 
     def save(self) -> None:
-        """Trains a step and saves a checkpoint."""
+        """Trains a step, saves a checkpoint and ends the training."""
         self._trainer.adapted = True
         self._permitted("save")
+        self._thread.join()
 
     def resume(self) -> None:
         """Starts a trainer from the checkpoint, and trains its first step."""
-        self._permits.put("stop")
-        self._thread.join()
         self._start(resume=True)
         self.step(True)
 
@@ -80,8 +79,7 @@ class Paced:
                 return control
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-                control.should_save = self.permit == "save"
-                control.should_training_stop = self.permit == "stop"
+                control.should_save = control.should_training_stop = self.permit == "save"
                 if self.permit != "save":
                     taken.put(time.perf_counter() - self.began)
                 return control
