@@ -123,14 +123,14 @@ def test(name: str) -> bool:
     ]
     passed = subprocess.run(command, cwd=ROOT, env=environ(python)).returncode == 0
     if passed:
-        note("versions", name, versions(name) or "stand-ins")
+        note("versions", name, versions(name))
     return passed
 
 
 def measure(name: str) -> bool:
     """Returns whether an adapter could be measured; notes the figures, or that there are none."""
     python, environment = made(name), ENVIRONMENTS[name]
-    first = versions(name).partition(",")[0] or f"{name}, stand-ins"
+    first = versions(name).partition(",")[0]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [str(python), "-m", "tests.trainers.measure", name, str(result)]
@@ -174,8 +174,10 @@ def made(name: str) -> Path:
 
 
 def versions(name: str) -> str:
-    """Returns the packages of interest of an environment with their versions."""
+    """Returns the packages of interest of an environment with their versions; "stand-ins" if there are none."""
     shown = ENVIRONMENTS[name].shown
+    if not shown:
+        return "stand-ins"
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
     found = subprocess.run([str(made(name)), "-c", code, *shown], check=True, capture_output=True, text=True).stdout
     return ", ".join(f"{package} {version}" for package, version in zip(shown, found.split(), strict=True))
