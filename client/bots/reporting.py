@@ -177,6 +177,8 @@ def keep_rewards(batch: BatchData, rewards: Column, *, part: object = "", **mapp
             request_id=batch.report_id(part),
         )
         session.outbox.add(lane, "report", request.SerializeToString())
+        if not session.availability.reachable:
+            session.availability.degraded(None, reports=1)
     empty = _unrewarded(batch, counts)
     if len(empty) and batch.lease_expire_time is not None:
         request_ = pb.ReleaseSelectionRequest(

@@ -268,9 +268,9 @@ def test_tasks_are_retired_and_taken_back(call: Bots, real: bots.Client) -> None
     real.create_dataset("letters", ids=["a", "b", "c"])
     real.create_run("letters", "one")
     assert call("run", "retire", "letters/one", "a", "b", "--reason", "broken verifier").out == "2 tasks are retired\n"
-    assert call("run", "retire", "letters/one", "a", "--undo").out == "1 tasks are retired\n"
+    assert call("run", "retire", "letters/one", "a", "--undo").out == "1 task is retired\n"
     events = [row["event"] for row in call("run", "events", "letters/one").rows]
-    assert events == ["retired 2 tasks: broken verifier", "took back 1 tasks"]
+    assert events == ["retired 2 tasks: broken verifier", "took back 1 task"]
 
 
 def test_the_doctor_says_what_stands_between(call: Bots, real: bots.Client) -> None:
@@ -346,7 +346,7 @@ def test_the_history_from_the_shell(call: Bots, real: bots.Client) -> None:
     assert call("run", "restore", "letters/one", "--version", 0).out == "letters/one: version 4\n"
     assert [row["name"] for row in call("run", "checkpoints", "letters/one").rows] == ["early"]
     assert [(row["job"], row["event"]) for row in call("run", "events", "letters/one").rows] == [
-        ("me", "report of 1 tasks: 1 of 4 rollouts"),
+        ("me", "report of 1 task: 1 of 4 rollouts"),
         ("cli", "changed target=0.3"),
         ("cli", "restored version 1 (early)"),
         ("cli", "restored version 0"),
@@ -368,7 +368,7 @@ def test_an_outlier_is_shown_in_the_history(call: Bots, real: bots.Client) -> No
     run.summary()  # the server has seen them now
     run.report([9], [4000], [8000])
     (row,) = call("run", "events", "letters/one", "--after", 16).rows
-    assert row["event"].startswith("report of 1 tasks: 4000 of 8000 rollouts (outlier: pass rates ")
+    assert row["event"].startswith("report of 1 task: 4,000 of 8,000 rollouts (outlier: pass rates ")
     assert row["event"].endswith("rollouts 1e+03 times the usual)")
 
 

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 import bots
 from bots.calls import Call, Pause, repeated
+from bots.reporting import keep_rewards
 from bots.v1 import task_selection_pb2 as pb
 from tests.client.recorder import METHODS, UID, Recorder, fails, never, served
 
@@ -117,8 +118,11 @@ def test_a_selection_that_the_store_refuses_is_drawn_and_the_next_asks_again(rec
     assert not run.select(4).fallback
 
 
+@pytest.mark.parametrize(
+    "report", [lambda batch: batch.report(1, 2), lambda batch: keep_rewards(batch, [[1, 0]] * 4).version]
+)
 def test_one_warning_when_it_goes_and_one_when_it_is_back(
-    recorder: Recorder, address: str, caplog: pytest.LogCaptureFixture
+    recorder: Recorder, address: str, caplog: pytest.LogCaptureFixture, report: Callable[[bots.Batch], int | None]
 ) -> None:
     """The log tells what was tried and what it cost; the counters too."""
     with bots.Client(address, timeout=0.3) as client:
@@ -128,7 +132,7 @@ def test_one_warning_when_it_goes_and_one_when_it_is_back(
         recorder.answers = dict.fromkeys(METHODS, never)
         with caplog.at_level(logging.WARNING, "bots"):
             for _ in range(50):
-                assert run.select(4).report(1, 2) is None
+                assert report(run.select(4)) is None
         (away,) = [record.getMessage() for record in caplog.records if record.name == "bots"]
         assert f"the service is away: tasks are drawn uniformly and reports are kept until then ({address}" in away
         assert (run.stats.selections, run.stats.fallback_selections, run.stats.reports_pending) == (50, 50, 50)

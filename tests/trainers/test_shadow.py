@@ -13,19 +13,21 @@ from bots.cli.glance import glance
 from bots.trainers import Identity, TaskRows, create_dataset
 from bots.trainers.shadow import ShadowReports
 from tests.api.service import serving
+from tests.trainers.page import example
 
 ROLLOUTS = 8
 
 
 def test_summary_and_history_have_what_would_have_been_selected(client: bots.Client) -> None:
-    """All tasks are Beta(1, 1), so they are one bin: 3 of 4 effective and the prediction 7/9 as a fifth."""
+    """As the page reports. All tasks are Beta(1, 1), so they are one bin: 3 of 4 effective and the prediction 7/9 as a
+    fifth.
+    """
     rows = [{"prompt": str(task)} for task in range(20)]
     create_dataset(client, "d", rows, dimensions=0)
     run = client.create_run("d", "r", model="interpolation")
-    shadow = ShadowReports(TaskRows(run, rows))
     ids = [Identity().of_row(row) for row in rows[:5]]
-    shadow.begin(len(ids), 0)
-    shadow.report(ids, [[0, 1] * 4] * 3 + [[1] * 8] + [[None] * 8], 0)
+    rewards = [[0, 1] * 4] * 3 + [[1] * 8] + [[None] * 8]
+    exec(example("Try it", "", 1), {"run": run, "dataset": rows, "ids": ids, "rewards": rewards})
     (event,) = run.events()
     assert isinstance(event.kind, bots.ReportEvent)
     assert (len(event.kind.tasks), len(event.kind.shadow_tasks)) == (4, 5)

@@ -4,18 +4,21 @@ hook uses, as its source of August 2026 has them (slime/rollout/data_source.py, 
 
 from __future__ import annotations
 
+import copy
 import enum
+import itertools
 import sys
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 import bots
 from bots.trainers import create_dataset
 from bots.trainers.slime import bots_data_source, bots_report
+from tests.trainers.page import example
 
 ROWS: list[dict[str, Any]] = [{"prompt": f"task {row}", "metadata": {"id": f"t{row}"}} for row in range(30)]
 GROUP = 4
@@ -47,16 +50,20 @@ class Sample:
 class RolloutDataSource:
     """slime.rollout.data_source.RolloutDataSource."""
 
+    rows: ClassVar[list[dict[str, Any]]] = ROWS
+
     def __init__(self, args: Any) -> None:
         self.args = args
-        self.sample_group_index = self.sample_index = 0
-        samples = [Sample(f"<user>{row['prompt']}<assistant>", dict(row["metadata"])) for row in reversed(ROWS)]
+        self.sample_offset = self.sample_group_index = self.sample_index = 0
+        samples = [Sample(f"<user>{row['prompt']}<assistant>", dict(row["metadata"])) for row in reversed(self.rows)]
         self.dataset = types.SimpleNamespace(origin_samples=samples, samples=samples)
         self.saved: list[Any] = []
 
     def get_samples(self, num_samples: int) -> list[list[Sample]]:
-        """Never asked: the hook is in its place."""
-        raise AssertionError
+        """Returns the next groups of the file. Never asked of the hook, which is in its place."""
+        prompts = self.dataset.samples[self.sample_offset : self.sample_offset + num_samples]
+        self.sample_offset = (self.sample_offset + num_samples) % len(self.dataset.samples)
+        return [[copy.deepcopy(prompt) for _ in range(self.args.n_samples_per_prompt)] for prompt in prompts]
 
     def save(self, rollout_id: Any) -> None:
         """Notes it."""
@@ -83,16 +90,20 @@ class RolloutDataSourceWithBuffer(RolloutDataSource):
         self.buffer += samples
 
 
+def stand_ins() -> dict[str, types.ModuleType]:
+    """Returns slime's modules of which the hook imports."""
+    module: Any = types.ModuleType("slime.rollout.data_source")
+    module.RolloutDataSource, module.RolloutDataSourceWithBuffer = RolloutDataSource, RolloutDataSourceWithBuffer
+    return {name: types.ModuleType(name) for name in ("slime", "slime.rollout")} | {module.__name__: module}
+
+
 @pytest.fixture
 def run(client: bots.Client, monkeypatch: pytest.MonkeyPatch) -> bots.Run:
     """A run over the rows, with the stand-ins in place."""
-    module: Any = types.ModuleType("slime.rollout.data_source")
-    module.RolloutDataSource, module.RolloutDataSourceWithBuffer = RolloutDataSource, RolloutDataSourceWithBuffer
-    for name in ("slime", "slime.rollout"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    create_dataset(client, "d", ROWS, id=lambda row: row["metadata"]["id"], dimensions=0)
-    return client.create_run("d", "r")
+    for name, module in stand_ins().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    create_dataset(client, "sums", ROWS, id=lambda row: row["metadata"]["id"], dimensions=0)
+    return client.create_run("sums", "r")
 
 
 @pytest.fixture
@@ -119,6 +130,17 @@ def test_groups_are_of_the_selected_tasks(run: bots.Run, args: Any) -> None:
         (mark,) = {sample.metadata["bots"] for sample in group}
         assert {sample.metadata["id"] for sample in group} == {ids[int(mark.split(":")[-1])]}
     assert all("bots" not in sample.metadata for sample in source.dataset.origin_samples)
+
+
+def test_classes_of_the_page_select_and_report(run: bots.Run, args: Any, address: str) -> None:
+    user: dict[str, Any] = {}
+    exec(example("slime", address), user)
+    groups = user["DataSource"](args).get_samples(6)
+    for sample in itertools.chain.from_iterable(groups):
+        sample.reward, sample.status = 1.0, Sample.Status.COMPLETED
+    user["report"](args, groups, None)
+    user["run"].flush()
+    assert run.summary().total.outcomes == 6
 
 
 def test_buffered_groups_come_first(run: bots.Run, args: Any) -> None:

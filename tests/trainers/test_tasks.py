@@ -11,6 +11,7 @@ import pytest
 
 import bots
 from bots.trainers import Identity, TaskRows, batch_of, create_dataset, marks
+from tests.trainers.page import example
 
 Rows = list[dict[str, Any]]
 ROWS: Rows = [{"prompt": f"{a} + {b} =", "answer": a + b, "key": 10 * a + b} for a in range(5) for b in range(4)]
@@ -134,3 +135,12 @@ def test_mark_reports_its_task_in_another_process(client: bots.Client, address: 
 def test_foreign_text_is_no_mark(client: bots.Client) -> None:
     with pytest.raises(bots.InvalidArgumentError, match="mark: got 'x', must be a mark"):
         batch_of(client.run("d", "r"), "x")
+
+
+def test_own_loop_of_the_page_runs_on_the_dataset_of_the_page(address: str) -> None:
+    rows = [{"prompt": f"{a} + {b} =", "source": "sums"} for a in range(10) for b in range(10)]
+    user: dict[str, Any] = {"dataset": rows, "train_on": lambda rows: [[1.0, 0.0]] * len(rows)}
+    for heading in ("# Task selection", "Your own loop"):
+        exec(example(heading, address).replace("range(1000)", "range(3)"), user)
+    assert user["run"].summary().updates == 3
+    assert user["run"].summary().total.outcomes == 24

@@ -24,6 +24,11 @@ err = Console(stderr=True, highlight=False)
 Cell = str | int | float | bool | datetime | None
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns "1 task", "1,200 tasks"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def say(line: str) -> None:
     """Prints one line, however long; in files and pipes as it is, so that ids can be read from it."""
     out.print(printable(line) if out.is_terminal else line, markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bots.cli.connection import client_of
-from bots.cli.console import complain, err, say, show, show_one, warn
+from bots.cli.console import complain, counted, err, say, show, show_one, warn
 from bots.files import Column, Columns, DataError, Inspection, inspect, read
 from bots.files.errors import printable, shown
 from bots.files.reading import NAME
@@ -101,7 +101,8 @@ def create(
     if as_json:
         say(json.dumps(_json(dataset) | {"rows_left_out": left_out, "warnings": columns.warnings}))
         return
-    say(f"{dataset.name}: {_counts(dataset)}" + (f" ({left_out:,} rows of equal ids left out)" if left_out else ""))
+    without = f" ({counted(left_out, 'row')} of equal ids left out)" if left_out else ""
+    say(f"{dataset.name}: {_counts(dataset)}{without}")
 
 
 @app.command("inspect")
@@ -124,7 +125,7 @@ def inspect_(files: Files, as_json: Json = False) -> None:
             )
             for column in seen.columns
         ],
-        title if seen.rows is None else f"{title}: {seen.rows:,} rows",
+        title if seen.rows is None else f"{title}: {counted(seen.rows, 'row')}",
     )
     err.print(_advice(seen), markup=False, soft_wrap=True)
 
@@ -240,11 +241,11 @@ def _text_features(columns: Columns) -> dict[str, Any]:
 
 
 def _counts(dataset: Dataset) -> str:
-    parts = [f"{dataset.size:,} tasks", *(f"{tasks:,} with {name}" for name, tasks in dataset.references.items())]
+    parts = [counted(dataset.size, "task"), *(f"{tasks:,} with {name}" for name, tasks in dataset.references.items())]
     if dataset.tags:
-        parts.append(f"{len(dataset.tags):,} tag{'s'[: len(dataset.tags) > 1]}")
+        parts.append(counted(len(dataset.tags), "tag"))
     if dataset.features:
-        parts.append(f"{len(dataset.features)} feature{'s'[: len(dataset.features) > 1]}")
+        parts.append(counted(len(dataset.features), "feature"))
     return ", ".join(parts) + ("" if dataset.created is not False else "; it existed with equal content")
 
 

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bots.cli.console import written
+from bots.cli.console import counted, written
 from bots.summary import Evidence, InputWeight, InterpolationSummary, ItemResponseSummary, Shadow, Summary
 
 BAR = 24
@@ -33,7 +33,7 @@ def glance(
     """
     run = summary.run
     head = Text(f"{run.dataset}/{run.name}", style="bold")
-    head.append(f"  {run.model}, version {run.version:,}, {summary.updates:,} updates", style="default")
+    head.append(f"  {run.model}, version {run.version:,}, {counted(summary.updates, 'update')}", style="default")
     tables = [_predictions(summary.recent), _calibration(summary.recent)]
     if isinstance(summary.model, ItemResponseSummary) and summary.model.weights:
         tables.append(_weights(summary.model.weights))

@@ -13,7 +13,7 @@ import typer
 
 from bots.cli import options
 from bots.cli.connection import RunName, run_of, tasks_of
-from bots.cli.console import err, say, show, show_json
+from bots.cli.console import counted, err, say, show, show_json
 from bots.cli.files import Table
 from bots.cli.runs import Row
 
@@ -118,7 +118,7 @@ def posteriors(
         columns = pa.table({"task": np.arange(len(alpha))} | table | {"mean": alpha / (alpha + beta)})
         write = pa.csv.write_csv if out.suffix == ".csv" else pa.parquet.write_table
         write(columns, out)
-    say(f"{out}: {len(alpha):,} tasks")
+    say(f"{out}: {counted(len(alpha), 'task')}")
 
 
 def _from_arguments(outcomes: list[str]) -> tuple[list[str], list[float], list[int]]:

@@ -12,7 +12,7 @@ import typer
 import bots
 from bots.cli import options
 from bots.cli.connection import RunName, client_of, run_of, split, tasks_of
-from bots.cli.console import Cell, err, out, say, show, show_json, show_one, show_records
+from bots.cli.console import Cell, counted, err, out, say, show, show_json, show_one, show_records
 from bots.cli.glance import glance
 
 app = typer.Typer(no_args_is_help=True, help="Runs and their history.")
@@ -156,7 +156,8 @@ def retire(
     """Takes tasks out of every selection."""
     changed = run_of(context, run)
     change = changed.unretire if undo else changed.retire
-    say(f"{change(tasks_of(context, run, tasks, row), reason=reason, rows=row):,} tasks are retired")
+    retired = change(tasks_of(context, run, tasks, row), reason=reason, rows=row)
+    say(f"{counted(retired, 'task')} {'is' if retired == 1 else 'are'} retired")
 
 
 @app.command()
@@ -272,9 +273,10 @@ def _described(
 ) -> str:
     match kind:
         case bots.ReportEvent():
-            said = f"report of {len(kind.tasks)} tasks: {kind.successes.sum():g} of {kind.rollouts.sum()} rollouts"
+            solved = f"{kind.successes.sum():,g} of {counted(int(kind.rollouts.sum()), 'rollout')}"
+            said = f"report of {counted(len(kind.tasks), 'task')}: {solved}"
             if len(kind.shadow_tasks):
-                said += f", {len(kind.shadow_tasks)} shadow tasks"
+                said += f", {counted(len(kind.shadow_tasks), 'shadow task')}"
             return said if kind.outlier is None else f"{said} (outlier: {_outlier(kind.outlier)})"
         case bots.HyperparametersEvent():
             return "changed " + ", ".join(f"{name}={value}" for name, value in kind.changes.items())
@@ -284,7 +286,7 @@ def _described(
             return f"undid version {kind.version}"
         case bots.RetireEvent():
             done = "took back" if kind.undo else "retired"
-            return f"{done} {len(kind.tasks)} tasks" + (f": {kind.reason}" if kind.reason else "")
+            return f"{done} {counted(len(kind.tasks), 'task')}" + (f": {kind.reason}" if kind.reason else "")
 
 
 def _outlier(of: bots.Outlier) -> str:

@@ -17,13 +17,18 @@ class RowOptions(TypedDict, total=False):
     select: Mapping[str, Any]
 
 
-class RewardOptions(TypedDict, total=False):
-    """As in `MarkedRewards`."""
+class RangeOptions(TypedDict, total=False):
+    """As in `Batch.report_rewards`."""
 
-    every_seconds: float
     low: float
     high: float
     success: float | None
+
+
+class RewardOptions(RangeOptions, total=False):
+    """As in `MarkedRewards`."""
+
+    every_seconds: float
 
 
 class Options(RowOptions, RewardOptions, total=False):

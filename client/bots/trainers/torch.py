@@ -25,7 +25,7 @@ from bots.columns import Column
 from bots.errors import invalid
 from bots.run import Batch, Run
 from bots.trainers.marks import MARK, batch_of
-from bots.trainers.options import RowOptions
+from bots.trainers.options import RangeOptions, RowOptions
 from bots.trainers.supply import RowSupply
 from bots.trainers.tasks import TaskRows
 
@@ -89,14 +89,12 @@ class TaskDataset:
         marks: Sequence[str],
         rewards: Column,
         *,
-        low: float = 0.0,
-        high: float = 1.0,
-        success: float | None = None,
         policy_step: int | None = None,
+        **mapping: Unpack[RangeOptions],
     ) -> None:
         """Reports the `[tasks, rollouts]` rewards of marked rows, in any process.
 
-        low, high, success, policy_step  as in `Batch.report_rewards`.
+        policy_step, mapping  as in `Batch.report_rewards`.
         """
         rewards = columns.plain(rewards)
         if len(rewards) != len(marks):
@@ -108,7 +106,7 @@ class TaskDataset:
         for places in selections.values():
             places.sort(key=lambda place: int(batches[place].positions[0]))
             joined([batches[place] for place in places]).report_rewards(
-                [rewards[place] for place in places], low=low, high=high, success=success, policy_step=policy_step
+                [rewards[place] for place in places], policy_step=policy_step, **mapping
             )
 
     def state_dict(self) -> dict[str, Any]:

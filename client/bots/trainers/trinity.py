@@ -15,7 +15,7 @@ and a rollout of several turns counts several times. Put it first, before operat
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,23 +44,22 @@ def bots_selector(run: Run, **options: Unpack[Options]) -> type[Any]:
             super().__init__(data_source, config)
             self._rows = TaskRows(run, data_source.dataset, **of_rows)
             self._rewards = MarkedRewards(run, **of_rewards)
-            # Marks by row, oldest first; the newest stays, for rewards that come late.
-            self._marks: dict[int, deque[str]] = defaultdict(deque)
+            # By row, of its last selection: earlier ones may never get rewards, as rollouts fail and jobs resume.
+            self._marks: dict[int, str] = {}
 
         def get_indices(self, batch_size: int, return_extra_info: bool = False) -> list[int]:
             batch = self._rows.select(batch_size)
             rows = self._rows.rows_of(batch)
-            for row, mark in zip(rows, marks(batch), strict=True):
-                self._marks[row].append(mark)
+            self._marks.update(zip(rows, marks(batch), strict=True))
             return rows
 
         def feedback(self, indices: Sequence[int], values: Sequence[Sequence[float | None]]) -> None:
-            """Reports lists of rewards by row; rows that this process did not select are left out."""
+            """Reports lists of rewards by row, each for the row's last selection; a row without one is left out."""
             for row, rewards in zip(indices, values, strict=True):
                 if not isinstance(rewards, Sequence):
                     raise invalid("values", rewards, "must be lists of rewards: use bots_operator as the operator")
-                if waiting := self._marks.get(int(row)):
-                    self._rewards.add(waiting.popleft() if len(waiting) > 1 else waiting[0], *rewards)
+                if mark := self._marks.get(int(row)):
+                    self._rewards.add(mark, *rewards)
             self._rewards.send()
 
         def state_dict(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bots.errors import TemporaryError, invalid
 from bots.run import Batch, Run
 from bots.summary import Shadow
+from bots.trainers.options import RangeOptions, RowOptions
 from bots.trainers.shadow import ShadowReports
 from bots.trainers.tasks import Field, Identity, TaskRows
 
@@ -37,6 +38,7 @@ T = TypeVar("T")
 STATE_FILE = "bots.json"
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
     class Mixed:
         """The trainer's class, for a type checker."""
@@ -73,7 +75,7 @@ class Settings:
     text: Field = "prompt"
     id: Field | None = None
     skip_unknown: bool = False
-    select: dict[str, Any] = field(default_factory=dict)
+    select: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mapping(self) -> dict[str, Any]:
@@ -81,37 +83,19 @@ class Settings:
         return {"low": self.low, "high": self.high, "success": self.success}
 
 
-def bots_trainer(
-    trainer: type[Any],
-    *,
-    run: Run,
-    reward: str | int | Callable[[Any], Any] | None = None,
-    low: float = 0.0,
-    high: float = 1.0,
-    success: float | None = None,
-    shadow: bool = False,
-    text: Field = "prompt",
-    id: Field | None = None,  # noqa: A002 - as the column is called
-    skip_unknown: bool = False,
-    select: dict[str, Any] | None = None,
-) -> type[Any]:
+class TrainerOptions(RowOptions, RangeOptions, total=False):
+    """As in `Settings`."""
+
+    reward: str | int | Callable[[Any], Any] | None
+    shadow: bool
+
+
+def bots_trainer(trainer: type[Any], *, run: Run, **options: Unpack[TrainerOptions]) -> type[Any]:
     """Returns a subclass of GRPOTrainer, RLOOTrainer, or a subclass of these, that selects and reports.
 
     The arguments are those of `Settings`; the class is made and used as the trainer's.
     """
-    settings = Settings(
-        run=run,
-        reward=reward,
-        low=low,
-        high=high,
-        success=success,
-        shadow=shadow,
-        text=text,
-        id=id,
-        skip_unknown=skip_unknown,
-        select=select or {},
-    )
-    return type(f"Bots{trainer.__name__}", (BotsMixin, trainer), {"bots": settings})
+    return type(f"Bots{trainer.__name__}", (BotsMixin, trainer), {"bots": Settings(run=run, **options)})
 
 
 class BotsMixin(Mixed):
@@ -184,7 +168,9 @@ class BotsMixin(Mixed):
         first = self.accelerator.process_index * len(inputs)
         places = [row for row in chosen for _ in range(self.num_generations)][first : first + len(inputs)]
         names = inputs[0].keys()  # without the columns that the trainer has removed
-        return [{name: value for name, value in self.train_dataset[row].items() if name in names} for row in places]
+        fetch = getattr(self.train_dataset, "__getitems__", None)  # of a Dataset: all at once
+        rows = fetch(places) if fetch is not None else [self.train_dataset[row] for row in places]
+        return [{name: value for name, value in row.items() if name in names} for row in rows]
 
     def _bots_watched(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Returns the trainer's own rows; rank 0 notes the ids of all ranks, one a group."""

@@ -18,6 +18,7 @@ from tinker_cookbook.rl.types import Env, EnvGroupBuilder, RLDataset, StepResult
 import bots
 from bots.trainers import create_dataset
 from bots.trainers.tinker import BotsRLDataset
+from tests.trainers.page import example
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -45,11 +46,11 @@ class SumBuilder(EnvGroupBuilder):  # type: ignore[misc] # the same
     """A group of which the first `passes` get 0.5 of the step and 0.5 of the group."""
 
     def __init__(self, row: Any) -> None:
-        self.passes = row["passes"]
+        self.passes, self.rollouts = row["passes"], row.get("rollouts", GROUP)
 
     async def make_envs(self) -> Any:
         """Returns the environments."""
-        return [SumEnv(0.5 * (rollout < self.passes)) for rollout in range(GROUP)]
+        return [SumEnv(0.5 * (rollout < self.passes)) for rollout in range(self.rollouts)]
 
     async def compute_group_rewards(self, trajectory_group: Any, env_group: Any) -> Any:
         """Returns the other half."""
@@ -105,3 +106,9 @@ def test_dataset_and_builder_have_the_members_of_the_base_classes(dataset: Any) 
     for base, made in ((RLDataset, dataset), (EnvGroupBuilder, builder)):
         assert [name for name in vars(base) if callable(getattr(base, name)) and not hasattr(made, name)] == []
     assert len(dataset) == 2
+
+
+def test_dataset_of_the_page_wraps_the_builders_of_a_user(dataset: Any, address: str) -> None:
+    user: dict[str, Any] = {"rows": ROWS, "make_group_builder": lambda row, group_size: SumBuilder(row)}
+    exec(example("tinker", address).replace("batch_size=64", "batch_size=8"), user)
+    assert [type(builder.builder) for builder in user["dataset"].get_batch(0)] == [SumBuilder] * 8

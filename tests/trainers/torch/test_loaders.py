@@ -14,6 +14,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 import bots
 from bots.trainers import create_dataset
 from bots.trainers.torch import BatchSampler, TaskDataset
+from tests.trainers.page import example
 
 ROWS: list[dict[str, Any]] = [{"prompt": f"task {row}"} for row in range(40)]
 
@@ -74,3 +75,10 @@ def test_resumed_batch_sampler_selects_nothing_again(run: bots.Run) -> None:
 def test_workers_are_refused(run: bots.Run) -> None:
     with pytest.raises(RuntimeError, match="num_workers: must be 0"):
         next(iter(DataLoader(TaskDataset(ROWS, run), batch_size=8, num_workers=1)))
+
+
+@pytest.mark.parametrize("heading", ["Trainers that take a torch Dataset", "Trainers that take a sampler"])
+def test_loop_of_the_page_makes_an_update_each_step(run: bots.Run, heading: str) -> None:
+    user = {"dataset": ROWS, "run": run, "train_on": lambda rows: [[1.0, 0.0]] * len(rows)}
+    exec(example(heading, "").replace("steps=1000", "steps=5"), user)
+    assert run.stats.selections == run.summary().updates == 5

@@ -20,18 +20,11 @@ from trinity.common.experience import EID, Experience
 
 import bots
 from bots.trainers import create_dataset
+from tests.trainers.page import example
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 ROWS = [{"question": f"{row} + 1 =", "answer": str(row + 1)} for row in range(20)]
-USER_FILE = """
-import bots
-from bots.trainers.trinity import bots_operator, bots_selector
-
-run = bots.Client({address!r}, job="trainer", timeout=20).run("sums", "r")
-Selector = bots_selector(run, text="question")
-Rewards = bots_operator()
-"""
 
 
 @pytest.fixture
@@ -43,9 +36,9 @@ def run(client: bots.Client) -> bots.Run:
 
 @pytest.fixture
 def module(run: bots.Run, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of the user's module."""
+    """The name of the user's module, which is that of the page."""
     name = f"bots_trinity_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(USER_FILE.format(address=address))
+    (tmp_path / f"{name}.py").write_text(example("Trinity-RFT", address))
     monkeypatch.syspath_prepend(str(tmp_path))
     return name
 
@@ -98,6 +91,24 @@ def test_selected_tasks_are_reported_with_true_counts(run: bots.Run, reader: Any
     assert isinstance(event.kind, bots.ReportEvent)
     assert sorted(event.kind.successes) == [1, 1, 2, 3, 4, 4]
     assert list(event.kind.rollouts) == [4] * 6
+
+
+def test_each_selection_of_the_same_rows_is_one_update(run: bots.Run, reader: Any) -> None:
+    """Rewards that come late are of the last selection; a selection without rewards changes nothing."""
+    selector = reader.reader.selector
+    before = run.info().version
+    for _ in range(3):
+        selector.get_indices(len(ROWS))
+        rows = selector.get_indices(len(ROWS))
+        reader.feedback(indices=rows, values=[[0.0, 1.0]] * len(rows))
+        run.flush()
+    reader.feedback(indices=rows[:2], values=[[1.0]] * 2)
+    selector._rewards.run.flush()
+    reports = [event.kind for event in run.events(after_version=before) if isinstance(event.kind, bots.ReportEvent)]
+    assert [len(report.tasks) for report in reports] == [20, 20, 20, 2]
+    selections = [report.selection_id for report in reports]
+    assert len(set(selections)) == 3
+    assert selections[3] == selections[2]
 
 
 def test_means_without_counts_are_refused(reader: Any) -> None:

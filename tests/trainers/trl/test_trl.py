@@ -21,7 +21,8 @@ from datasets import Dataset, IterableDataset
 import bots
 from bots.trainers import Identity, create_dataset
 from tests.api.service import serving
-from tests.trainers.trl.training import ROWS, solved, trainer_of, watched
+from tests.trainers.page import example
+from tests.trainers.trl.training import ROWS, config, model, solved, tokenizer, trainer_of, watched
 
 # Trainers and torch warn of their own future; nothing here can mend it.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -59,6 +60,15 @@ def test_each_selection_sees_the_report_before_it(run: bots.Run, tmp_path: Path,
         assert sorted(call["tasks"]) == report.tasks.tolist()
         assert report.rollouts.tolist() == [4, 4, 4]
         assert len(prompts) == 3
+
+
+def test_trainer_of_the_page_selects_and_reports(run: bots.Run, tmp_path: Path) -> None:
+    """Given a model, a tokenizer and settings of this test."""
+    code = example("TRL", "").replace('model="Qwen/Qwen3-1.7B"', "model=model, processing_class=tokenizer")
+    given = {"model": model(), "tokenizer": tokenizer(), "args": config("GRPO", str(tmp_path))}
+    user = {"run": run, "dataset": Dataset.from_list(ROWS), "accuracy": solved, **given}
+    exec(code.replace("GRPOConfig(max_steps=1000)", "args"), user)
+    assert run.stats.selections == len(reports(run)) == 4
 
 
 def test_rewards_reported_are_those_of_the_selected_prompts(run: bots.Run, tmp_path: Path) -> None:

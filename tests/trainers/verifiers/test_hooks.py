@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from verifiers.v1.trace import Trace
 import bots
 from bots.trainers import create_dataset
 from bots.trainers.verifiers import bots_taskset
+from tests.trainers.page import example
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -111,6 +114,21 @@ def test_task_reports_where_it_is_scored(run: bots.Run) -> None:
 def trace_of(task: Any, answer: int) -> Any:
     """Returns the trace of a rollout that answered so."""
     return Trace.model_construct(rewards={}, metrics={}, info={"answer": answer})
+
+
+def test_module_of_the_page_yields_the_tasks_that_the_dataset_of_the_page_has(
+    client: bots.Client, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = list(SumTaskset(vf.TasksetConfig()))
+    create_dataset(client, "sums", tasks, text=lambda task: task.data.prompt_text, dimensions=0)
+    run = client.create_run("sums", "r")
+    module: Any = types.ModuleType("my_env")
+    module.MyTaskset = SumTaskset
+    monkeypatch.setitem(sys.modules, "my_env", module)
+    user: dict[str, Any] = {}
+    exec(example("verifiers", address).replace("batch_size=64", "batch_size=8"), user)
+    task = next(iter(user["BotsTaskset"](vf.TasksetConfig())))
+    assert create_id(task.data.prompt) == run.task_ids()[int(task.data.bots.split(":")[-1])]
 
 
 def test_own_taskset_is_left_as_it_is_for_evaluation(run: bots.Run) -> None:

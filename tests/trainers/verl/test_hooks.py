@@ -21,6 +21,7 @@ from torchdata.stateful_dataloader.sampler import RandomSampler
 import bots
 from bots.trainers import create_dataset
 from bots.trainers.verl import bots_compute_score, bots_dataset
+from tests.trainers.page import example
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -33,13 +34,6 @@ ROWS: list[dict[str, Any]] = [
     }
     for row in range(24)
 ]
-USER_FILE = """
-import bots
-from bots.trainers.verl import bots_dataset
-
-run = bots.Client({address!r}, job="trainer", timeout=20).run("sums", "r")
-TaskDataset = bots_dataset(run)
-"""
 
 
 class Tokenizer:
@@ -100,15 +94,32 @@ def loader(dataset: Any, config: Any, batch_size: int = 8) -> Any:
     )
 
 
-def test_verl_loads_the_class_from_the_users_file(run: bots.Run, address: str, config: Any, tmp_path: Path) -> None:
+def test_verl_loads_the_classes_from_the_file_of_the_page(
+    run: bots.Run, address: str, config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verl.trainer.ppo.reward import get_custom_reward_fn
     from verl.utils.dataset.rl_dataset import get_dataset_class
 
+    (tmp_path / "my_rewards.py").write_text("def my_compute_score(solution_str, **given):\n    return 0.25\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     user_file = tmp_path / "bots_verl.py"
-    user_file.write_text(USER_FILE.format(address=address))
+    user_file.write_text(example("verl", address, 1))
     config.custom_cls = {"path": str(user_file), "name": "TaskDataset"}
     dataset = dataset_of(get_dataset_class(config), config)
     batch = next(iter(loader(dataset, config)))
     assert len(set(batch["index"].tolist())) == 8
+    reward = {"custom_reward_function": {"path": str(user_file), "name": "compute_score"}}
+    compute_score = get_custom_reward_fn(OmegaConf.create({"reward": reward, **reward}))
+    info = batch["extra_info"][0]
+    assert compute_score(data_source="sums", solution_str="", ground_truth="", extra_info=info) == 0.25
+
+
+def test_dataset_of_the_page_is_that_of_verls_file(client: bots.Client, address: str, config: Any) -> None:
+    """Made by the first example, of another kind of file."""
+    code = example("verl", address).replace('"parquet", data_files="train.parquet"', '"json", data_files=train_files')
+    exec(code, dict(config))
+    dataset = dataset_of(bots_dataset(client.run("sums", "r")), config)
+    assert len(dataset._supply.rows.missing) == 0
 
 
 def test_rows_are_the_selected_tasks_whatever_the_order_of_the_file(run: bots.Run, config: Any) -> None:
