@@ -1,14 +1,12 @@
-"""One process of `make fuzz`: libFuzzer draws the calls and keeps those that reach new code of the server.
+"""Calls that libFuzzer draws: it keeps those that reach new code of the server, and changes them further.
 
-    python -m tests.fuzz.guided URL JOURNAL [FLAG OF LIBFUZZER ...] [CORPUS]
-
-An input is one call to two servers in this process, over the Redis at URL: which method, which server, who calls, and
-the bytes of the request. It is made by changing an earlier input, as a message or as bytes, or is new. JOURNAL holds
-the calls since the servers' data was made anew, which `python -m tests.fuzz JOURNAL` repeats.
+An input is one call to two servers in this process, over one Redis: which method, which server, who calls, and the
+bytes of the request. It is made by changing an earlier input, as a message or as bytes, or is new. A journal holds the
+calls since the servers' data was made anew.
 """
 
 import json
-import sys
+import os
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,7 +29,7 @@ with atheris.instrument_imports(include=["bots_server"], enable_loader_override=
     from tests.fuzz.session import READABLE, Lines, Session, log_lines
 
 NAMES = sorted(VALID)
-CALLS_PER_SESSION = 200
+CALLS_PER_SESSION = 500
 SNAPSHOT_EVENTS = 4  # so that replicas are rebuilt from snapshots too
 PREFIX = 4  # bytes of the length of a message in a stream, and of a call in a journal
 CALLERS = ["reader", "stranger", *["admin"] * 14]
@@ -93,9 +91,10 @@ class Fuzzer:
         random, world = Random(seed), self._session.world
         way = random.randint(0, 9)
         method, where, bodies = decode(data)
-        if way < 4:
+        if way < 5:
             method = random.choice(METHODS)
-            made = encode(method, random.randint(0, 255), requests(random, method, world))
+            drawn = VALID[method](random, world) if way < 3 else requests(random, method, world)
+            made = encode(method, random.randint(0, 255), drawn)
         elif way < 8:
             try:
                 messages = parse(method, bodies)
@@ -173,7 +172,11 @@ def replay(url: str, journal: Path) -> None:
             one._call(data)
 
 
-if __name__ == "__main__":
-    with fuzzer(sys.argv[1], Path(sys.argv[2])) as one:
-        atheris.Setup([sys.argv[0], *sys.argv[3:]], one.call, custom_mutator=one.mutate)
+def fuzz(url: str, journal: Path, flags: Sequence[str]) -> None:
+    """Makes calls, as the flags of libFuzzer say. It ends the process."""
+    with journal.with_suffix(".log").open("w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    with fuzzer(url, journal) as one:
+        atheris.Setup(["fuzz", *flags], one.call, custom_mutator=one.mutate)
         atheris.Fuzz()
