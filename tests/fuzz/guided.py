@@ -125,7 +125,7 @@ class Fuzzer:
 
     def _call(self, data: bytes) -> None:
         if self._session.calls >= CALLS_PER_SESSION or self._session.is_spent:
-            self._session.check()
+            self._session.end()
             self._journal.close()
             self._begin()
         self._journal.write(framed([data]))

@@ -63,7 +63,7 @@ class Known:
     retired: list[set[int]] = field(default_factory=lambda: [set()])
     checkpoints: dict[str, int] = field(default_factory=dict)  # versions
     leases: dict[int, tuple[str, str, str]] = field(default_factory=dict)  # selection, job, incarnation by task
-    applied: set[str] = field(default_factory=set)  # request ids of events
+    applied: dict[str, int] = field(default_factory=dict)  # versions of events by their request ids
     selections: dict[str, pb.SelectBatchResponse] = field(default_factory=dict)
 
 
@@ -103,6 +103,8 @@ class Session:
             if not is_too_long(error, messages):
                 check_refusal(error)
             self._check_unchanged(1 - server)  # the other server must see no trace of it either
+            if before is not None and reason_of(error) == "TOO_FEW_ELIGIBLE":  # the incarnation has begun all the same
+                self._begin_incarnation(before, messages[0])
             return error.code().name
         check_numbers(response)
         if method in ("CreateDataset", "DeleteDataset", "CreateRun", "DeleteRun"):
@@ -145,6 +147,16 @@ class Session:
             for stub in self._stubs:
                 check_summary(stub.GetRunSummary(pb.GetRunSummaryRequest(run=known.ref), timeout=SECONDS).summary)
 
+    def end(self) -> None:
+        """Checks the runs, deletes everything, and checks that nothing is left."""
+        self.check()
+        stub = self._stubs[0]
+        for known in self._runs.values():
+            stub.DeleteRun(pb.DeleteRunRequest(run=known.ref), timeout=SECONDS)
+        for dataset in stub.ListDatasets(pb.ListDatasetsRequest(), timeout=SECONDS).datasets:
+            stub.DeleteDataset(pb.DeleteDatasetRequest(name=dataset.name), timeout=SECONDS)
+        Service.wait_until(lambda: not self._redis.keys())  # a server may be writing a snapshot
+
     def _wrote(self) -> bool:
         """Returns whether Redis changed since the last look, which a server's own work in the background does too."""
         before, self._writes = self._writes, self._redis.eval(WRITES, 0)
@@ -165,11 +177,9 @@ class Session:
             version, known.posteriors = self._state(known, 0)
             assert version == known.version, f"{method} made version {version} of {known.version}"
         if advances:
-            known.applied.add(request.request_id.lower())
-        job, incarnation = getattr(request, "job", ""), getattr(request, "incarnation", "")
-        if job and incarnation and method == "SelectBatch":
-            ended = [task for task, of in known.leases.items() if of[1] == job and of[2] not in ("", incarnation)]
-            self._free(known, ended)
+            known.applied[request.request_id.lower()] = known.version
+        elif method in ADVANCING and method != "UpdateRun":
+            assert response.version == known.applied[request.request_id.lower()], f"not the first answer: {response}"
         match method:
             case "SelectBatch":
                 self._selected(known, request, response)
@@ -194,12 +204,20 @@ class Session:
                 assert all(0 < event.version <= known.version for event in response.events)
                 self.world.words["page_token"].append(response.next_page_token)
 
+    def _begin_incarnation(self, known: Known, request: Any) -> None:
+        """Ends the leases of the job's earlier incarnations."""
+        job, incarnation = request.job, request.incarnation
+        if job and incarnation:
+            ended = [task for task, of in known.leases.items() if of[1] == job and of[2] not in ("", incarnation)]
+            self._free(known, ended)
+
     def _selected(self, known: Known, request: pb.SelectBatchRequest, response: pb.SelectBatchResponse) -> None:
         chosen = list(response.tasks)
         given = request.request_id.lower()
         if given in known.selections:
             assert response == known.selections[given] or repr(response) == repr(known.selections[given])
             return
+        self._begin_incarnation(known, request)
         assert len(set(chosen)) == len(chosen)
         assert len(chosen) == request.batch_size or (request.allow_fewer and len(chosen) < request.batch_size)
         assert not known.retired[-1].intersection(chosen)

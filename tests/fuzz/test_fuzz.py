@@ -59,7 +59,7 @@ def test_calls_keep_the_invariants(servers: tuple[Service, Service, Lines], data
         messages = requests(data.draw(RANDOM), method, session.world)
         note(f"{method} {messages}"[:2000])
         session.call(method, messages, data.draw(st.integers(0, 1)))
-    session.check()
+    session.end()
     assert lines.bad == []
 
 
