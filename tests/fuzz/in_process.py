@@ -82,6 +82,9 @@ class Context:
     def add_callback(self, callback: Callable[[], None]) -> bool:
         return False
 
+    def cancel(self) -> None:
+        """Does nothing."""
+
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
 

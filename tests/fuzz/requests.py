@@ -39,9 +39,9 @@ class World:
 
     words: dict[str, list[str]] = field(
         default_factory=lambda: {
-            "dataset": ["rich", "bare", "tiny", "gone"],
+            "dataset": ["rich", "bare", "wide", "tiny", "gone"],
             "run": ["model", "mixed", "gone"],
-            "name": ["model", "mixed", "rich", "bare", "tiny", "new"],
+            "name": ["model", "mixed", "rich", "bare", "wide", "tiny", "new"],
             "checkpoint": ["new", "kept"],
             "request_id": list(REQUEST_IDS),
             "ids": IDS,
@@ -136,7 +136,9 @@ def some_of(random: Random, **values: Sequence[Any]) -> dict[str, Any]:
 
 def ref(random: Random) -> pb.RunRef:
     """Draws the name of a run that exists at first."""
-    dataset, name = random.choice([("rich", "model"), ("rich", "mixed"), ("bare", "model"), ("tiny", "model")])
+    dataset, name = random.choice(
+        [("rich", "model"), ("rich", "mixed"), ("bare", "model"), ("wide", "model"), ("tiny", "model")]
+    )
     return pb.RunRef(dataset=dataset, name=name)
 
 
@@ -188,7 +190,7 @@ def upload(random: Random, world: World) -> list[Message]:
 
 
 def create_run(random: Random, world: World) -> list[Message]:
-    dataset, name = random.choice(["rich", "bare", "tiny", "new"]), random.choice(["model", "new"])
+    dataset, name = random.choice(["rich", "bare", "wide", "tiny", "new"]), random.choice(["model", "new"])
     request = pb.CreateRunRequest(dataset=dataset, name=name, hyperparameters=learning(random))
     if random.randint(0, 1):
         source = ref(random)
