@@ -35,7 +35,11 @@ LIMITS = {FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1), FieldDescriptor.
 
 @dataclass(repr=False)
 class World:
-    """What requests may name: by the name of a field, the values that exist."""
+    """What requests may name.
+
+    words:    by the name of a field, the values that exist
+    versions: that events made
+    """
 
     words: dict[str, list[str]] = field(
         default_factory=lambda: {
@@ -56,6 +60,12 @@ class World:
             "page_token": ["1", "model"],
         }
     )
+
+    versions: list[int] = field(default_factory=lambda: list(range(1, 9)))
+
+    def version(self, random: Random) -> int:
+        """Draws one of the newest versions."""
+        return self.versions[-random.randint(1, 8)]
 
     def word(self, random: Random, of: str) -> str:
         """Draws a word of a field. What is drawn from `random` does not depend on how many there are by now."""
@@ -244,7 +254,7 @@ def restore(random: Random, world: World) -> list[Message]:
     if random.randint(0, 1):
         request.checkpoint = random.choice(["new", "kept"])
     else:
-        request.version = random.randint(0, 6)
+        request.version = world.version(random)
     return [request]
 
 
@@ -289,7 +299,7 @@ VALID: dict[str, Callable[[Random, World], list[Message]]] = {
     "ListCheckpoints": of_run("ListCheckpoints"),
     "DeleteCheckpoint": of_run("DeleteCheckpoint", name=one_of("new", "kept")),
     "RestoreRun": restore,
-    "UndoReport": of_run("UndoReport", version=lambda random: random.randint(1, 12)),
+    "UndoReport": lambda random, world: [pb.UndoReportRequest(run=ref(random), version=world.version(random))],
     "ListLeases": of_run("ListLeases"),
     "EndLeases": of_run("EndLeases", job=one_of("", "one", "two")),
     "ListEvents": of_run("ListEvents"),

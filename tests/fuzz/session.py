@@ -105,13 +105,14 @@ class Session:
         except grpc.RpcError as error:
             if not is_too_long(error, messages):
                 check_refusal(error)
-            self._check_unchanged(1 - server)  # the other server must see no trace of it either
+            self._check_unchanged(1 - server, before)  # the other server must see no trace of it either
             if before is not None and reason_of(error) == "TOO_FEW_ELIGIBLE":  # the incarnation has begun all the same
                 self._begin_incarnation(before, messages[0])
             return error.code().name
         check_numbers(response)
         if method in ("CreateDataset", "DeleteDataset", "CreateRun", "DeleteRun"):
-            self._refresh()
+            if self._wrote():
+                self._refresh()
         elif before is not None:
             self._accepted(method, before, messages[0], response)
         return "OK"
@@ -166,10 +167,10 @@ class Session:
         before, self._writes = self._writes, self._redis.eval(WRITES, 0)
         return before != self._writes
 
-    def _check_unchanged(self, server: int) -> None:
-        """Fails if a run is not as it was when the last call was acknowledged."""
+    def _check_unchanged(self, server: int, only: Known | None = None) -> None:
+        """Fails if a run is not as it was when the last call was acknowledged; `only`: look at no other one."""
         if self._wrote():
-            for known in self._runs.values():
+            for known in self._runs.values() if only is None else [only]:
                 assert self._state(known, server) == (known.version, known.posteriors)
 
     def _accepted(self, method: str, known: Known, request: Any, response: Any) -> None:
@@ -177,6 +178,7 @@ class Session:
         if advances:
             known.version += 1
             known.retired.append(set(known.retired[-1]))
+            self.world.versions.append(known.version)
         if self._wrote() or advances:
             version, known.posteriors = self._state(known, 0)
             assert version == known.version, f"{method} made version {version} of {known.version}"
