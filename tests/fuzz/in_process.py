@@ -147,7 +147,10 @@ class InProcess:
         """Returns what makes a call and yields its responses."""
 
         def ask(requests: Iterable[Any], timeout: float) -> Iterator[Any]:
-            for response in self._call(path, map(request_serializer, requests), timeout):
+            messages = [request_serializer(request) for request in requests]
+            if any(len(message) > MAX_MESSAGE_BYTES for message in messages):
+                raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max")
+            for response in self._call(path, iter(messages), timeout):
                 yield response_deserializer(response)
 
         return ask
@@ -162,9 +165,9 @@ class InProcess:
         context = Context(self.metadata, time.monotonic() + seconds)
         try:
             if handler.response_streaming:
-                yield from map(handler.response_serializer, handler.stream_stream(received(requests), context))
+                yield from map(handler.response_serializer, handler.stream_stream(requests, context))
             else:
-                yield handler.response_serializer(handler.stream_unary(received(requests), context))
+                yield handler.response_serializer(handler.stream_unary(requests, context))
         except Refused:
             raise
         except Exception as error:  # as gRPC does
@@ -190,14 +193,6 @@ class Responses:
 def only(responses: Iterable[Any]) -> Any:
     (response,) = responses
     return response
-
-
-def received(requests: Iterator[bytes]) -> Iterator[bytes]:
-    """Yields requests, of which gRPC refuses one that is too long."""
-    for request in requests:
-        if len(request) > MAX_MESSAGE_BYTES:
-            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max")
-        yield request
 
 
 @contextmanager
