@@ -84,7 +84,6 @@ class Fuzzer:
     def _begin(self) -> None:
         self._session = Session(*self._services)
         self._journal = self._journal_path.open("wb", buffering=0)
-        self._journal_path.with_suffix(".counts").write_text(json.dumps(self.counts))
 
     def mutate(self, data: bytes, max_size: int, seed: int) -> bytes:
         """Returns another input: a new one, or one that differs a little."""
@@ -108,10 +107,10 @@ class Fuzzer:
             made = atheris.Mutate(data, max_size)
         return made[:max_size]
 
-    def call(self, data: bytes) -> None:
+    def try_call(self, data: bytes) -> None:
         """Makes the call of an input. If it fails, keeps the journal of the first failure at its place, and goes on."""
         try:
-            self._call(data)
+            self.call(data)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             name = f"{Path(place.filename).stem}-{place.lineno}"
@@ -123,7 +122,8 @@ class Fuzzer:
             self._lines.bad.clear()
             self._begin()
 
-    def _call(self, data: bytes) -> None:
+    def call(self, data: bytes) -> None:
+        """Makes the call of an input. Fails if an invariant is broken."""
         if self._session.calls >= CALLS_PER_SESSION or self._session.is_spent:
             self._session.end()
             self._journal.close()
@@ -142,6 +142,8 @@ class Fuzzer:
                 outcome = self._session.call_limited(self._channels[who][server].stub(), method, messages)
         assert self._lines.bad == []
         self.counts.update(["inputs", f"{who} {outcome}", f"{method} {outcome}"])
+        if self.counts["inputs"] % 100 == 0:
+            self._journal_path.with_suffix(".counts").write_text(json.dumps(self.counts))
 
 
 @contextmanager
@@ -169,7 +171,7 @@ def replay(url: str, journal: Path) -> None:
         for data in calls:
             method, where, bodies = decode(data)
             print(method, CALLERS[where // 2 % len(CALLERS)], where % 2, str(bodies)[:1000], flush=True)
-            one._call(data)
+            one.call(data)
 
 
 def fuzz(url: str, journal: Path, flags: Sequence[str]) -> None:
@@ -178,5 +180,5 @@ def fuzz(url: str, journal: Path, flags: Sequence[str]) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     with fuzzer(url, journal) as one:
-        atheris.Setup(["fuzz", *flags], one.call, custom_mutator=one.mutate)
+        atheris.Setup(["fuzz", *flags], one.try_call, custom_mutator=one.mutate)
         atheris.Fuzz()
