@@ -31,6 +31,7 @@ with atheris.instrument_imports(include=["bots_server"], enable_loader_override=
 NAMES = sorted(VALID)
 CALLS_PER_SESSION = 500
 SNAPSHOT_EVENTS = 4  # so that replicas are rebuilt from snapshots too
+HISTORY_BYTES = 2**16  # so that the history is cut too
 PREFIX = 4  # bytes of the length of a message in a stream, and of a call in a journal
 CALLERS = ["reader", "stranger", *["admin"] * 14]
 
@@ -154,7 +155,8 @@ def fuzzer(url: str, journal: Path) -> Iterator[Fuzzer]:
     tokens.write_text(f"admin admin * {hashed('admin')}\nreader read {READABLE} {hashed('reader')}\n")
     with ExitStack() as stack:
         lines = stack.enter_context(log_lines())
-        serving = [stack.enter_context(serving_in_process(url, bearer("admin"), token_file=tokens)) for _ in range(2)]
+        settings = {"token_file": tokens, "history_bytes": HISTORY_BYTES}
+        serving = [stack.enter_context(serving_in_process(url, bearer("admin"), **settings)) for _ in range(2)]
         channels = {who: [local.calling_as(bearer(who)) for _, local in serving] for who in CALLERS}
         yield Fuzzer([service for service, _ in serving], channels, lines, journal)
 

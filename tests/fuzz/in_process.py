@@ -199,9 +199,10 @@ def only(responses: Iterable[Any]) -> Any:
 def serving_in_process(url: str, metadata: Metadata = (), **settings: Any) -> Iterator[tuple[Service, InProcess]]:
     """Yields a server over the Redis at `url`, and a channel to it."""
     redis, registry, local = connect(url, timeout_seconds=5.0), CollectorRegistry(), InProcess(metadata)
-    store = Store(redis)
+    chosen = Settings(port=0, threads=1, **settings)
+    store = Store(redis, history_bytes=chosen.history_bytes, quotas=chosen.quotas)
     with patch("grpc.server", local.server):
-        server = make_server(store, Settings(port=0, threads=1, **settings), Metrics(registry, ("SelectBatch",)))
+        server = make_server(store, chosen, Metrics(registry, ("SelectBatch",)))
     server.start()
     try:
         yield Service("", url, local.stub(), server, store, redis, registry), local
