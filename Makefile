@@ -64,9 +64,13 @@ soak: .venv/dev ## strike every fault in random order under load for SECONDS=600
 	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS)
 	$(BIN)/python -m tests.faults.flips --flips $(FLIPS)
 
+.venv/fuzz: .venv/dev deploy/requirements/fuzz.txt
+	@$(INSTALL) .venv fuzz
+	@touch $@
+
 EXAMPLES ?= 1000000
-fuzz: .venv/dev ## send the service EXAMPLES=1000000 requests, half of them damaged bytes (some 100 a second)
-	TEST_FUZZ_CALLS=$$(($(EXAMPLES) / 2)) $(BIN)/python -m pytest tests/fuzz --timeout=0 --numprocesses=2
+fuzz: .venv/fuzz ## make EXAMPLES=1000000 calls that follow the code which they reach, damaged bytes too
+	$(BIN)/python -m tests.fuzz $(EXAMPLES)
 
 $(UV):
 	@$(PYTHON) -m venv .venv-uv
@@ -81,6 +85,7 @@ upgrade: $(UV) ## lock the newest versions that pyproject.toml and the two distr
 	$(COMPILE) --python-version 3.11 $(DEMO) --group dev --output-file deploy/requirements/dev.txt
 	$(COMPILE) --python-version 3.11 $(DEMO) --constraint deploy/requirements/dev.txt --output-file deploy/requirements/demo.txt
 	$(COMPILE) --python-version 3.11 $(SERVER) --constraint deploy/requirements/dev.txt --output-file deploy/requirements/image.txt
+	$(COMPILE) --python-version 3.11 --group fuzz --output-file deploy/requirements/fuzz.txt
 	$(COMPILE) --python-version 3.10 --group stubs --output-file deploy/requirements/stubs.txt
 
 compat: $(UV) ## run the client's and the store's tests on the lowest and on the newest versions that are allowed

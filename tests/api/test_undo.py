@@ -185,6 +185,19 @@ def test_only_a_report_that_counts_can_be_undone(policy: Run) -> None:
         policy.undo(2)
 
 
+def test_event_in_the_state_that_is_no_report_cannot_be_undone(policy: Run) -> None:
+    """UpdateRun, RetireTasks and RestoreRun have their own way back."""
+    policy.report([1], [4])
+    policy.update(target=0.25)
+    policy.stub.RetireTasks(pb.RetireTasksRequest(run=policy.ref, tasks=[2]), timeout=SECONDS)
+    policy.restore(version=3)
+    for version in 2, 3, 4:
+        with pytest.raises(grpc.RpcError, match="it is not a report") as no:
+            policy.undo(version)
+        assert (no.value.code(), reason_of(no.value)) == (grpc.StatusCode.FAILED_PRECONDITION, "REPORT_NOT_COUNTED")
+    assert policy.info().version == 4
+
+
 def test_version_that_the_history_lacks_is_not_found(policy: Run) -> None:
     """Not yet there, or below 1."""
     policy.report([1], [4])

@@ -1,17 +1,18 @@
 """Requests of any method, made from the descriptors: values at and beyond each rule in every field.
 
 A request begins empty or as one that is valid in its world, and then some of its fields, chosen at any depth, get
-arbitrary values. A field that is added to the proto is covered without a change here.
+arbitrary values. A field that is added to the proto is covered without a change here. What is chosen is drawn from a
+`Random`, which Hypothesis and the coverage-guided fuzzer both have.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import strategies as st
 
 from bots.v1 import task_selection_pb2 as pb
 from tests.api.service import dataset_parts
@@ -34,13 +35,17 @@ LIMITS = {FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1), FieldDescriptor.
 
 @dataclass(repr=False)
 class World:
-    """What requests may name: by the name of a field, the values that exist."""
+    """What requests may name.
+
+    words:    by the name of a field, the values that exist
+    versions: that events made
+    """
 
     words: dict[str, list[str]] = field(
         default_factory=lambda: {
-            "dataset": ["rich", "bare", "tiny", "gone"],
+            "dataset": ["rich", "bare", "wide", "tiny", "gone"],
             "run": ["model", "mixed", "gone"],
-            "name": ["model", "mixed", "rich", "bare", "tiny", "new"],
+            "name": ["model", "mixed", "rich", "bare", "wide", "tiny", "new"],
             "checkpoint": ["new", "kept"],
             "request_id": list(REQUEST_IDS),
             "ids": IDS,
@@ -56,221 +61,222 @@ class World:
         }
     )
 
-    def word(self, of: str) -> st.SearchStrategy[str]:
-        """Returns what draws a word of a field. What it draws does not depend on how many there are by now."""
+    versions: list[int] = field(default_factory=lambda: list(range(1, 9)))
+
+    def version(self, random: Random) -> int:
+        """Draws one of the newest versions."""
+        return self.versions[-random.randint(1, 8)]
+
+    def word(self, random: Random, of: str) -> str:
+        """Draws a word of a field. What is drawn from `random` does not depend on how many there are by now."""
         words = self.words[of]
-        return st.integers(0, 255).map(lambda number: words[number % len(words)])
+        return words[random.randint(0, 255) % len(words)]
 
 
-def text(draw: st.DrawFn, name: str, world: World) -> str:
+def text(random: Random, name: str, world: World) -> str:
     """Draws a string for a field of this name."""
-    known = world.word(name) if name in world.words else st.sampled_from(TEXTS)
-    return draw(known | known | st.sampled_from(TEXTS) | st.text(max_size=4))
+    way = random.randint(0, 3)
+    if way == 0:
+        return "".join(chr(random.randint(0, 0xD7FF)) for _ in range(random.randint(0, 4)))
+    return world.word(random, name) if name in world.words and way > 1 else random.choice(TEXTS)
 
 
-def scalar(draw: st.DrawFn, of: FieldDescriptor, world: World) -> Any:
+def scalar(random: Random, of: FieldDescriptor, world: World) -> Any:
     """Draws any value of a field's type."""
     match of.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING if of.type == FieldDescriptor.TYPE_BYTES:
-            return draw(st.sampled_from([b"", b"x", bytes(32), bytes(20_000)]))
+            return random.choice([b"", b"x", bytes(32), bytes(20_000)])
         case FieldDescriptor.CPPTYPE_STRING:
-            return text(draw, of.name, world)
+            return text(random, of.name, world)
         case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
-            return draw(st.sampled_from(NUMBERS) | st.floats(0, 1))
+            return random.choice([random.choice(NUMBERS), random.random()])
         case FieldDescriptor.CPPTYPE_BOOL:
-            return draw(st.booleans())
+            return random.choice([False, True])
         case FieldDescriptor.CPPTYPE_ENUM:
-            return draw(st.integers(0, 3) | st.just(-1))
+            return random.randint(-1, 3)
     low, high = LIMITS.get(of.cpp_type, (-(2**63), 2**63 - 1))
-    return min(max(draw(st.sampled_from(INTEGERS) | st.integers(0, 30)), low), high)
+    return min(max(random.choice([random.choice(INTEGERS), random.randint(0, 30)]), low), high)
 
 
-def change(draw: st.DrawFn, message: Message, world: World) -> None:
+def change(random: Random, message: Message, world: World) -> None:
     """Gives one field of a message, at any depth, an arbitrary value; a message without fields stays as it is."""
     fields: list[Any] = list(message.DESCRIPTOR.fields)
     if not fields:
         return
-    of = draw(st.sampled_from(fields + fields[1:]))  # the first one is the run, without which nothing else is looked at
+    of = random.choice(fields + fields[1:])  # the first one is the run, without which nothing else is looked at
     value = getattr(message, of.name)
     if of.message_type is not None and of.message_type.GetOptions().map_entry:
         key, entry = of.message_type.fields_by_name["key"], of.message_type.fields_by_name["value"]
-        for _ in range(draw(st.integers(1, 3))):
-            value[scalar(draw, key, world)] = scalar(draw, entry, world)
+        for _ in range(random.randint(1, 3)):
+            value[scalar(random, key, world)] = scalar(random, entry, world)
     elif of.message_type is not None:
-        if draw(st.booleans()):
+        if random.randint(0, 1):
             value.SetInParent()
-        change(draw, value, world)
+        change(random, value, world)
     elif of.is_repeated:
-        some = [scalar(draw, of, world) for _ in range(draw(st.integers(1, 3)))]
-        way = draw(st.sampled_from(["replace", "append", "one", "clear", "long"]))
+        some = [scalar(random, of, world) for _ in range(random.randint(1, 3))]
+        way = random.choice(["replace", "append", "one", "clear", "long"])
         if way == "one" and value:
-            value[draw(st.integers(0, len(value) - 1))] = some[0]
+            value[random.randint(0, len(value) - 1)] = some[0]
         elif way == "append":
             value.extend(some)
         else:
-            long = some[:1] * draw(st.sampled_from(LENGTHS)) if len(str(some[0])) < 100 else some
+            long = some[:1] * random.choice(LENGTHS) if len(str(some[0])) < 100 else some
             value[:] = {"long": long, "clear": []}.get(way, some)
     else:
-        setattr(message, of.name, scalar(draw, of, world))
+        setattr(message, of.name, scalar(random, of, world))
 
 
-@st.composite
-def requests(draw: st.DrawFn, method: str, world: World) -> list[Message]:
-    """Requests of a method: one, or for CreateDataset those of a stream."""
+def requests(random: Random, method: str, world: World) -> list[Message]:
+    """Draws requests of a method: one, or for CreateDataset those of a stream."""
     kind: Descriptor = SERVICE.methods_by_name[method].input_type
-    messages = [GetMessageClass(kind)()] if draw(st.integers(0, 9)) == 0 else VALID[method](draw, world)
-    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 1, 2, 4]))):
+    messages = [GetMessageClass(kind)()] if random.randint(0, 9) == 0 else VALID[method](random, world)
+    for _ in range(random.choice([0, 0, 1, 1, 1, 2, 4])):
         if messages:
-            change(draw, draw(st.sampled_from(messages)), world)
-    if len(messages) > 1 and draw(st.integers(0, 9)) == 0:
-        messages = draw(st.permutations(messages))[: draw(st.integers(0, len(messages)))]
+            change(random, random.choice(messages), world)
+    if len(messages) > 1 and random.randint(0, 9) == 0:
+        messages = random.sample(messages, random.randint(0, len(messages)))
     return messages
 
 
-def ref(draw: st.DrawFn) -> pb.RunRef:
+def some_of(random: Random, **values: Sequence[Any]) -> dict[str, Any]:
+    """Draws values for some of these fields."""
+    return {name: random.choice(of) for name, of in values.items() if random.randint(0, 1)}
+
+
+def ref(random: Random) -> pb.RunRef:
     """Draws the name of a run that exists at first."""
-    dataset, name = draw(st.sampled_from([("rich", "model"), ("rich", "mixed"), ("bare", "model"), ("tiny", "model")]))
+    dataset, name = random.choice(
+        [("rich", "model"), ("rich", "mixed"), ("bare", "model"), ("wide", "model"), ("tiny", "model")]
+    )
     return pb.RunRef(dataset=dataset, name=name)
 
 
-def tasks(draw: st.DrawFn) -> list[int]:
+def tasks(random: Random) -> list[int]:
     """Draws tasks, most of which most datasets have."""
-    return draw(st.lists(st.integers(0, 23) | st.just(0), min_size=1, max_size=6))
+    return [random.choice([0, random.randint(0, 23)]) for _ in range(random.randint(1, 6))]
 
 
-def learning(draw: st.DrawFn) -> pb.Hyperparameters:
+def learning(random: Random) -> pb.Hyperparameters:
     """Draws hyperparameters within their rules."""
-    share = st.sampled_from([0.0, 1e-300, 0.1, 0.5, 1.0])
-    values: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
-        {},
-        optional={
-            "target": share,
-            "rest": share,
-            "uniform_fraction": share,
-            "temperature": st.sampled_from([0.0, 5e-324, 0.1, 1e6]),
-            "greedy": st.booleans(),
-            "rollouts_per_update": st.sampled_from([0, 1, 40, 10**6]),
-        },
+    share = [0.0, 1e-300, 0.1, 0.5, 1.0]
+    values = some_of(
+        random,
+        target=share,
+        rest=share,
+        uniform_fraction=share,
+        temperature=[0.0, 5e-324, 0.1, 1e6],
+        greedy=[False, True],
+        rollouts_per_update=[0, 1, 40, 10**6],
     )
-    return pb.Hyperparameters(**draw(values))
+    return pb.Hyperparameters(**values)
 
 
-def of_model(draw: st.DrawFn) -> pb.Hyperparameters:
+def of_model(random: Random) -> pb.Hyperparameters:
     """Draws hyperparameters of one model, as a rule."""
-    share = st.sampled_from([0.0, 5e-324, 0.1, 0.99, 1.0])
-    one: st.SearchStrategy[dict[str, Any]]
-    other: st.SearchStrategy[dict[str, Any]]
-    one = st.fixed_dictionaries({"forgetting": share, "implicit_weight": share}, optional={"implicit_rollouts": share})
-    other = st.fixed_dictionaries({"residual_memory": share, "drift": share})
-    values = learning(draw)
-    values.MergeFrom(pb.Hyperparameters(**draw(one | other)))
+    share = [0.0, 5e-324, 0.1, 0.99, 1.0]
+    values = learning(random)
+    names = random.choice([("forgetting", "implicit_weight", "implicit_rollouts"), ("residual_memory", "drift")])
+    values.MergeFrom(pb.Hyperparameters(**some_of(random, **dict.fromkeys(names, share))))
     return values
 
 
-def upload(draw: st.DrawFn, world: World) -> list[Message]:
+def upload(random: Random, world: World) -> list[Message]:
     """Draws a dataset of one chunk, with any of the columns."""
-    size = draw(st.sampled_from([1, 2, 24]))
-    rate = st.sampled_from([0.0, 0.25, 1.0, float("nan")])
-    number = st.sampled_from([0.0, 1.0, -1e-30, 3e38, -3e38, float("nan")])
-    columns: dict[str, Any] = draw(
-        st.fixed_dictionaries(
-            {"reference_grid": st.sampled_from([0.0, 5e-324, 1 / 64, 0.5])},
-            optional={
-                "ids": st.just(IDS[:size]),
-                "tags": st.lists(st.sampled_from(TAGS), min_size=size, max_size=size),
-                "references": st.dictionaries(
-                    st.sampled_from(["weak", "strong"]), st.lists(rate, min_size=size, max_size=size)
-                ),
-                "features": st.dictionaries(
-                    st.sampled_from(["length", "steps"]), st.lists(number, min_size=size, max_size=size)
-                ),
-                "prior": st.sampled_from([(0.1, 0.1), (1e6, 0.1), (1e6, 1e6)]),
-            },
-        )
+    size = random.choice([1, 2, 24])
+    rates = [[random.choice([0.0, 0.25, 1.0, float("nan")]) for _ in range(size)] for _ in range(2)]
+    numbers = [[random.choice([0.0, 1.0, -1e-30, 3e38, -3e38, float("nan")]) for _ in range(size)] for _ in range(2)]
+    columns = some_of(
+        random,
+        ids=[IDS[:size]],
+        tags=[[random.choice(TAGS) for _ in range(size)]],
+        references=[dict(zip(["weak", "strong"], rates, strict=True)), {"weak": rates[0]}],
+        features=[dict(zip(["length", "steps"], numbers, strict=True)), {"length": numbers[0]}],
+        prior=[(0.1, 0.1), (1e6, 0.1), (1e6, 1e6)],
+        reference_grid=[5e-324, 1 / 64, 0.5],
     )
-    header, chunk = dataset_parts(draw(st.sampled_from(["new", "bare"])), size, **columns)
+    header, chunk = dataset_parts(random.choice(["new", "bare"]), size, **columns)
     return [pb.CreateDatasetRequest(header=header), pb.CreateDatasetRequest(chunk=chunk)]
 
 
-def create_run(draw: st.DrawFn, world: World) -> list[Message]:
-    dataset, name = draw(st.sampled_from(["rich", "bare", "tiny", "new"])), draw(st.sampled_from(["model", "new"]))
-    request = pb.CreateRunRequest(dataset=dataset, name=name, hyperparameters=learning(draw))
-    if draw(st.booleans()):
-        source = ref(draw)
+def create_run(random: Random, world: World) -> list[Message]:
+    dataset, name = random.choice(["rich", "bare", "wide", "tiny", "new"]), random.choice(["model", "new"])
+    request = pb.CreateRunRequest(dataset=dataset, name=name, hyperparameters=learning(random))
+    if random.randint(0, 1):
+        source = ref(random)
         request.fork_from.dataset, request.fork_from.run = source.dataset, source.name
     return [request]
 
 
-def select(draw: st.DrawFn, world: World) -> list[Message]:
+def select(random: Random, world: World) -> list[Message]:
     request = pb.SelectBatchRequest(
-        run=ref(draw), batch_size=draw(st.integers(1, 12)), allow_fewer=draw(st.booleans()), **asking(draw, world)
+        run=ref(random),
+        batch_size=random.randint(1, 12),
+        **some_of(random, allow_fewer=[True], lease_seconds=[5e-324, 0.5, 3_600.0]),
+        **asking(random),
     )
-    if draw(st.booleans()):
-        request.lease_seconds = draw(st.sampled_from([5e-324, 0.5, 3_600.0]))
-    match draw(st.sampled_from(["", "any_of", "quotas", "weights"])):
+    match random.choice(["", "any_of", "quotas", "weights"]):
         case "any_of":
-            request.any_of.tags.append(draw(st.sampled_from(TAGS)))
+            request.any_of.tags.append(random.choice(TAGS))
         case "quotas":
-            easy = draw(st.integers(0, request.batch_size))
+            easy = random.randint(0, request.batch_size)
             request.quotas.tasks.update({"easy": easy, "hard": request.batch_size - easy})
         case "weights":
-            weight = st.sampled_from([0.0, 5e-324, 1.0, 1.7e308])
-            request.weights.weights.update({tag: draw(weight) for tag in TAGS})
-    request.fill = request.WhichOneof("tags") in ("quotas", "weights") and draw(st.booleans())
-    if draw(st.booleans()):
-        request.tag_targets["easy"] = draw(st.floats(0, 1))
+            request.weights.weights.update({tag: random.choice([0.0, 5e-324, 1.0, 1.7e308]) for tag in TAGS})
+    request.fill = request.WhichOneof("tags") in ("quotas", "weights") and random.choice([False, True])
+    if random.randint(0, 1):
+        request.tag_targets["easy"] = random.random()
     return [request]
 
 
-def asking(draw: st.DrawFn, world: World) -> dict[str, Any]:
+def asking(random: Random) -> dict[str, Any]:
     """Draws who asks, and under which id."""
-    return {
-        "job": draw(st.sampled_from(["", "one", "two"])),
-        "incarnation": draw(st.sampled_from(["", "first", "second"])),
-        "request_id": draw(st.just("") | st.sampled_from(REQUEST_IDS)),
-    }
+    return some_of(random, job=["one", "two"], incarnation=["first", "second"], request_id=REQUEST_IDS)
 
 
-def report(draw: st.DrawFn, world: World) -> list[Message]:
-    given = tasks(draw)
-    rollouts = draw(st.lists(st.sampled_from([1, 8, 1_000_000]), min_size=len(given), max_size=len(given)))
-    share = draw(st.sampled_from([0.0, 0.5, 1.0]))
-    return [
-        pb.ReportOutcomesRequest(
-            run=ref(draw),
-            tasks=given,
-            rollouts=rollouts,
-            successes=[share * count for count in rollouts],
-            selection_id=draw(st.just("") | world.word("selection_id")),
-            request_id=draw(st.just("") | st.sampled_from(REQUEST_IDS)),
-        )
-    ]
-
-
-def restore(draw: st.DrawFn, world: World) -> list[Message]:
-    names = {name: value for name, value in asking(draw, world).items() if name != "incarnation"}
-    request = pb.RestoreRunRequest(run=ref(draw), **names)
-    if draw(st.booleans()):
-        request.checkpoint = draw(st.sampled_from(["new", "kept"]))
-    else:
-        request.version = draw(st.integers(0, 6))
+def report(random: Random, world: World) -> list[Message]:
+    given = tasks(random)
+    rollouts = [random.choice([1, 8, 1_000_000]) for _ in given]
+    share = random.choice([0.0, 0.5, 1.0])
+    request = pb.ReportOutcomesRequest(
+        run=ref(random), tasks=given, rollouts=rollouts, successes=[share * count for count in rollouts]
+    )
+    if random.randint(0, 1):
+        request.selection_id = world.word(random, "selection_id")
+    if random.randint(0, 1):
+        request.request_id = random.choice(REQUEST_IDS)
     return [request]
 
 
-def of_run(method: str, /, **fields: Callable[[st.DrawFn], Any]) -> Callable[[st.DrawFn, World], list[Message]]:
+def restore(random: Random, world: World) -> list[Message]:
+    names = {name: value for name, value in asking(random).items() if name != "incarnation"}
+    request = pb.RestoreRunRequest(run=ref(random), **names)
+    if random.randint(0, 1):
+        request.checkpoint = random.choice(["new", "kept"])
+    else:
+        request.version = world.version(random)
+    return [request]
+
+
+def of_run(method: str, /, **fields: Callable[[Random], Any]) -> Callable[[Random, World], list[Message]]:
     """Returns what draws a request that names a run and has these fields."""
     kind: type[Any] = getattr(pb, f"{method}Request")
-    return lambda draw, world: [kind(run=ref(draw), **{key: make(draw) for key, make in fields.items()})]
+    return lambda random, world: [kind(run=ref(random), **{key: make(random) for key, make in fields.items()})]
 
 
-def named(method: str, /, **fields: str) -> Callable[[st.DrawFn, World], list[Message]]:
+def named(method: str, /, **fields: str) -> Callable[[Random, World], list[Message]]:
     """Returns what draws a request with the words of these fields."""
     kind: type[Any] = getattr(pb, f"{method}Request")
-    return lambda draw, world: [kind(**{key: draw(world.word(of)) for key, of in fields.items()})]
+    return lambda random, world: [kind(**{key: world.word(random, of) for key, of in fields.items()})]
+
+
+def one_of(*values: Any) -> Callable[[Random], Any]:
+    """Returns what draws one of these values."""
+    return lambda random: random.choice(values)
 
 
 # A request that the rules allow, by method; CreateDataset's are several.
-VALID: dict[str, Callable[[st.DrawFn, World], list[Message]]] = {
+VALID: dict[str, Callable[[Random, World], list[Message]]] = {
     "CreateDataset": upload,
     "GetDataset": named("GetDataset", name="dataset"),
     "ListDatasets": named("ListDatasets"),
@@ -282,20 +288,20 @@ VALID: dict[str, Callable[[st.DrawFn, World], list[Message]]] = {
     "DeleteRun": of_run("DeleteRun"),
     "SelectBatch": select,
     "ReportOutcomes": report,
-    "ReleaseSelection": lambda draw, world: [
-        pb.ReleaseSelectionRequest(run=ref(draw), selection_id=draw(world.word("selection_id")))
+    "ReleaseSelection": lambda random, world: [
+        pb.ReleaseSelectionRequest(run=ref(random), selection_id=world.word(random, "selection_id"))
     ],
-    "RetireTasks": of_run("RetireTasks", tasks=tasks, undo=lambda draw: draw(st.booleans())),
+    "RetireTasks": of_run("RetireTasks", tasks=tasks, undo=one_of(False, True)),
     "GetPosteriors": of_run("GetPosteriors", tasks=tasks),
     "GetRunSummary": of_run("GetRunSummary"),
     "WatchRun": of_run("WatchRun"),
-    "CreateCheckpoint": of_run("CreateCheckpoint", name=lambda draw: draw(st.sampled_from(["new", "kept"]))),
+    "CreateCheckpoint": of_run("CreateCheckpoint", name=one_of("new", "kept")),
     "ListCheckpoints": of_run("ListCheckpoints"),
-    "DeleteCheckpoint": of_run("DeleteCheckpoint", name=lambda draw: draw(st.sampled_from(["new", "kept"]))),
+    "DeleteCheckpoint": of_run("DeleteCheckpoint", name=one_of("new", "kept")),
     "RestoreRun": restore,
-    "UndoReport": of_run("UndoReport", version=lambda draw: draw(st.integers(1, 12))),
+    "UndoReport": lambda random, world: [pb.UndoReportRequest(run=ref(random), version=world.version(random))],
     "ListLeases": of_run("ListLeases"),
-    "EndLeases": of_run("EndLeases", job=lambda draw: draw(st.sampled_from(["", "one", "two"]))),
+    "EndLeases": of_run("EndLeases", job=one_of("", "one", "two")),
     "ListEvents": of_run("ListEvents"),
     "GetServer": named("GetServer"),
 }

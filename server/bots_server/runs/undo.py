@@ -23,7 +23,7 @@ def without(store: Store, run: Replica, version: int) -> Iterator[Posterior]:
     """
     base, steps = _beginning(store, run, version)
     newest, events = steps[-1].version, counted(base.posterior.version, steps)
-    if version not in events.versions:
+    if version not in events.versions or Step(version, "report") not in steps:
         raise ReportNotCounted(version, _why_not(version, steps))
     left, tasks = {*events.versions} - {version}, run.dataset.tasks
     at = base
