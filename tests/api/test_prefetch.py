@@ -31,8 +31,8 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> list[Posterior]:
     """Returns a list to which every draw adds its posterior."""
     made: list[Posterior] = []
 
-    def counted(rng: np.random.Generator, posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> Drawn:
-        drawn = draw(rng, posterior, tasks, spec)
+    def counted(posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> Drawn:
+        drawn = draw(posterior, tasks, spec)
         made.append(posterior)
         return drawn
 
@@ -60,7 +60,7 @@ def test_further_candidates_of_a_draw_follow_its_first(replica: Replica) -> None
     posterior, tasks = replica.view().posterior, replica.dataset.tasks
     spec = SelectionSpec(batch_size=1, uniform_fraction=0.5, quotas=((0, 1),), fill=True)
     for seed in range(20):
-        drawn = draw(np.random.default_rng(seed), posterior, tasks, spec)
+        drawn = draw(posterior, tasks, spec, seed)
         (first,) = drawn.parts
         for spare in (SPARE, 4 * SPARE, SPARE):
             (further,) = drawn.again(tasks).offer(spare)

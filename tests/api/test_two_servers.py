@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import grpc
-import numpy as np
 import pytest
 
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
@@ -44,8 +43,8 @@ def test_prefetch_works_for_a_client_that_stays_with_one_server(
     """Of twenty steps, all at one server, each but the first finds its selection drawn."""
     drawn: list[str] = []
 
-    def counted(rng: np.random.Generator, posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> Drawn:
-        made = draw(rng, posterior, tasks, spec)
+    def counted(posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> Drawn:
+        made = draw(posterior, tasks, spec)
         drawn.append(threading.current_thread().name)
         return made
 

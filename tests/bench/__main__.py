@@ -66,8 +66,8 @@ def main() -> None:
                 lives.append(life(redis, kind, size, told))
         show(["", *report.life_lines(lives)])
     if "noisy" in sections:
-        with valkey() as redis:
-            for line in report.noise_lines(noises(redis.url, 3.0 if arguments.quick else 10.0, told)):
+        with valkey() as redis, valkey() as other_redis:
+            for line in report.noise_lines(noises(redis.url, other_redis.url, 3.0 if arguments.quick else 10.0, told)):
                 show([line])
     show(["", *report.verdict_lines(judge(measured, lives, served, listed))])
 

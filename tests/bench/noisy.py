@@ -2,8 +2,12 @@
 
 A trainer with an identity of its own selects 32 of 10,000 tasks and reports them every 30 ms. Another identity floods
 from another process, with as many threads as the row says, each with one call after the other. As the client library
-does, it waits as long as a refusal (TOO_MANY_CALLS) says. The trainer, the flood and the server share the machine's
-cores, so a part of each figure is the flood's own work as a client: `idle neighbour` has that work without the service.
+does, it waits as long as a refusal (TOO_MANY_CALLS) says.
+
+The trainer, the flood and the servers share the machine's cores, so a part of each figure is the flood's work as a
+client, and the cores that the server of the flood takes. So each flood is measured twice: on another server with a
+Redis of its own, and on the trainer's server. The ratio of the two is what sharing a server costs. `idle neighbour` has
+the threads of a flood without the service.
 """
 
 import multiprocessing
@@ -53,10 +57,12 @@ _context = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Noise:
-    """The trainer's seconds a call before a flood and under it, and how the flood's calls ended, a second."""
+    """The trainer's seconds a call before a flood, beside it on another server and on its own, and how the calls of the
+    latter flood ended, a second."""
 
     flood: str
     quiet: list[float]
+    beside: list[float]
     seconds: list[float]
     ended: dict[str, float]
 
@@ -111,7 +117,7 @@ def call_of(flood: str) -> tuple[str, Any]:
     raise KeyError(flood)
 
 
-def noises(redis_url: str, seconds: float, told: Callable[[str], object]) -> Iterator[Noise]:
+def noises(redis_url: str, other_redis_url: str, seconds: float, told: Callable[[str], object]) -> Iterator[Noise]:
     """Yields what the trainer's calls take before and under each flood. Leaves its datasets.
 
     Other load of the machine comes and goes, so the trainer is measured without the flood before each.
@@ -120,22 +126,31 @@ def noises(redis_url: str, seconds: float, told: Callable[[str], object]) -> Ite
     with suppress(TimeoutExpired), TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens"
         tokens.write_text("".join(f"{name} train * {hashed(name)}\n" for name in ("trainer", "flood")))
-        with server(redis_url, "--token-file", str(tokens)) as one:
+        flags = "--token-file", str(tokens)
+        with server(redis_url, *flags) as one, server(other_redis_url, *flags) as other:
             trainer = Caller(one.address, "trainer")
             told("noisy: datasets")
             prepare(Caller(one.address, "flood"))
+            prepare(Caller(other.address, "flood"))
             trainer("CreateRun", pb.CreateRunRequest(dataset="small", name="trainer"))
             for flood in THREADS:
                 told(f"noisy: {flood}")
                 quiet = train(trainer, seconds)
-                with flooding(one.address, flood) as ended:
-                    sleep(SETTLE_SECONDS)
-                    begin = dict(ended())
-                    samples = train(trainer, seconds)
-                    calls = Counter(ended())
-                    calls.subtract(begin)
-                yield Noise(flood, quiet, samples, {how: count / seconds for how, count in calls.items() if count})
+                beside, _ = flooded(trainer, other.address, flood, seconds)
+                samples, ended = flooded(trainer, one.address, flood, seconds)
+                yield Noise(flood, quiet, beside, samples, ended)
             trainer.channel.close()
+
+
+def flooded(trainer: Caller, address: str, flood: str, seconds: float) -> tuple[list[float], dict[str, float]]:
+    """Returns the trainer's seconds a call while a server is flooded, and how the flood's calls ended, a second."""
+    with flooding(address, flood) as ended:
+        sleep(SETTLE_SECONDS)
+        begin = dict(ended())
+        samples = train(trainer, seconds)
+        calls = Counter(ended())
+        calls.subtract(begin)
+    return samples, {how: count / seconds for how, count in calls.items() if count}
 
 
 def prepare(caller: Caller) -> None:

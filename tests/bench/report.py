@@ -84,15 +84,17 @@ def stage_lines(of: Stages) -> list[str]:
 
 
 def noise_lines(noises: Iterable[Noise]) -> Iterator[str]:
-    """Yields what a trainer's calls take before and under each flood; the ratio is of the 99th percentiles."""
-    yield f"{'flood':36} | quiet, flooded: p50 / p99 / max ms | ratio | calls of the flood a second"
+    """Yields what a trainer's calls take without a flood, beside it on another server, and on its own server.
+
+    The ratio is of the 99th percentiles of the last two.
+    """
+    names = " | ".join(f"{name:>15}" for name in ("quiet", "other server", "own server"))
+    yield f"{'flood':36} | p50 / p99 ms{names} | ratio | calls of the flood a second"
     for noise in noises:
-        (_, quiet, _), (_, flooded, _) = both = [
-            np.percentile(seconds, (50, 99, 100)) * 1e3 for seconds in (noise.quiet, noise.seconds)
-        ]
-        times = "  ".join(" / ".join(f"{ms:.1f}" for ms in one) for one in both)
+        each = [np.percentile(seconds, (50, 99)) * 1e3 for seconds in (noise.quiet, noise.beside, noise.seconds)]
+        times = " | ".join(f"{f'{median:.1f} / {p99:.1f}':>15}" for median, p99 in each)
         ended = ", ".join(f"{how} {count:.0f}" for how, count in sorted(noise.ended.items()))
-        yield f"{noise.flood:36} | {times:>45} | {flooded / quiet:5.1f} | {ended}"
+        yield f"{noise.flood:36} | {'':12}{times} | {each[2][1] / each[1][1]:5.1f} | {ended}"
 
 
 def verdict_lines(verdicts: list[Verdict]) -> list[str]:

@@ -93,7 +93,7 @@ def stages(addresses: list[str], redis_url: str, size: int, told: Callable[[str]
             with timed("sync"):
                 store.history.sync(run, posterior.version, entry.nonce)
             with timed("draw"):
-                drawn = draw(np.random.default_rng(), posterior, tasks, SelectionSpec(batch_size=32))
+                drawn = draw(posterior, tasks, SelectionSpec(batch_size=32))
             with timed("answer"):
                 answer = selection_response(drawn.selection, replica).SerializeToString()
                 pb.SelectBatchResponse.FromString(answer)

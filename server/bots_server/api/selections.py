@@ -39,10 +39,7 @@ class SelectionHandlers:
             checks.at_least_zero("policy_step", request.policy_step)
 
         view, tasks = run.view(), run.dataset.tasks
-        if seed is None:
-            drawn = run.drawn(view.posterior, spec)
-        else:
-            drawn = draw(np.random.default_rng(seed), view.posterior, tasks, spec)
+        drawn = run.drawn(view.posterior, spec) if seed is None else draw(view.posterior, tasks, spec, seed)
         # Without leases an incarnation has none to end.
         if terms.lease_seconds is None and not terms.request_id and not view.leases:
             selection = unclaimed(drawn, tasks, allow_fewer=request.allow_fewer)

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from bots_server.core.arrays import Bools, Ints, find
 
-# Tasks kept beside the bitmap, at most, before it is copied with them. Fewer in a small dataset: N / 64, which take as
-# much memory as the bitmap.
+# Tasks kept beside the bitmap, at most, before it is copied with them. None if the bitmap is so small that to copy it
+# costs less than to search beside it.
 _MOST_ADDED = 4096
+_SMALL_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +49,7 @@ def with_tasks(of: TaskSet, new: Ints, size: int) -> TaskSet:
         return of
     added = np.sort(np.concatenate((of.added, new)), kind="stable")
     count = of.count + len(new)
-    if len(added) <= min(_MOST_ADDED, size // 64):
+    if size > 8 * _SMALL_BYTES and len(added) <= _MOST_ADDED:
         return TaskSet(of.bits, added, count)
     bits = np.zeros(-(-size // 8), np.uint8) if of.bits is None else of.bits.copy()
     np.bitwise_or.at(bits, added >> 3, np.left_shift(1, added & 7).astype(np.uint8))

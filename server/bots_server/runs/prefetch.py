@@ -2,8 +2,6 @@
 
 import threading
 
-import numpy as np
-
 from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Posterior
 from bots_server.core.tasks import Tasks
@@ -33,7 +31,7 @@ class Prefetch:
         with self._lock:
             if self._spec is not None and posterior.version - (self._version or 0) >= self._step:
                 spec, self._spec = self._spec, None
-                self._ready = draw(np.random.default_rng(), posterior, tasks, spec)
+                self._ready = draw(posterior, tasks, spec)
 
     def take(self, posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> Drawn:
         """Returns a draw for a selection: the prefetched one if it is of this posterior and spec, else a new one.
@@ -53,4 +51,4 @@ class Prefetch:
             else:
                 self._pause = max(0, self._pause - 1)
             self._spec = None if self._pause else spec
-        return draw(np.random.default_rng(), posterior, tasks, spec)
+        return draw(posterior, tasks, spec)

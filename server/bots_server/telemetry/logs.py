@@ -9,13 +9,16 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Any
 
 QUEUED_RECORDS = 10_000
+WRITE_SECONDS = 0.1  # between writes while records come: to wake the thread for each record slows the calls
 FLUSH_SECONDS = 2.0
 
 
@@ -37,6 +40,16 @@ class RecordQueue(QueueHandler):
             self.on_drop()
 
 
+class BatchListener(QueueListener):
+    """Takes records out of the queue in batches."""
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        with suppress(Empty):
+            return super().dequeue(block=False)
+        time.sleep(WRITE_SECONDS)
+        return super().dequeue(block)
+
+
 class StderrHandler(logging.Handler):
     """Writes lines to stderr. One thread uses it, so it has no lock, which a blocked write would hold at the end."""
 
@@ -54,7 +67,7 @@ def start_logging(form: str, level: str) -> RecordQueue:
     handler = StderrHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     queue = RecordQueue(Queue(QUEUED_RECORDS))
-    listener = QueueListener(queue.queue, handler)
+    listener = BatchListener(queue.queue, handler)
     listener.start()
     atexit.register(flush, listener)
     logging.basicConfig(level=level.upper(), handlers=[queue], force=True)

@@ -108,16 +108,18 @@ def eligible(
     def by_part(which: Ints) -> Ints:
         return np.bincount(part_of_tag.take(tag_of(which)), minlength=number + 1)[:number]
 
-    chosen = ~find(blocked, own)[1]
-    if coverage is not None or rank > 0:
-        chosen &= coverage is not None and (coverage.ranks(len(tasks)) if every else coverage.rank(own)) == rank
+    if coverage is None:
+        of_rank = np.full(len(own), rank == 0)
+    else:
+        of_rank = (coverage.ranks(len(tasks)) if every else coverage.rank(own)) == rank
+    chosen = of_rank & ~find(blocked, own)[1]
     if tags is not None:
         chosen &= part_of_tag.take(tag_of(own)) < number
     available = np.flatnonzero(chosen)
     own_tasks = available if every else own.take(available)
 
     cells = by_cell or tags is not None or tagged or tasks.tag is None
-    bounds, kept, free = _ranges(tasks, coverage, rank, taken, cells=cells, none=every)
+    bounds, kept, free = _ranges(tasks, coverage, rank, own[of_rank], blocked, cells=cells, none=every)
     if tags is not None:
         asked_for = part_of_tag.take(tasks.cell_tag.take(kept)) < number
         kept, free = kept[asked_for], free[asked_for]
@@ -149,9 +151,12 @@ def eligible(
 
 
 def _ranges(
-    tasks: Tasks, coverage: Coverage | None, rank: int, taken: Ints, *, cells: bool, none: bool
+    tasks: Tasks, coverage: Coverage | None, rank: int, own: Ints, blocked: Ints, *, cells: bool, none: bool
 ) -> tuple[Ints, Ints, Ints]:
-    """Returns bounds, the ranges between them that have available tasks, and their number of these."""
+    """Returns bounds, the ranges between them that have available tasks, and their number of these.
+
+    own: individuals of this rank; blocked: excluded and retired tasks, of every rank
+    """
     if none or (coverage is None and rank > 0):
         return tasks.cell_start, np.empty(0, np.int64), np.empty(0, np.int64)
     if coverage is None:
@@ -162,8 +167,10 @@ def _ranges(
         free = (coverage.resting_by_cell - coverage.current_by_cell).astype(np.int64)
     else:
         free = coverage.current_by_cell.astype(np.int64)
-    of_rank = taken if coverage is None else taken[coverage.rank(taken) == rank]
-    free = free - np.bincount(tasks.cell_of(of_rank), minlength=len(free))
+    if coverage is not None:
+        blocked = blocked[coverage.rank(blocked) == rank]
+    taken = np.union1d(own, blocked) if len(blocked) else own
+    free = free - np.bincount(tasks.cell_of(taken), minlength=len(free))
     bounds = tasks.cell_start
     if not cells:
         bounds = tasks.stratum_start
