@@ -228,6 +228,21 @@ def test_call_waits_for_its_turn_no_longer_than_its_deadline() -> None:
                 pass
 
 
+def test_one_call_of_a_caller_is_in_progress_beside_other_callers() -> None:
+    """A caller that is alone has two."""
+    calls, one, other = ShortCalls(per_caller=3), context("ipv4:10.0.0.1:1000"), context("ipv4:10.0.0.1:2000")
+    with calls.admitted("", one):
+        with (
+            calls.admitted("", other),
+            pytest.raises(DeadlineExceeded),
+            within(0.05),
+            calls.admitted("", one),
+        ):
+            pass
+        with within(SECONDS), calls.admitted("", one):
+            pass
+
+
 def status_of_select(run: Run) -> grpc.StatusCode:
     try:
         run.select(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from bots_server.errors import CallTooLong, DeadlineExceeded, TooManyCalls, Uplo
 from bots_server.runs.turn import on_turn
 from bots_server.store import remaining
 
-# Of one caller, in progress. Threads share the interpreter, so each of them slows every other call. With two, one
-# computes while the other waits for Redis.
-SHORT_CALLS_IN_PROGRESS = 2
+# Short calls in progress of a caller that is alone: one computes while the other waits for Redis. Beside other callers
+# it has one, because threads share the interpreter, so that each of them slows every other call.
+IN_PROGRESS_ALONE = 2
 
 LONG_CALLS = "long calls (WatchRun, GetPosteriors, CreateDataset)"
 
@@ -117,13 +117,27 @@ class LongCalls:
 class Share:
     """The short calls of one caller: how many there are, and turns for those in progress. The others wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, shares: Sized) -> None:
         self.calls = 0
-        self.turns = threading.Semaphore(SHORT_CALLS_IN_PROGRESS)
+        self._shares, self._free, self._in_progress = shares, threading.Condition(), 0
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        with self._free:
+            had = self._free.wait_for(self._is_free, timeout)
+            self._in_progress += had
+            return had
+
+    def release(self) -> None:
+        with self._free:
+            self._in_progress -= 1
+            self._free.notify()
+
+    def _is_free(self) -> bool:
+        return self._in_progress < (IN_PROGRESS_ALONE if len(self._shares) == 1 else 1)
 
 
 class ShortCalls:
-    """Of each caller, two calls are in progress at once and further ones wait, at most `per_caller` in all.
+    """Of each caller, few calls are in progress at once and further ones wait, at most `per_caller` in all.
 
     A caller is an identity, or a connection if callers have no identity.
     """
@@ -138,12 +152,12 @@ class ShortCalls:
         """Admits one call for the duration of the block, when it is its turn. Raises TooManyCalls, DeadlineExceeded."""
         who = identity or context.peer()
         with self._lock:
-            share = self._shares.setdefault(who, Share())
+            share = self._shares.setdefault(who, Share(self._shares))
             if share.calls >= self._per_caller:
                 raise TooManyCalls(self._per_caller, "calls of one caller")
             share.calls += 1
         try:
-            with on_turn(share.turns, remaining()) as had:
+            with on_turn(share, remaining()) as had:
                 if not had:
                     raise DeadlineExceeded
                 yield

@@ -1,15 +1,26 @@
 """The turn of the call in progress: calls of one caller take turns, so that they do not crowd out those of others."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
-_turns: ContextVar[threading.Semaphore] = ContextVar("turns")
+
+class Turns(Protocol):
+    """Turns of one caller."""
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Takes a turn. Returns whether it was had in time."""
+
+    def release(self) -> None:
+        """Gives a turn back."""
+
+
+_turns: ContextVar[Turns] = ContextVar("turns")
 
 
 @contextmanager
-def on_turn(turns: threading.Semaphore, timeout: float | None) -> Iterator[bool]:
+def on_turn(turns: Turns, timeout: float | None) -> Iterator[bool]:
     """Takes a turn for the duration of the block. Yields whether it was had in time."""
     if not turns.acquire(timeout=timeout):
         yield False

@@ -44,7 +44,7 @@ def checksum(*words: str | bytes | int) -> bytes:
 
 def damaged(key: str, what: str) -> Damaged:
     """Returns the error about a key of a run or dataset."""
-    return (RunDamaged if ":run:" in key else DatasetDamaged)(key, what)
+    return (RunDamaged if ":run:" in key.rpartition("}")[2] else DatasetDamaged)(key, what)
 
 
 def _checksum(value: bytes | memoryview, place: str | bytes) -> bytes:
