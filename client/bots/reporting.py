@@ -19,7 +19,7 @@ from bots.columns import Column, Tasks
 from bots.errors import BotsError, TemporaryError, invalid
 from bots.fallback import check_ids, check_rows
 from bots.handle import RunHandle
-from bots.outbox import Kind
+from bots.outbox import Entry, Kind
 from bots.request_ids import new_request_id
 from bots.v1 import task_selection_pb2 as pb
 
@@ -176,9 +176,7 @@ def keep_rewards(batch: BatchData, rewards: Column, *, part: object = "", **mapp
             selection_id=batch.selection_id,
             request_id=batch.report_id(part),
         )
-        session.outbox.add(lane, "report", request.SerializeToString())
-        if not session.availability.reachable:
-            session.availability.degraded(None, reports=1)
+        _keep(batch.run, request, "report")
     empty = _unrewarded(batch, counts)
     if len(empty) and batch.lease_expire_time is not None:
         request_ = pb.ReleaseSelectionRequest(
@@ -284,14 +282,21 @@ def _request(
     )
 
 
+def _keep(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind) -> Entry:
+    """Puts a report into the outbox, and counts it if the service is away."""
+    entry = run.session.outbox.add(run.lane, kind, request.SerializeToString())
+    if not run.session.availability.reachable:
+        run.session.availability.degraded(None, reports=1)
+    return entry
+
+
 def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind) -> Steps[Any]:
     """Returns the answer, or None if the report waits in the outbox. It is there before it is sent, so that whatever
     interrupts the call, it is kept.
     """
     session = run.session
-    entry = session.outbox.add(run.lane, kind, request.SerializeToString())
+    entry = _keep(run, request, kind)
     if not session.availability.reachable:
-        session.availability.degraded(None, reports=1)
         session.wake()
         return None
     if session.outbox.claim(run.lane, entry) is None:

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.core.hyperparameters import RULES, Hyperparameters
+from bots_server.core.hyperparameters import Hyperparameters, of_model
 from bots_server.runs.replica import Replica, View
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Lease, ListedRun, StoredEvent
@@ -52,11 +52,6 @@ def like(kind: type[M], source: Message, **others: Any) -> M:
     """Returns a message with the fields that `source` has under the same names, and with others."""
     same = {name: value for name, value in present(source).items() if name in kind.DESCRIPTOR.fields_by_name}
     return kind(**same | others)
-
-
-def of_model(model: str, values: Hyperparameters) -> dict[str, Any]:
-    """Returns the hyperparameters that a model has, by name."""
-    return {name: getattr(values, name) for name, rule in RULES.items() if rule.model in (None, model)}
 
 
 def dataset(record: storage.DatasetRecord) -> pb.Dataset:

@@ -12,7 +12,14 @@ from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks, messages
 from bots_server.api.callers import caller
 from bots_server.api.identity import Change
-from bots_server.core.hyperparameters import Hyperparameters, InvalidHyperparameter, check, check_size, default_model
+from bots_server.core.hyperparameters import (
+    Hyperparameters,
+    InvalidHyperparameter,
+    check,
+    check_size,
+    default_model,
+    of_model,
+)
 from bots_server.core.posterior import HyperparametersChanged
 from bots_server.core.transfer import transfer
 from bots_server.errors import Described, InvalidField, RunExists, RunNotFound, RunReplaced
@@ -99,7 +106,7 @@ class RunHandlers:
         references = tuple(reference.name for reference in dataset.references)
         record.model = requested.model or default_model(references, bool(dataset.tags), len(dataset.features))
         values = with_stated(Hyperparameters(), request.hyperparameters, record.model, dataset.size)
-        record.hyperparameters.CopyFrom(codec.hyperparameters_message(messages.of_model(record.model, values)))
+        record.hyperparameters.CopyFrom(codec.hyperparameters_message(of_model(record.model, values)))
         self._store.quotas.require(record.owner, runs=1)
         return self._store.runs.create(record)
 
@@ -116,7 +123,7 @@ class RunHandlers:
         asked = messages.MODELS[request.model]
         checks.require(asked in ("", record.model), "model", asked, f"must be the forked run's, {record.model}")
         values = with_stated(posterior.hyperparameters, request.hyperparameters, record.model, dataset.size)
-        record.hyperparameters.CopyFrom(codec.hyperparameters_message(messages.of_model(record.model, values)))
+        record.hyperparameters.CopyFrom(codec.hyperparameters_message(of_model(record.model, values)))
         target = self._registry.datasets.get(dataset.name, dataset.uid)
         row = np.arange(len(target.tasks)) if target is source.dataset else rows_by_id(source.dataset, target)
         carried = transfer(posterior, source.dataset.tasks, target.tasks, row, values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 MODELS = ("interpolation", "item_response")
 
@@ -62,7 +63,7 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def of_model(model: str, values: Hyperparameters) -> dict[str, float]:
+def of_model(model: str, values: Hyperparameters) -> dict[str, Any]:
     """Returns the hyperparameters that a model has, by name."""
     return {name: getattr(values, name) for name, rule in RULES.items() if rule.model in (None, model)}
 

@@ -23,9 +23,8 @@ class Counted:
     """The events that give a state."""
 
     start: int  # the version whose state they start from: the first known, or a restore or undo that goes back further
-    versions: tuple[
-        int, ...
-    ] = ()  # after it, ascending. A restore among them closes the open updates, and does no more
+    # After it, ascending. A restore among them closes the open updates, and does no more.
+    versions: tuple[int, ...] = ()
 
 
 def counted(base: int, steps: Iterable[Step]) -> Counted:
