@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     processes: int = Field(1, ge=1, le=64, description="worker processes that share the port")
     threads: int = Field(32, ge=1, le=1024, description="short calls that a process serves at once")
     max_calls_per_caller: int = Field(
-        16, ge=2, le=1024, description="short calls of one identity (or connection) at once; two are in progress"
+        16, ge=2, le=1024, description="short calls of one identity (or connection) at once; one or two are in progress"
     )
     max_long_calls: int = Field(
         16, ge=1, le=1000, description="WatchRun, GetPosteriors and CreateDataset calls that a process serves at once"
