@@ -7,10 +7,10 @@ not be reached: what was sent then may have been done, or not.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock
+from contextlib import suppress
 from typing import Any, Protocol
-from weakref import WeakSet
 
 import redis
 from redis.exceptions import MovedError, ResponseError
@@ -42,74 +42,75 @@ class RedisClient(Protocol):
 
 
 class ServerClient:
-    """One server, by a connection pool of redis-py.
+    """One server, by connections of redis-py that are kept.
+
+    They are not those of redis-py's pool, which looks whether a connection is alive before each command. That takes a
+    system call, at which the interpreter goes to another thread.
 
     If a connection breaks, or an answer does not come in time, all connections are given up: behind Sentinel or a
-    balancer the next one may lead to another primary, and a server must not talk to two. Giving up replaces the pool:
-    idle connections end immediately, and those in use when their call ends, because nothing uses the old pool again.
+    balancer the next one may lead to another primary, and a server must not talk to two. Idle connections end
+    immediately, and those in use when their call ends.
 
     A command that met a broken connection is sent again immediately, once: the connection may have broken while idle,
     and every script is safe to repeat. `on_retry` is called then. After a timeout nothing is sent again.
     """
 
-    def __init__(self, make: Callable[..., redis.Redis], on_retry: Callable[[], None]) -> None:
-        """`make` returns a client of redis-py that does not retry, with further options by keyword."""
-        self._make_with = make
-        self._on_retry = on_retry
-        self._lock = Lock()
-        self._generation = 0
-        self._client = self._make()
+    def __init__(self, client: redis.Redis, on_retry: Callable[[], None]) -> None:
+        """`client` is one that does not retry."""
+        self._client, self._on_retry = client, on_retry
+        self._idle: deque[Any] = deque()  # another one after connections were given up
 
     def ask(self, key: str, *commands: Command) -> list[Any]:
         return self.ask_each(commands)
 
     def ask_each(self, commands: Sequence[Command]) -> list[Any]:
-        generation = self._generation
         try:
-            return _pipelined(self._client, commands)
+            return self._exchange(commands)
         except redis.ConnectionError:
             self._on_retry()
-            self._give_up(generation)
-            generation = self._generation
             remaining()
-        except redis.TimeoutError:
-            self._give_up(generation)
-            raise
-        try:
-            return _pipelined(self._client, commands)
-        except (redis.ConnectionError, redis.TimeoutError):
-            self._give_up(generation)
-            raise
+        return self._exchange(commands)
 
     def primaries(self) -> list[redis.Redis]:
         return [self._client]
 
     def disconnect(self) -> None:
-        self._give_up(self._generation)
+        idle, self._idle = self._idle, deque()
+        with suppress(IndexError):
+            while True:
+                idle.pop().disconnect()
 
     def close(self) -> None:
+        self.disconnect()
         self._client.close()
 
-    def _make(self) -> redis.Redis:
-        generation, known = self._generation, WeakSet[Any]()
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        idle = self._idle
+        try:
+            connection = idle.pop()
+        except IndexError:
+            pool = self._client.connection_pool
+            connection = pool.connection_class(**pool.connection_kwargs)
+        try:
+            connection.connect()  # does nothing if it is connected
+            connection.send_packed_command(connection.pack_commands(commands))
+            answers = [self._answer(connection, command) for command in commands]
+        except BaseException:  # an answer of these commands may still come
+            connection.disconnect()
+            if idle is self._idle:
+                self.disconnect()
+            raise
+        if idle is self._idle:
+            idle.append(connection)
+        else:
+            connection.disconnect()
+        return answers
 
-        def on_connect(connection: Any) -> None:
-            connection.on_connect()
-            if connection in known:  # redis-py found it broken while idle, and made it again
-                self._on_retry()
-                self._give_up(generation)
-            known.add(connection)
-
-        return self._make_with(redis_connect_func=on_connect)
-
-    def _give_up(self, generation: int) -> None:
-        """Replaces the pool, unless another call has replaced the one of this generation."""
-        with self._lock:
-            if generation != self._generation:
-                return
-            self._generation += 1
-            old, self._client = self._client, self._make()
-        old.connection_pool.disconnect(inuse_connections=False)
+    def _answer(self, connection: Any, command: Command) -> Any:
+        try:
+            return self._client.parse_response(connection, command[0])  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            return error
 
 
 class ClusterClient:
