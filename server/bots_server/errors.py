@@ -182,7 +182,7 @@ class Exhausted(Failure):
 
 
 class TooManyCalls(Exhausted, reason="TOO_MANY_CALLS"):
-    retry_seconds = 0.1  # short calls: those before it take milliseconds each
+    retry_seconds = 0.5  # to refuse a call takes about as much of the server as to serve a small one
 
     def __init__(self, limit: int, what: str) -> None:
         super().__init__(f"the server serves at most {limit} {what} at once")

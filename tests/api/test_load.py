@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from bots.v1 import error_details_pb2 as details
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
-from bots_server.api.admission import ShortCalls
+from bots_server.api.admission import Share, ShortCalls
 from bots_server.errors import DeadlineExceeded, TooManyCalls
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
@@ -198,7 +198,7 @@ def test_flood_of_one_identity_delays_no_other(
             run.select(1)
         assert reason_of(refused.value) == "TOO_MANY_CALLS"
         retry = status_of(refused.value).details[-1]
-        assert details.RetryInfo.FromString(retry.value).retry_delay.nanos == 100_000_000
+        assert details.RetryInfo.FromString(retry.value).retry_delay.nanos == 500_000_000
         assert trainer.run("tasks", "policy").select(8).tasks
         assert not begun.acquire(blocking=False)
         proceed.set()
@@ -241,6 +241,38 @@ def test_one_call_of_a_caller_is_in_progress_beside_other_callers() -> None:
             pass
         with within(SECONDS), calls.admitted("", one):
             pass
+
+
+def test_caller_beside_others_has_an_eighth_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second of it at once; then a call waits 8 s for each second taken, and at most 2 s."""
+    now, alone = [100.0], False
+    monkeypatch.setattr("bots_server.api.admission.time.monotonic", lambda: now[0])
+    share = Share(lambda: alone, metered=True)
+    share.spend(0.5)
+    assert share.debt() == 0
+    share.spend(0.125)
+    assert share.debt() == 1
+    now[0] += 0.75
+    assert share.debt() == 0.25
+    share.spend(5)
+    assert share.debt() == 2
+    alone = True
+    assert share.debt() == 0
+
+
+def test_call_begins_when_the_time_of_earlier_ones_is_paid() -> None:
+    """A deadline before that is one that it misses."""
+    calls, flood, other = ShortCalls(per_caller=3), context("ipv4:10.0.0.1:1000"), context("ipv4:10.0.0.1:2000")
+    with calls.admitted("other", other):
+        pass
+    calls.share("flood").spend(0.53)
+    with pytest.raises(DeadlineExceeded), within(0.05), calls.admitted("flood", flood):
+        pass
+    begin = time.monotonic()
+    with within(SECONDS), calls.admitted("flood", flood):
+        assert time.monotonic() - begin > 0.05
+    with within(SECONDS), calls.admitted("other", other):
+        pass
 
 
 def status_of_select(run: Run) -> grpc.StatusCode:

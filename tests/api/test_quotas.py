@@ -12,7 +12,7 @@ import pytest
 
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
-from bots_server.api.admission import LongCalls
+from bots_server.api.admission import LongCalls, ShortCalls
 from bots_server.errors import DeadlineExceeded, QuotaExceeded, TooManyCalls
 from bots_server.runs import dataset as loading
 from bots_server.runs.memory import Memory
@@ -215,7 +215,7 @@ def context(peer: str) -> grpc.ServicerContext:
 
 def test_one_caller_does_not_take_all_long_calls() -> None:
     """M12: of one identity, or of one host if callers have none, only some are admitted; others find places."""
-    calls = LongCalls(limit=4, per_caller=2, seconds=60, idle_seconds=60)
+    calls = LongCalls(ShortCalls(4), limit=4, per_caller=2, seconds=60, idle_seconds=60)
     one, same, other = context("ipv4:10.0.0.1:1000"), context("ipv4:10.0.0.1:2000"), context("ipv4:10.0.0.2:1000")
     with calls.admitted("", one), calls.admitted("", same):
         with (

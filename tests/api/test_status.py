@@ -43,7 +43,7 @@ FAILURES: list[tuple[errors.Failure, grpc.StatusCode, float | None]] = [
     (errors.RunExists("d", "r", "model"), grpc.StatusCode.ALREADY_EXISTS, None),
     (errors.RunReplaced("r", "uid"), grpc.StatusCode.FAILED_PRECONDITION, None),
     (errors.Conflict("repeat"), grpc.StatusCode.ABORTED, 0.0),
-    (errors.TooManyCalls(3, "calls of one caller"), grpc.StatusCode.RESOURCE_EXHAUSTED, 0.1),
+    (errors.TooManyCalls(3, "calls of one caller"), grpc.StatusCode.RESOURCE_EXHAUSTED, 0.5),
     (errors.StoreFull("OOM"), grpc.StatusCode.RESOURCE_EXHAUSTED, 10.0),
     (errors.StoreUnavailable("away"), grpc.StatusCode.UNAVAILABLE, 1.0),
     (errors.NotDurable("slow"), grpc.StatusCode.UNAVAILABLE, 1.0),

@@ -21,7 +21,7 @@ from unittest.mock import Mock, patch
 from prometheus_client import CollectorRegistry
 
 from bots.v1 import task_selection_pb2 as pb
-from bots_server.api.admission import LongCalls
+from bots_server.api.admission import LongCalls, ShortCalls
 from bots_server.api.callers import ANYBODY, calling
 from bots_server.api.servicer import TaskSelectionService
 from bots_server.errors import Failure
@@ -64,7 +64,7 @@ class Direct:
     def forget(self) -> None:
         """Has the service forget what it holds, as a restart does."""
         self._registry = Registry(self.store, self._metrics, max_bytes=1 << 30, idle_seconds=3600)
-        calls = LongCalls(limit=16, per_caller=16, seconds=3600, idle_seconds=3600)
+        calls = LongCalls(ShortCalls(16), limit=16, per_caller=16, seconds=3600, idle_seconds=3600)
         self._service = TaskSelectionService(
             self.store,
             self._registry,

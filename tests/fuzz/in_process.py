@@ -167,7 +167,7 @@ class InProcess:
             if handler.response_streaming:
                 yield from map(handler.response_serializer, handler.stream_stream(requests, context))
             else:
-                yield handler.response_serializer(handler.stream_unary(requests, context))
+                yield handler.stream_unary(requests, context)
         except Refused:
             raise
         except Exception as error:  # as gRPC does

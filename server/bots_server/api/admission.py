@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import TypeVar
 
 import grpc
@@ -19,9 +20,15 @@ from bots_server.errors import CallTooLong, DeadlineExceeded, TooManyCalls, Uplo
 from bots_server.runs.turn import on_turn
 from bots_server.store import remaining
 
-# Short calls in progress of a caller that is alone: one computes while the other waits for Redis. Beside other callers
-# it has one, because threads share the interpreter, so that each of them slows every other call.
+# Threads share the interpreter, so each call in progress slows every other one. A caller that is alone has two short
+# calls in progress: one computes while the other waits for Redis. Beside other callers it has one, and of a processor,
+# over WINDOW_SECONDS, the share SHARE: a caller that floods leaves the rest to them.
 IN_PROGRESS_ALONE = 2
+SHARE = 1 / 8
+CALL_SECONDS = 0.001  # that gRPC takes for a short call, on top of what is measured
+WINDOW_SECONDS = 4.0
+MOST_DEBT_SECONDS = 2.0  # that a call waits, at most, for what earlier ones took
+BESIDE_SECONDS = 1.0  # after its last call another caller counts as there
 
 LONG_CALLS = "long calls (WatchRun, GetPosteriors, CreateDataset)"
 
@@ -33,6 +40,7 @@ class LongCall:
     """One admitted call. It ends itself when `over`; while it sends, `LongCalls.cancel_stalled` watches it."""
 
     who: str
+    share: Share
     context: grpc.ServicerContext
     end: float  # on the monotonic clock
     sending_since: float | None = field(default=None)
@@ -41,6 +49,16 @@ class LongCall:
     def over(self) -> bool:
         """Returns whether the call has had its time."""
         return time.monotonic() > self.end
+
+    def paced(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Yields items; before each further one it waits until the time that the earlier ones took is paid."""
+        since = time.thread_time()
+        for item in items:
+            yield item
+            now = time.thread_time()
+            self.share.spend(now - since)
+            since = now
+            time.sleep(self.share.debt())
 
 
 class LongCalls:
@@ -51,8 +69,8 @@ class LongCalls:
     idle_seconds: most time that it waits for its caller: for the next chunk, or to take what is sent
     """
 
-    def __init__(self, limit: int, per_caller: int, seconds: float, idle_seconds: float) -> None:
-        self._limit, self._per_caller = limit, per_caller
+    def __init__(self, shares: ShortCalls, limit: int, per_caller: int, seconds: float, idle_seconds: float) -> None:
+        self._shares, self._limit, self._per_caller = shares, limit, per_caller
         self._seconds, self._idle_seconds = seconds, idle_seconds
         self._lock = threading.Lock()
         self._calls: set[LongCall] = set()
@@ -60,7 +78,8 @@ class LongCalls:
     @contextmanager
     def admitted(self, identity: str, context: grpc.ServicerContext) -> Iterator[LongCall]:
         """Admits one call for the duration of the block. Raises TooManyCalls."""
-        call = LongCall(identity or context.peer().rpartition(":")[0], context, time.monotonic() + self._seconds)
+        who, share = identity or context.peer().rpartition(":")[0], self._shares.share(identity)
+        call = LongCall(who, share, context, time.monotonic() + self._seconds)
         with self._lock:
             if len(self._calls) >= self._limit:
                 raise TooManyCalls(self._limit, LONG_CALLS)
@@ -75,7 +94,7 @@ class LongCalls:
 
     def responses(self, call: LongCall, responses: Iterator[Item | None]) -> Iterator[Item]:
         """Yields responses until the caller is gone or the call is over; None is not sent, but has that looked at."""
-        for response in responses:
+        for response in call.paced(responses):
             if not call.context.is_active():
                 return
             if call.over:
@@ -90,17 +109,17 @@ class LongCalls:
         # gRPC's iterator waits without an end, so another thread waits for it. It ends with the call.
         reader = ThreadPoolExecutor(1, thread_name_prefix="upload")
         following: Callable[[], Item | None] = lambda: next(requests, None)  # noqa: E731
-        try:
-            while True:
-                try:
-                    request = reader.submit(following).result(self._idle_seconds)
-                except TimeoutError:
-                    raise UploadTooSlow(self._idle_seconds) from None
-                if request is None:
-                    return
+
+        def read() -> Iterator[Item]:
+            while (request := reader.submit(following).result(self._idle_seconds)) is not None:
                 if call.over:
                     raise CallTooLong(self._seconds)
                 yield request
+
+        try:
+            yield from call.paced(read())
+        except TimeoutError:
+            raise UploadTooSlow(self._idle_seconds) from None
         finally:
             reader.shutdown(wait=False)
 
@@ -115,25 +134,61 @@ class LongCalls:
 
 
 class Share:
-    """The short calls of one caller: how many there are, and turns for those in progress. The others wait."""
+    """What one caller has of the server: how many short calls, turns for those in progress, and time of a processor.
 
-    def __init__(self, shares: Sized) -> None:
+    The time is metered by the generic cell rate algorithm (ITU-T I.371): each second of a processor takes 1 / SHARE
+    seconds, which a call may begin at most WINDOW_SECONDS ahead of.
+    """
+
+    def __init__(self, alone: Callable[[], bool], *, metered: bool) -> None:
+        """alone: returns whether no other caller is there; metered: whether the caller's time is bounded"""
         self.calls = 0
-        self._shares, self._free, self._in_progress = shares, threading.Condition(), 0
+        self._alone, self._metered = alone, metered
+        lock = threading.Lock()
+        self._begins, self._resumes = threading.Condition(lock), threading.Condition(lock)
+        self._in_progress = self._resuming = 0
+        self._due = 0.0  # on the monotonic clock: when the time that was taken is paid
 
-    def acquire(self, timeout: float | None = None) -> bool:
-        with self._free:
-            had = self._free.wait_for(self._is_free, timeout)
-            self._in_progress += had
-            return had
+    def begin(self, timeout: float | None) -> bool:
+        end = inf if timeout is None else time.monotonic() + timeout
+        with self._begins:
+            while (wait := self._wait()) > 0:
+                if (left := end - time.monotonic()) <= 0:
+                    return False
+                self._begins.wait(min(wait, left, BESIDE_SECONDS))  # by then it may be alone
+            self._in_progress += 1
+        return True
 
-    def release(self) -> None:
-        with self._free:
+    def resume(self) -> None:
+        with self._resumes:
+            self._resuming += 1
+            self._resumes.wait_for(self._has_turn)
+            self._resuming -= 1
+            self._in_progress += 1
+
+    def release(self, seconds: float) -> None:
+        with self._begins:
             self._in_progress -= 1
-            self._free.notify()
+            self.spend(seconds)
+            (self._resumes if self._resuming else self._begins).notify()
 
-    def _is_free(self) -> bool:
-        return self._in_progress < (IN_PROGRESS_ALONE if len(self._shares) == 1 else 1)
+    def debt(self) -> float:
+        """Returns the seconds until the time that was taken is paid; 0 for a caller that is alone."""
+        return max(0.0, self._due - time.monotonic()) if self._metered and not self._alone() else 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Takes seconds of a processor."""
+        now = time.monotonic()
+        self._due = min(max(self._due, now - WINDOW_SECONDS) + seconds / SHARE, now + MOST_DEBT_SECONDS)
+
+    def _wait(self) -> float:
+        """Returns the seconds until a call may begin; infinite: until another one gives its turn."""
+        if self._resuming or not self._has_turn():
+            return inf
+        return self.debt()
+
+    def _has_turn(self) -> bool:
+        return self._in_progress < (IN_PROGRESS_ALONE if self._alone() else 1)
 
 
 class ShortCalls:
@@ -146,13 +201,14 @@ class ShortCalls:
         self._per_caller = per_caller
         self._lock = threading.Lock()
         self._shares: dict[str, Share] = {}
+        self._newest = self._other = ("", -inf)  # the caller that called last, and when; and another one
 
     @contextmanager
     def admitted(self, identity: str, context: grpc.ServicerContext) -> Iterator[None]:
         """Admits one call for the duration of the block, when it is its turn. Raises TooManyCalls, DeadlineExceeded."""
         who = identity or context.peer()
         with self._lock:
-            share = self._shares.setdefault(who, Share(self._shares))
+            share = self._share(who, metered=bool(identity))
             if share.calls >= self._per_caller:
                 raise TooManyCalls(self._per_caller, "calls of one caller")
             share.calls += 1
@@ -160,12 +216,31 @@ class ShortCalls:
             with on_turn(share, remaining()) as had:
                 if not had:
                     raise DeadlineExceeded
+                share.spend(CALL_SECONDS)
                 yield
         finally:
             with self._lock:
                 share.calls -= 1
-                if not share.calls:
+                if not share.calls and not identity:
                     del self._shares[who]
+
+    def share(self, identity: str) -> Share:
+        """Returns the share of an identity that calls; callers without one have a share without an end."""
+        with self._lock:
+            return self._share(identity, metered=True) if identity else Share(lambda: True, metered=False)
+
+    def _share(self, who: str, *, metered: bool) -> Share:
+        """Returns the share of a caller that calls now; the lock is held."""
+        if who != self._newest[0]:
+            self._other = self._newest
+        self._newest = who, time.monotonic()
+        if (share := self._shares.get(who)) is None:
+            share = self._shares[who] = Share(lambda: self._is_alone(who), metered=metered)
+        return share
+
+    def _is_alone(self, who: str) -> bool:
+        _, since = self._newest if self._newest[0] != who else self._other
+        return time.monotonic() - since > BESIDE_SECONDS
 
 
 class Arrivals:

@@ -81,7 +81,9 @@ class CallInterceptor(grpc.ServerInterceptor):
         def decode(call: Call, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             if handler.request_streaming:
                 return (method.decode(one, handler.request_deserializer) for one in messages)
-            call.request = method.decode(self._arrivals.only(messages, context), handler.request_deserializer)
+            with off_turn():  # the request may take long to come
+                message = self._arrivals.only(messages, context)
+            call.request = method.decode(message, handler.request_deserializer)
             return call.request
 
         def identify(call: Call, context: grpc.ServicerContext) -> Caller:
@@ -93,21 +95,20 @@ class CallInterceptor(grpc.ServerInterceptor):
         def admitted(one: Caller, context: grpc.ServicerContext) -> AbstractContextManager[None]:
             return nullcontext() if handler.request_streaming else self._short_calls.admitted(one.identity, context)
 
-        def unary(behavior: Behavior) -> Behavior:
+        def unary(behavior: Behavior, serialize: Callable[[Any], bytes]) -> Behavior:
             def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
                 call = Call(self._metrics, method.name, context)
                 try:
                     one = identify(call, context)
                     with calling(one), deadline(context), admitted(one, context):
-                        with off_turn():  # the request may take long to come
-                            request = decode(call, messages, context)
-                        response = behavior(request, context)
+                        response = behavior(decode(call, messages, context), context)
+                        encoded = serialize(response)
                 except Exception as error:
                     if handler.request_streaming:
                         learn_of_cut(context)
                     call.fail(error)
                 call.end(grpc.StatusCode.OK, response)
-                return response
+                return encoded
 
             return answer
 
@@ -142,7 +143,8 @@ class CallInterceptor(grpc.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(stream(streaming), None, handler.response_serializer)
         single = handler.unary_unary or handler.stream_unary
         assert single is not None
-        return grpc.stream_unary_rpc_method_handler(unary(single), None, handler.response_serializer)
+        assert handler.response_serializer is not None
+        return grpc.stream_unary_rpc_method_handler(unary(single, handler.response_serializer))
 
 
 def learn_of_cut(context: grpc.ServicerContext) -> None:

@@ -110,7 +110,9 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     """Returns a server that is not started yet. `store` is closed by its maker, after `stop`."""
     stopping = threading.Event()
     registry = Registry(store, metrics, max_bytes=settings.max_memory_bytes, idle_seconds=settings.replica_idle_seconds)
+    short_calls = ShortCalls(settings.max_calls_per_caller)
     long_calls = LongCalls(
+        short_calls,
         settings.max_long_calls,
         settings.max_long_calls_per_caller,
         settings.max_call_seconds,
@@ -120,7 +122,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     threads = settings.threads + settings.max_long_calls
     server = grpc.server(
         started_pool(threads),
-        interceptors=[CallInterceptor(metrics, callers, arrivals, ShortCalls(settings.max_calls_per_caller))],
+        interceptors=[CallInterceptor(metrics, callers, arrivals, short_calls)],
         maximum_concurrent_rpcs=threads * QUEUED_PER_THREAD,
         options=[
             ("grpc.so_reuseport", int(settings.processes > 1)),

@@ -11,6 +11,7 @@ from bots_server.errors import Failure, NotFound, RunReplaced
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
 from bots_server.runs.replica import Replica
+from bots_server.runs.turn import charged
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Appended, Store
 from bots_server.telemetry.metrics import Metrics
@@ -146,7 +147,7 @@ class Registry:
         with self._lock:
             if key not in self._waiting and not self._closed:
                 self._waiting.add(key)
-                self._background.submit(self._do, key, replica, work)
+                self._background.submit(self._do, key, replica, charged(work))
 
     def _do(self, key: tuple[str, str], replica: Replica, work: Callable[[], None]) -> None:
         with self._lock:

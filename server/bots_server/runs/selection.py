@@ -18,6 +18,7 @@ from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import NOBODY, Claim, Holder, Part, Store
 
 MANY_STRATA = 65_536  # from here on a fold or a draw takes milliseconds
+MANY_SELECTED = 1_000  # the same
 SPARE = 8  # candidates beyond what is needed in the first claim
 MAX_CLAIMS = 16  # each offers four times as many spare candidates as the one before: enough for any dataset
 
@@ -105,7 +106,7 @@ def draw(posterior: Posterior, tasks: Tasks, spec: SelectionSpec, seed: int | No
 
 def _computing(posterior: Posterior, tasks: Tasks, spec: SelectionSpec) -> AbstractContextManager[object]:
     temperature = posterior.hyperparameters.temperature if spec.temperature is None else spec.temperature
-    return computing(tasks, long=temperature > 0)
+    return computing(tasks, long=temperature > 0 or spec.batch_size > MANY_SELECTED)
 
 
 def means(posterior: Posterior, tasks: Tasks, which: NDArray[np.int64]) -> NDArray[np.float64]:
