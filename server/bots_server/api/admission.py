@@ -50,16 +50,6 @@ class LongCall:
         """Returns whether the call has had its time."""
         return time.monotonic() > self.end
 
-    def paced(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Yields items; before each further one it waits until the time that the earlier ones took is paid."""
-        since = time.thread_time()
-        for item in items:
-            yield item
-            now = time.thread_time()
-            self.share.spend(now - since)
-            since = now
-            time.sleep(self.share.debt())
-
 
 class LongCalls:
     """At most `limit` of WatchRun, GetPosteriors and CreateDataset at once. Short calls have threads of their own.
@@ -93,8 +83,12 @@ class LongCalls:
                 self._calls.discard(call)
 
     def responses(self, call: LongCall, responses: Iterator[Item | None]) -> Iterator[Item]:
-        """Yields responses until the caller is gone or the call is over; None is not sent, but has that looked at."""
-        for response in call.paced(responses):
+        """Yields responses until the caller is gone or the call is over; None is not sent, but has that looked at.
+
+        Before each further response it waits until the time that the earlier ones took is paid.
+        """
+        since = time.thread_time()
+        for response in responses:
             if not call.context.is_active():
                 return
             if call.over:
@@ -103,23 +97,27 @@ class LongCalls:
                 call.sending_since = time.monotonic()
                 yield response
                 call.sending_since = None
+            now = time.thread_time()
+            call.share.spend(now - since)
+            since = now
+            time.sleep(call.share.debt())
 
     def requests(self, call: LongCall, requests: Iterator[Item]) -> Iterator[Item]:
         """Yields requests as they come. Raises UploadTooSlow if the next one does not come in time, CallTooLong."""
         # gRPC's iterator waits without an end, so another thread waits for it. It ends with the call.
         reader = ThreadPoolExecutor(1, thread_name_prefix="upload")
         following: Callable[[], Item | None] = lambda: next(requests, None)  # noqa: E731
-
-        def read() -> Iterator[Item]:
-            while (request := reader.submit(following).result(self._idle_seconds)) is not None:
+        try:
+            while True:
+                try:
+                    request = reader.submit(following).result(self._idle_seconds)
+                except TimeoutError:
+                    raise UploadTooSlow(self._idle_seconds) from None
+                if request is None:
+                    return
                 if call.over:
                     raise CallTooLong(self._seconds)
                 yield request
-
-        try:
-            yield from call.paced(read())
-        except TimeoutError:
-            raise UploadTooSlow(self._idle_seconds) from None
         finally:
             reader.shutdown(wait=False)
 
