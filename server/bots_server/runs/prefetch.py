@@ -14,8 +14,7 @@ class Prefetch:
     """A draw for the spec of the last selection, made after the reports that answer it.
 
     As many events are awaited as came between the last two selections, since a trainer may report a batch in parts. If
-    prefetches are not used, as when many jobs share the run, or come too late, they become rare: each takes a thread
-    and time that calls want.
+    prefetches are not used, as when many jobs share the run, they become rare.
     """
 
     def __init__(self) -> None:
@@ -26,11 +25,6 @@ class Prefetch:
         self._step = 0  # events between the last two selections
         self._unused = 0  # prefetches in a row
         self._pause = 0  # selections without a prefetch, from the next one on
-
-    @property
-    def paused(self) -> bool:
-        """Returns whether none is made before the next selection."""
-        return self._pause > 0
 
     def make(self, posterior: Posterior, tasks: Tasks) -> None:
         """Draws from the newest posterior, if it is time. A selection that is asked for meanwhile waits for it."""
@@ -44,23 +38,17 @@ class Prefetch:
 
         Each is used once, so that the distribution is that of drawing at the call (guarantee 4).
         """
-        in_time = self._lock.acquire(blocking=False)
-        if not in_time:
-            self._lock.acquire()  # when it is drawn
-        try:
+        with self._lock:
             ready, self._ready = self._ready, None
-            due = self._spec is not None and posterior.version > (self._version or 0)  # and not begun
             self._step = 0 if self._version is None else posterior.version - self._version
             self._version = posterior.version
-            fits = ready is not None and ready.posterior is posterior and ready.spec == spec
-            if fits and in_time:
-                self._unused = 0
-            elif ready is not None or due:
+            if ready is not None and ready.posterior is posterior and ready.spec == spec:
+                self._spec, self._unused = spec, 0
+                return ready
+            if ready is not None:
                 self._pause = min(2**self._unused - 1, MOST_PAUSED)
                 self._unused += 1
             else:
                 self._pause = max(0, self._pause - 1)
             self._spec = None if self._pause else spec
-        finally:
-            self._lock.release()
-        return ready if ready is not None and fits else draw(posterior, tasks, spec)
+        return draw(posterior, tasks, spec)

@@ -22,7 +22,7 @@ RECORD_BYTES = 4096  # of a replica without its arrays: records, locks
 
 
 class Registry:
-    """Replicas by name, bounded in bytes, and a thread that snapshots and prefetches for them.
+    """Replicas by name, bounded in bytes, and two threads that snapshot and prefetch for them.
 
     A replica is dropped if it is idle, if memory is short, or if the store says that its run is gone. Nothing refers to
     it then but the calls that still use it, so that its memory is freed when they end.
@@ -48,7 +48,7 @@ class Registry:
         self._held: OrderedDict[tuple[str, str], tuple[Replica, float]] = OrderedDict()  # least recently used first
         self._waiting: set[tuple[str, str]] = set()  # work and uid of the run, for the background
         self._closed = False
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._background = ThreadPoolExecutor(2, thread_name_prefix="background")
 
     def open(self, dataset: str, name: str, uid: str = "") -> Replica:
         """Returns the run of a name.
@@ -92,13 +92,10 @@ class Registry:
             return sum(replica.damaged for replica, _ in self._held.values())
 
     def appended(self, replica: Replica, appended: Appended, *, prefetch: bool = False) -> None:
-        """Has a snapshot stored if one is due and, if `prefetch`, the event folded and the next selection drawn.
-
-        All in the background. If other work waits there, the server is busy and prefetches nothing.
-        """
+        """Has the event that was just appended folded, and a snapshot stored if one is due, in the background."""
         if appended.snapshot_due:
             self._submit("snapshot", replica, lambda: self._snapshot(replica, appended.snapshot_version))
-        if prefetch and not self._waiting and replica.prefetches:  # else it would only take time from calls
+        if prefetch:
             self._submit("prefetch", replica, replica.prefetch)
 
     def close(self) -> None:

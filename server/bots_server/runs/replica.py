@@ -174,11 +174,6 @@ class Replica:
         """Returns a draw for a selection, which no other selection gets."""
         return self._prefetch.take(posterior, self.dataset.tasks, spec)
 
-    @property
-    def prefetches(self) -> bool:
-        """Returns whether `prefetch` is of use before the next selection."""
-        return not self._prefetch.paused
-
     def prefetch(self) -> None:
         """Folds what was just reported, and draws for the next selection."""
         self._prefetch.make(self.view().posterior, self.dataset.tasks)
