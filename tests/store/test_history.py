@@ -247,14 +247,14 @@ def test_a_sync_is_read_in_pages(store: Store) -> None:
         records.append(store, run, large)
     assert 4 <= len(store.history.sync(run, 1500, rest.events[-1].nonce).events) <= 12
     listed = store.history.events(run, 1490, 10_000)
-    assert [event.version for event in listed.events] == list(range(1491, 1514))  # 4 MiB hold 13 large ones
+    assert [event.version for event in listed.events] == list(range(1491, 1501))  # 128 KiB hold no large one
     assert listed.version == 1532
 
 
 def test_a_listing_has_a_bounded_size(store: Store) -> None:
-    """A listing ends before the event that would make it more than 4 MiB, but has at least one event."""
+    """A listing ends before the event that would make it more than 128 KiB, but has at least one event."""
     run = records.run(store)
-    for size in (3 << 20, 1 << 20, 5 << 20, 100):
+    for size in (96 << 10, 32 << 10, 160 << 10, 100):
         records.append(store, run, records.report(job="j" * size))
     assert [event.version for event in store.history.events(run, 0, 10).events] == [1]
     assert [event.version for event in store.history.events(run, 1, 10).events] == [2]
