@@ -1,6 +1,6 @@
 """What an update changes: the model's state, the outcomes that wait, the coverage and the statistics."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,9 +119,10 @@ def observed(
         theirs = some_alpha_beta(state, tasks, model, shadow_tasks)
         sums[statistics.SHADOW] = shadow.compare(evidence, alpha, beta, *theirs)
     # A task that waits already was evaluated with the outcomes that wait.
-    evaluated = np.setdiff1d(evidence.tasks, state.pending.tasks, assume_unique=True)
-    return replace(
-        state,
+    evaluated = evidence.tasks[~find(state.pending.tasks, evidence.tasks)[1]]
+    return State(
+        updates=state.updates,
+        learned=state.learned,
         pending=merge(state.pending, evidence),
         coverage=evaluate(coverage, tasks, evaluated, hyperparameters.rest),
         total=state.total + sums,
@@ -135,4 +136,4 @@ def settled(state: State, tasks: Tasks, model: str, hyperparameters: Hyperparame
     if len(pending) == 0 or np.add.reduce(pending.rollouts) < hyperparameters.rollouts_per_update:
         return state
     learned = MODULES[model].update(state.learned, tasks, hyperparameters, capped(pending))
-    return replace(state, updates=state.updates + 1, learned=learned, pending=NOTHING)
+    return State(state.updates + 1, learned, NOTHING, state.coverage, state.total, state.recent)
