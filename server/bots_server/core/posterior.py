@@ -166,10 +166,9 @@ def alpha_beta(posterior: Posterior, tasks: Tasks, which: Ints | None) -> tuple[
     if len(own) == len(tasks):
         return own.alpha, own.beta
     if own.by_cell:
-        sizes = np.diff(tasks.cell_start)
         alpha, beta = np.empty(len(tasks)), np.empty(len(tasks))
-        alpha[tasks.members] = np.repeat(own.baseline_alpha, sizes)
-        beta[tasks.members] = np.repeat(own.baseline_beta, sizes)
+        alpha[tasks.members] = np.repeat(own.baseline_alpha, tasks.cell_size)
+        beta[tasks.members] = np.repeat(own.baseline_beta, tasks.cell_size)
     else:
         alpha, beta = own.baseline_alpha.take(tasks.stratum), own.baseline_beta.take(tasks.stratum)
     alpha[own.tasks], beta[own.tasks] = own.alpha, own.beta

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bots_server.core.arrays import Floats, Ints, find
 from bots_server.core.coverage import Coverage
@@ -18,7 +18,7 @@ from bots_server.core.tasks import Tasks
 RANKS = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Eligible:
     """The tasks of one rank that can be selected, in P parts (one for each quota, else one) that share no task.
 
@@ -58,12 +58,10 @@ class Eligible:
             _join(of.beta.take(self.place), of.baseline_beta, self.group),
         )
 
-    @property
+    @cached_property
     def total(self) -> Ints:
         """Returns `[P]` the number of available tasks."""
-        ranges = np.arange(len(self.own), len(self))
-        ranged = self.parts.sum(ranges, self.free.astype(np.float64))
-        return self.parts.count(np.arange(len(self.own))) + ranged.astype(np.int64)
+        return self.parts.totals(self.count())
 
     @property
     def available(self) -> Ints:
@@ -83,7 +81,7 @@ def eligible(
     """Returns the tasks of one rank, of the asked tags, neither excluded nor retired.
 
     tags:     those of each part, no tag in two of them; None: one part of all tasks, with tags or without
-    excluded: in any order; a task may be in it twice
+    excluded: ascending, distinct
     tagged:   whether no entity may have tasks of two tags
     """
     if tags is not None and tasks.tag is None:
@@ -92,7 +90,6 @@ def eligible(
     own = np.arange(len(tasks)) if every else individuals(posterior, tasks).tasks
     by_cell = MODULES[posterior.model].BY_CELL
     coverage = posterior.state.coverage if posterior.hyperparameters.rest > 0 else None
-    excluded = np.unique(excluded)
     retired = posterior.retired[~find(excluded, posterior.retired)[1]]
     blocked = np.union1d(excluded, retired) if len(retired) else excluded
     taken = blocked if every else np.union1d(own, blocked) if len(blocked) else own
@@ -102,11 +99,8 @@ def eligible(
     for part, asked_tags in enumerate(tags or ()):
         part_of_tag[list(asked_tags)] = part
 
-    def tag_of(which: Ints) -> NDArray[np.integer]:
-        return np.zeros(len(which), np.int64) if tasks.tag is None else tasks.tag.take(which)
-
     def by_part(which: Ints) -> Ints:
-        return np.bincount(part_of_tag.take(tag_of(which)), minlength=number + 1)[:number]
+        return np.bincount(part_of_tag.take(tasks.tag_of(which)), minlength=number + 1)[:number]
 
     if coverage is None:
         of_rank = np.full(len(own), rank == 0)
@@ -114,8 +108,8 @@ def eligible(
         of_rank = (coverage.ranks(len(tasks)) if every else coverage.rank(own)) == rank
     chosen = of_rank & ~find(blocked, own)[1]
     if tags is not None:
-        chosen &= part_of_tag.take(tag_of(own)) < number
-    available = np.flatnonzero(chosen)
+        chosen &= part_of_tag.take(tasks.tag_of(own)) < number
+    available = chosen.nonzero()[0]
     own_tasks = available if every else own.take(available)
 
     cells = by_cell or tags is not None or tagged or tasks.tag is None
@@ -126,10 +120,10 @@ def eligible(
     group = tasks.cell_stratum.take(kept) if cells and not by_cell else kept
     tag = None
     if tags is not None or tagged:
-        tag = np.concatenate((tag_of(own_tasks), tasks.cell_tag.take(kept))).astype(np.int64)
+        tag = np.concatenate((tasks.tag_of(own_tasks), tasks.cell_tag.take(kept))).astype(np.int64)
     asked = np.array([len(tasks)])
     if tags is not None:
-        asked = np.bincount(part_of_tag.take(tasks.cell_tag), np.diff(tasks.cell_start), number + 1)[:number]
+        asked = np.bincount(part_of_tag.take(tasks.cell_tag), tasks.cell_size, number + 1)[:number]
     return Eligible(
         posterior=posterior,
         tasks=tasks,
@@ -160,14 +154,14 @@ def _ranges(
     if none or (coverage is None and rank > 0):
         return tasks.cell_start, np.empty(0, np.int64), np.empty(0, np.int64)
     if coverage is None:
-        free = np.diff(tasks.cell_start)
+        free = tasks.cell_size
     elif rank == 0:
-        free = np.diff(tasks.cell_start) - coverage.resting_by_cell
+        free = tasks.cell_size - coverage.resting_by_cell
     elif rank == 1:
         free = (coverage.resting_by_cell - coverage.current_by_cell).astype(np.int64)
     else:
         free = coverage.current_by_cell.astype(np.int64)
-    if coverage is not None:
+    if coverage is not None and len(blocked):
         blocked = blocked[coverage.rank(blocked) == rank]
     taken = np.union1d(own, blocked) if len(blocked) else own
     free = free - np.bincount(tasks.cell_of(taken), minlength=len(free))
@@ -175,7 +169,7 @@ def _ranges(
     if not cells:
         bounds = tasks.stratum_start
         free = np.bincount(tasks.cell_stratum, free, len(tasks.strata)).astype(np.int64)
-    kept = np.flatnonzero(free)
+    kept = free.nonzero()[0]
     return bounds, kept, free.take(kept)
 
 

@@ -73,7 +73,7 @@ class Sieve:
             outer = np.where(moving, self._radius + wanted / self._rate, self._radius)
         ends = moving & (outer > self._furthest)
         outer[ends] = self._radius[ends]
-        inner, upto = (self._parts.each(radius, np.arange(len(self._distance))) for radius in (self._radius, outer))
+        inner, upto = (self._parts.each(radius) for radius in (self._radius, outer))
         self._keep(rng, np.flatnonzero((self._distance > inner) & (self._distance <= upto)))
         if ends.any():
             rest = np.flatnonzero(self._distance >= 0)
