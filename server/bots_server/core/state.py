@@ -69,6 +69,13 @@ def factored(state: State, tasks: Tasks, model: str) -> Factored:
     return Factored(module.BY_CELL, *baseline, own, alpha, beta)
 
 
+def individual_tasks(state: State) -> Ints:
+    """Returns `[I]` the tasks of `factored`, without the cost of alpha and beta, if not all tasks are individual."""
+    learned = state.learned
+    own = learned.residuals.tasks if isinstance(learned, ItemResponse) else learned.deviations.tasks
+    return np.union1d(own, state.pending.tasks) if len(state.pending) else own
+
+
 def some_alpha_beta(state: State, tasks: Tasks, model: str, which: Ints) -> tuple[Floats, Floats]:
     """Returns alpha and beta of the tasks `which`, in that order, pending outcomes counted in."""
     alpha, beta = MODULES[model].alpha_beta(state.learned, tasks, which)

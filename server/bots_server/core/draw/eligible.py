@@ -11,7 +11,7 @@ from bots_server.core.coverage import Coverage
 from bots_server.core.draw.pool import Parts
 from bots_server.core.models import MODULES
 from bots_server.core.posterior import Posterior, individuals
-from bots_server.core.state import all_individual
+from bots_server.core.state import all_individual, individual_tasks
 from bots_server.core.tasks import Tasks
 
 # Ranks of tasks: not resting, resting and first to come back, resting. A batch takes what it lacks from the next rank.
@@ -52,16 +52,19 @@ class Eligible:
 
     def alpha_beta(self) -> tuple[Floats, Floats]:
         """Returns `[I + K]` alpha and `[I + K]` beta; slow if all tasks are individual."""
+        if len(self.own) == 0:
+            alpha, beta = MODULES[self.posterior.model].baseline(self.posterior.state.learned, self.tasks)
+            return alpha.take(self.group), beta.take(self.group)
         of = individuals(self.posterior, self.tasks)
         return (
-            _join(of.alpha.take(self.place), of.baseline_alpha, self.group),
-            _join(of.beta.take(self.place), of.baseline_beta, self.group),
+            np.concatenate((of.alpha.take(self.place), of.baseline_alpha.take(self.group))),
+            np.concatenate((of.beta.take(self.place), of.baseline_beta.take(self.group))),
         )
 
     @cached_property
     def total(self) -> Ints:
         """Returns `[P]` the number of available tasks."""
-        return self.parts.totals(self.count())
+        return self.parts.sum(self.count()).astype(np.int64)
 
     @property
     def available(self) -> Ints:
@@ -87,7 +90,7 @@ def eligible(
     if tags is not None and tasks.tag is None:
         raise ValueError("tags are asked of tasks that have none")
     every = all_individual(tasks, posterior.model)
-    own = np.arange(len(tasks)) if every else individuals(posterior, tasks).tasks
+    own = np.arange(len(tasks)) if every else individual_tasks(posterior.state)
     by_cell = MODULES[posterior.model].BY_CELL
     coverage = posterior.state.coverage if posterior.hyperparameters.rest > 0 else None
     retired = posterior.retired[~find(excluded, posterior.retired)[1]]
@@ -171,11 +174,3 @@ def _ranges(
         free = np.bincount(tasks.cell_stratum, free, len(tasks.strata)).astype(np.int64)
     kept = free.nonzero()[0]
     return bounds, kept, free.take(kept)
-
-
-def _join(own: Floats, baseline: Floats, group: Ints) -> Floats:
-    joined = np.empty(len(own) + len(group))
-    joined[: len(own)] = own
-    if len(group):
-        baseline.take(group, out=joined[len(own) :], mode="clip")  # the other modes buffer
-    return joined

@@ -111,7 +111,7 @@ class Members:
         """Returns a task of each range, given how many proposals one takes; a range may come several times."""
         tasks = np.full(len(start), -1)
         unassigned = np.arange(len(start))
-        tries = round(float(proposals.mean()))
+        tries = round(float(proposals.sum()) / len(proposals))
         while len(unassigned):
             tries = max(1, min(tries, _MOST_TRIES // len(unassigned)))
             places = rng.integers(0, size.take(unassigned)[:, None], (len(unassigned), tries))

@@ -62,7 +62,7 @@ class Nearest:
         self._parts = parts
         self._outermost = 1 - self._target
         self._radius = np.full(len(wanted), -1.0)  # draws up to here are revealed
-        self._left = parts.totals(count)
+        self._left = parts.sum(count).astype(np.int64)
         self._popped = np.zeros(len(wanted), np.int64)
 
         caught = self._parts.each(wanted / np.maximum(self._left, 1))
@@ -90,7 +90,7 @@ class Nearest:
         outer = np.where(moving, self._first_guess(wanted), self._radius)
         ring = self._ring(outer)
         expected = self._pool.waiting(np.where(moving, outer, -np.inf)) + self._parts.sum(
-            self._counted.take(ring.range), ring.expected
+            ring.expected, self._counted.take(ring.range)
         )
         off = moving & ((expected > _MOST * wanted) | ((expected < _LEAST * wanted) & (outer < self._outermost)))
         if off.any():
@@ -122,7 +122,7 @@ class Nearest:
                 entity = counted[block]
                 alpha, beta = self._alpha.take(entity), self._beta.take(entity)
                 densities = density(self._target, alpha, beta, self._log_norm[block])
-                at_target += self._parts.sum(entity, self._silent[block] * densities)
+                at_target += self._parts.sum(self._silent[block] * densities, entity)
             with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
                 drawn = self._pool.waiting(np.full(len(wanted), _NEAR)) / (min(_NEAR, self._target) + _NEAR)
                 width = wanted / (at_target + drawn)

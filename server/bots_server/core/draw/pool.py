@@ -20,9 +20,7 @@ class Parts:
 
     def each(self, values: NDArray[_Value], entity: Ints | None = None) -> NDArray[_Value]:
         """Returns the value of each (None: every) entity's part, given `[P]` values; `[1]` if there is one part."""
-        if self.number == 1:
-            return values
-        return np.asarray(values[self.of if entity is None else self.of.take(entity)])
+        return values if self.number == 1 else np.asarray(values[self.of if entity is None else self.of.take(entity)])
 
     def within(self, entity: Ints, part: int) -> Bools:
         """Returns whether each entity is in a part."""
@@ -38,17 +36,12 @@ class Parts:
             return np.array([len(entity) if where is None else np.count_nonzero(where)])
         return np.bincount(self.of.take(entity if where is None else entity[where]), minlength=self.number)
 
-    def sum(self, entity: Ints, weights: Floats) -> Floats:
-        """Returns `[P]` the sum of the entities' weights in each part."""
+    def sum(self, weights: Floats | Ints, entity: Ints | None = None) -> Floats:
+        """Returns `[P]` the sum of the weights of the entities (None: of all) in each part."""
         if self.number == 1:
             return np.array([np.add.reduce(weights)])
-        return np.bincount(self.of.take(entity), weights, self.number).astype(np.float64, copy=False)
-
-    def totals(self, count: Ints) -> Ints:
-        """Returns `[P]` the sum of the counts of every entity in each part."""
-        if self.number == 1:
-            return np.array([np.add.reduce(count)])
-        return np.bincount(self.of, count, self.number).astype(np.int64)
+        of = self.of if entity is None else self.of.take(entity)
+        return np.bincount(of, weights, self.number).astype(np.float64, copy=False)
 
 
 class Pool:

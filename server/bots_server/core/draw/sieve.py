@@ -60,7 +60,7 @@ class Sieve:
         outside = np.isinf(self._height)
         near = np.where(outside, np.float32(0), self._height)
         self._furthest = min(REACH, 0.25 / max(float(near.max(initial=0)), 1.0))
-        self._rate = 2 * self._parts.sum(np.arange(len(near)), near.astype(np.float64))  # candidates by distance
+        self._rate = 2 * self._parts.sum(near.astype(np.float64))  # candidates by distance
         self._left = eligible.total
         self._radius = np.zeros(len(self._left))  # draws up to here are known
         self._pool = Pool(self._parts)
