@@ -11,9 +11,9 @@ Bools = NDArray[np.bool_]
 def find(ascending: NDArray[np.integer], values: NDArray[np.integer]) -> tuple[Ints, Bools]:
     """Returns the position of each value (of an array of any shape) in `ascending`, or where it would be inserted, and
     whether it is there."""
-    at = ascending.searchsorted(values)
     if len(ascending) == 0:
-        return at, np.zeros(values.shape, np.bool_)
+        return np.zeros(values.shape, np.int64), np.zeros(values.shape, np.bool_)
+    at = ascending.searchsorted(values)
     return at, np.equal(ascending.take(at, mode="clip"), values)
 
 

@@ -29,7 +29,8 @@ class Coverage:
 
     def rank(self, tasks: NDArray[np.integer]) -> NDArray[np.int8]:
         """Returns 0 for each task that does not rest, 1 for one that rests and comes back first, 2 for the others."""
-        return np.where(self.current.has(tasks), np.int8(2), self.previous.has(tasks).astype(np.int8))
+        current, previous = self.current.has(tasks).view(np.int8), self.previous.has(tasks).view(np.int8)
+        return np.asarray(np.maximum(2 * current, previous))
 
     def ranks(self, size: int) -> NDArray[np.int8]:
         """Returns the rank of each task of a dataset of `size`, in less time than `rank` takes for all of them."""
@@ -54,15 +55,15 @@ def evaluate(coverage: Coverage, tasks: Tasks, evaluated: Ints, rest: float) -> 
     size = len(tasks)
     evaluations = coverage.evaluations + len(evaluated)
     ever = with_tasks(coverage.ever, evaluated[~coverage.ever.has(evaluated)], size)
-    idle = replace(no_coverage(tasks), evaluations=evaluations, ever=ever)
     if rest == 0:
-        return idle
+        return replace(no_coverage(tasks), evaluations=evaluations, ever=ever)
     rank, cell = coverage.rank(evaluated), tasks.cell_of(evaluated)
-    current = with_tasks(coverage.current, evaluated[rank < 2], size)
-    current_by_cell = _counted(coverage.current_by_cell, cell[rank < 2])
+    new = rank < 2
+    current = with_tasks(coverage.current, evaluated[new], size)
+    current_by_cell = _counted(coverage.current_by_cell, cell[new])
     in_half = coverage.in_half + len(evaluated)
     if in_half >= rest * size / 2:  # the next half begins
-        return replace(idle, previous=current, resting_by_cell=current_by_cell)
+        return Coverage(evaluations, 0, ever, NO_TASKS, current, np.zeros_like(current_by_cell), current_by_cell)
     resting_by_cell = _counted(coverage.resting_by_cell, cell[rank == 0])
     return Coverage(evaluations, in_half, ever, current, coverage.previous, current_by_cell, resting_by_cell)
 
@@ -82,5 +83,5 @@ def _counted(by_cell: NDArray[np.int32], cells: Ints) -> NDArray[np.int32]:
     if len(cells) == 0:
         return by_cell
     by_cell = by_cell.copy()
-    np.add.at(by_cell, cells, 1)
+    np.add.at(by_cell, cells, np.int32(1))
     return by_cell

@@ -31,25 +31,18 @@ NO_DEVIATIONS = Deviations(np.empty(0, np.int64), np.empty(0), np.empty(0))
 def after_update(before: Deviations, forgetting: float, evaluated: Ints, alpha: Floats, beta: Floats) -> Deviations:
     """Returns the deviations after an update, given what it adds to those of the `[n]` evaluated tasks."""
     keep = 1 - forgetting
-    after = plus(Deviations(before.tasks, before.alpha * keep, before.beta * keep), evaluated, alpha, beta)
+    at, found = find(before.tasks, evaluated)
+    new, at = ~found, at[found]
+    tasks = np.concatenate((before.tasks, evaluated[new]))
+    own_alpha = np.concatenate((before.alpha * keep, alpha[new]))
+    own_beta = np.concatenate((before.beta * keep, beta[new]))
+    own_alpha[at] += alpha[found]
+    own_beta[at] += beta[found]
     # The error of a dropped task is below the floor in this update and decays by (1 - forgetting) in each later one.
     # With a floor of at most 100 * forgetting * tolerance, repeated drops never add up to more than 100 * tolerance.
     # With hardly any forgetting they add up to that only after 1e8 evaluations of the task, each followed by a drop.
     floor = TOLERANCE * min(1.0, max(100 * forgetting, LEAST_SHARE))
-    kept = np.maximum(np.abs(after.alpha), np.abs(after.beta)) >= floor
-    return after if kept.all() else Deviations(after.tasks[kept], after.alpha[kept], after.beta[kept])
-
-
-def plus(before: Deviations, tasks: Ints, alpha: Floats, beta: Floats) -> Deviations:
-    """Returns `before` with `alpha` and `beta` of `[n]` ascending tasks added."""
-    at, found = find(before.tasks, tasks)
-    new = ~found
-    after = Deviations(
-        tasks=np.concatenate((before.tasks, tasks[new])),
-        alpha=np.concatenate((before.alpha, alpha[new])),
-        beta=np.concatenate((before.beta, beta[new])),
-    )
-    after.alpha[at[found]] += alpha[found]
-    after.beta[at[found]] += beta[found]
-    order = after.tasks.argsort(kind="stable")  # merges two ascending runs
-    return Deviations(after.tasks.take(order), after.alpha.take(order), after.beta.take(order))
+    kept = np.maximum(np.abs(own_alpha), np.abs(own_beta)) >= floor
+    order = tasks.argsort(kind="stable")  # merges two ascending runs
+    order = order[kept.take(order)]
+    return Deviations(tasks.take(order), own_alpha.take(order), own_beta.take(order))

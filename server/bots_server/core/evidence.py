@@ -46,7 +46,8 @@ def gather(
 
     `effective` of a summed task is true if it is for one of its outcomes, or if their pass rates differ.
     """
-    own, inverse = np.unique(np.asarray(tasks, np.int64), return_inverse=True)
+    own = np.unique(np.asarray(tasks, np.int64))
+    inverse = own.searchsorted(tasks)
     spread = None
     if effective is not None:
         rates = successes / rollouts

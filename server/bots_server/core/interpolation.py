@@ -88,10 +88,11 @@ def deviating(state: Interpolation, tasks: Tasks) -> tuple[Ints, Floats, Floats]
 
 
 def alpha_beta(state: Interpolation, tasks: Tasks, which: Ints) -> tuple[Floats, Floats]:
-    own, added = state.deviations, np.zeros((2, len(which)))
+    own, alpha, beta = state.deviations, np.zeros(len(which)), np.zeros(len(which))
     at, found = find(own.tasks, which)
-    added[:, found] = own.alpha[at[found]], own.beta[at[found]]
-    return _on_baseline(state, tasks, which, *added)
+    at = at[found]
+    alpha[found], beta[found] = own.alpha.take(at), own.beta.take(at)
+    return _on_baseline(state, tasks, which, alpha, beta)
 
 
 def without_own(state: Interpolation, tasks: Tasks, which: Ints) -> Floats:
@@ -167,7 +168,7 @@ def implicit_pass_rates(capability: float | None, weak: NDArray[np.float32], str
     if capability is None:
         return np.full(len(weak), np.nan)
     low = weak.astype(np.float64)
-    return np.clip(low + capability * (strong - low), 0.0, 1.0)
+    return np.minimum(np.maximum(low + capability * (strong - low), 0.0), 1.0)
 
 
 def implicit_evidence(capability: float | None, tasks: Tasks, rollouts: float) -> tuple[Floats, Floats]:
@@ -183,7 +184,7 @@ def implicit_evidence(capability: float | None, tasks: Tasks, rollouts: float) -
 
 
 def _on_baseline(state: Interpolation, tasks: Tasks, which: Ints, alpha: Floats, beta: Floats) -> tuple[Floats, Floats]:
-    stratum, prior = tasks.stratum.take(which), tasks.strata
+    stratum, prior = tasks.stratum.take(which).astype(np.int64), tasks.strata
     # Rounding must not take a posterior below its prior.
     alpha = np.maximum(state.alpha.take(stratum) + alpha, prior.prior_alpha.take(stratum))
     beta = np.maximum(state.beta.take(stratum) + beta, prior.prior_beta.take(stratum))

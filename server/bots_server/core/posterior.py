@@ -166,10 +166,9 @@ def alpha_beta(posterior: Posterior, tasks: Tasks, which: Ints | None) -> tuple[
     if len(own) == len(tasks):
         return own.alpha, own.beta
     if own.by_cell:
-        sizes = np.diff(tasks.cell_start)
         alpha, beta = np.empty(len(tasks)), np.empty(len(tasks))
-        alpha[tasks.members] = np.repeat(own.baseline_alpha, sizes)
-        beta[tasks.members] = np.repeat(own.baseline_beta, sizes)
+        alpha[tasks.members] = np.repeat(own.baseline_alpha, tasks.cell_size)
+        beta[tasks.members] = np.repeat(own.baseline_beta, tasks.cell_size)
     else:
         alpha, beta = own.baseline_alpha.take(tasks.stratum), own.baseline_beta.take(tasks.stratum)
     alpha[own.tasks], beta[own.tasks] = own.alpha, own.beta
@@ -196,7 +195,7 @@ def fold(posterior: Posterior, tasks: Tasks, event: Event) -> Posterior:
     version = posterior.version + 1
     match event:
         case Report():
-            return replace(_reported(posterior, tasks, event), version=version)
+            return _reported(replace(posterior, version=version, last_report_time_ms=event.time_ms), tasks, event)
         case HyperparametersChanged():
             changed = replace(posterior.hyperparameters, **event.changes)  # type: ignore[arg-type]
             state = settled(posterior.state, tasks, posterior.model, changed)
@@ -220,7 +219,6 @@ def fold_all(posterior: Posterior, tasks: Tasks, events: Iterable[Event]) -> Pos
 
 def _reported(posterior: Posterior, tasks: Tasks, report: Report) -> Posterior:
     """Returns the posterior with a report's outcomes."""
-    posterior = replace(posterior, last_report_time_ms=report.time_ms)
     given, model, evidence = posterior.hyperparameters, posterior.model, report.evidence
     if len(evidence) == 0:
         return posterior
@@ -228,10 +226,9 @@ def _reported(posterior: Posterior, tasks: Tasks, report: Report) -> Posterior:
         state = observed(posterior.state, tasks, model, given, evidence, report.policy_lag, report.shadow_tasks)
         return replace(posterior, state=settled(state, tasks, model, given))
     chain = list(posterior.open)
-    for at in range(max(len(chain) - OPEN_UPDATES, 0), len(chain)):
+    for at in range(max(len(chain) - OPEN_UPDATES, 0), len(chain)) if report.selection_id else ():
         part = chain[at]
-        same = bool(report.selection_id) and part.selection_id == report.selection_id
-        if same and len(part.evidence) + len(evidence) <= MOST_TASKS:
+        if part.selection_id == report.selection_id and len(part.evidence) + len(evidence) <= MOST_TASKS:
             lag = report.policy_lag if part.policy_lag is None else part.policy_lag
             shadow = np.union1d(part.shadow_tasks, report.shadow_tasks)
             chain[at] = replace(part, evidence=merge(part.evidence, evidence), policy_lag=lag, shadow_tasks=shadow)
@@ -243,21 +240,20 @@ def _reported(posterior: Posterior, tasks: Tasks, report: Report) -> Posterior:
 def _applied(posterior: Posterior, tasks: Tasks, chain: list[OpenUpdate], changed: int) -> Posterior:
     """Returns the posterior with the updates of a chain, of which those from `changed` on are not applied yet."""
     given, model = posterior.hyperparameters, posterior.model
-    last = len(chain) - 1
-    state, begin = _newest_state(chain[: changed + 1])
+    begin, state = _newest_state(chain, changed)
     for at in range(begin, len(chain)):
-        update = replace(chain[at], before=state)
-        chain[at] = update
+        update = chain[at]
+        if update.before is not state:
+            chain[at] = replace(update, before=state)
         waiting = observed(state, tasks, model, given, update.evidence, update.policy_lag, update.shadow_tasks)
         state = settled(waiting, tasks, model, given)
-    for at in range(1, last):
-        before = chain[at].before
-        if before is not None and before.updates % _KEPT:
-            chain[at] = replace(chain[at], before=None)
-    _, first = _newest_state(chain[: max(len(chain) - OPEN_UPDATES, 0) + 1])
+    for at, update in enumerate(chain[1:-1], 1):
+        if update.before is not None and update.before.updates % _KEPT:
+            chain[at] = replace(update, before=None)
+    first, _ = _newest_state(chain, max(len(chain) - OPEN_UPDATES, 0))
     return replace(posterior, open=tuple(chain[first:]), state=state)
 
 
-def _newest_state(chain: Sequence[OpenUpdate]) -> tuple[State, int]:
-    """Returns the newest kept state in a chain and the position of its update."""
-    return next((update.before, at) for at, update in reversed(list(enumerate(chain))) if update.before is not None)
+def _newest_state(chain: Sequence[OpenUpdate], upto: int) -> tuple[int, State]:
+    """Returns the position of the last update up to `upto` whose `before` is kept, and that state."""
+    return next((at, kept) for at in range(upto, -1, -1) if (kept := chain[at].before) is not None)

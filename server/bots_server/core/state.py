@@ -1,6 +1,6 @@
 """What an update changes: the model's state, the outcomes that wait, the coverage and the statistics."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,13 @@ def factored(state: State, tasks: Tasks, model: str) -> Factored:
     return Factored(module.BY_CELL, *baseline, own, alpha, beta)
 
 
+def individual_tasks(state: State) -> Ints:
+    """Returns `[I]` the tasks of `factored`, without the cost of alpha and beta, if not all tasks are individual."""
+    learned = state.learned
+    own = learned.residuals.tasks if isinstance(learned, ItemResponse) else learned.deviations.tasks
+    return np.union1d(own, state.pending.tasks) if len(state.pending) else own
+
+
 def some_alpha_beta(state: State, tasks: Tasks, model: str, which: Ints) -> tuple[Floats, Floats]:
     """Returns alpha and beta of the tasks `which`, in that order, pending outcomes counted in."""
     alpha, beta = MODULES[model].alpha_beta(state.learned, tasks, which)
@@ -119,9 +126,10 @@ def observed(
         theirs = some_alpha_beta(state, tasks, model, shadow_tasks)
         sums[statistics.SHADOW] = shadow.compare(evidence, alpha, beta, *theirs)
     # A task that waits already was evaluated with the outcomes that wait.
-    evaluated = np.setdiff1d(evidence.tasks, state.pending.tasks, assume_unique=True)
-    return replace(
-        state,
+    evaluated = evidence.tasks[~find(state.pending.tasks, evidence.tasks)[1]]
+    return State(
+        updates=state.updates,
+        learned=state.learned,
         pending=merge(state.pending, evidence),
         coverage=evaluate(coverage, tasks, evaluated, hyperparameters.rest),
         total=state.total + sums,
@@ -135,4 +143,4 @@ def settled(state: State, tasks: Tasks, model: str, hyperparameters: Hyperparame
     if len(pending) == 0 or np.add.reduce(pending.rollouts) < hyperparameters.rollouts_per_update:
         return state
     learned = MODULES[model].update(state.learned, tasks, hyperparameters, capped(pending))
-    return replace(state, updates=state.updates + 1, learned=learned, pending=NOTHING)
+    return State(state.updates + 1, learned, NOTHING, state.coverage, state.total, state.recent)

@@ -25,7 +25,8 @@ POLICY_LAG = 4  # policy steps between selection and report
 POLICY_LAG_UPDATES = 5  # updates that have one
 # By bin of the predicted pass rate: outcomes, sums of the predicted and of the observed pass rate.
 CALIBRATION = slice(6, 36)
-# One block of sums for each kind of prediction, see `_block`.
+# One block of sums for each kind of prediction x of the observed pass rates y: number, |x - y|, (x - y)^2, x, y, x^2,
+# y^2, x y; successful, then failed rollouts by bin of x.
 _BLOCK = 8 + 2 * SCORE_BINS
 UNTRIED = slice(36, 36 + _BLOCK)  # posterior means of tasks that the run had not evaluated before
 TRIED = slice(36 + _BLOCK, 36 + 2 * _BLOCK)  # posterior means of the other tasks
@@ -91,13 +92,21 @@ def observe(evidence: Evidence, tried: Bools, predicted: Floats, without_own: Fl
     bins = shadow.bins(predicted, CALIBRATION_BINS)
     weights = (None, predicted, observed)
     sums[CALIBRATION] = np.concatenate([np.bincount(bins, weight, CALIBRATION_BINS) for weight in weights])
-    for at, which, scores in (
-        (UNTRIED, ~tried, predicted),
-        (TRIED, tried, predicted),
-        (WITHOUT_OWN, ~np.isnan(without_own), without_own),
-    ):
-        if which.any():
-            sums[at] = _block(scores[which], evidence.successes[which], evidence.rollouts[which])
+    parts = [which.nonzero()[0] for which in (~tried, tried, ~np.isnan(without_own))]
+    which = np.concatenate(parts)
+    x = np.concatenate((predicted.take(which[: len(tried)]), without_own.take(parts[2])))
+    y, successes, rollouts = (column.take(which) for column in (observed, evidence.successes, evidence.rollouts))
+    error = x - y
+    moments = np.array((np.ones(len(x)), np.abs(error), error * error, x, y, x * x, y * y, x * y))
+    bins, end = shadow.bins(x, SCORE_BINS), 0
+    blocks = sums[UNTRIED.start : WITHOUT_OWN.stop].reshape(3, _BLOCK)
+    for number, part in enumerate(parts):
+        of = slice(end, end + len(part))
+        blocks[number, :8] = np.add.reduce(moments[:, of], axis=1)
+        bins[of] += number * SCORE_BINS
+        end += len(part)
+    for at, counts in ((8, successes), (8 + SCORE_BINS, rollouts - successes)):
+        blocks[:, at : at + SCORE_BINS] = np.bincount(bins, counts, 3 * SCORE_BINS).reshape(3, SCORE_BINS)
     return sums
 
 
@@ -134,19 +143,6 @@ def errors(block: Floats) -> tuple[float, float, float]:
         return 0.0, np.nan, np.nan
     squared, predicted, observed = (block[2:5] / n).tolist()
     return n, observed - predicted, squared - (observed - predicted) ** 2
-
-
-def _block(x: Floats, successes: Floats, rollouts: Floats) -> Floats:
-    """Returns the sums of predictions x of the observed pass rates y.
-
-    They are: number, |x - y|, (x - y)^2, x, y, x^2, y^2, x y; successful, then failed rollouts by bin of x.
-    """
-    y = successes / rollouts
-    error = x - y
-    moments = np.add.reduce([np.ones(len(x)), np.abs(error), error * error, x, y, x * x, y * y, x * y], axis=1)
-    bins = shadow.bins(x, SCORE_BINS)
-    rolled = [np.bincount(bins, counts, SCORE_BINS) for counts in (successes, rollouts - successes)]
-    return np.concatenate((moments, *rolled))
 
 
 def _accuracy(block: Floats) -> Accuracy:

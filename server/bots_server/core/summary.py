@@ -56,7 +56,7 @@ def summarise(posterior: Posterior, tasks: Tasks) -> Summary:
     state, coverage = posterior.state, posterior.state.coverage
     left = np.empty(0, np.int64)  # `[C]` tasks of each cell on the baseline; `[0]` if all are individuals
     if len(own.baseline_alpha):
-        left = np.diff(tasks.cell_start) - np.bincount(tasks.cell_of(own.tasks), minlength=len(tasks.cell_stratum))
+        left = tasks.cell_size - np.bincount(tasks.cell_of(own.tasks), minlength=len(tasks.cell_stratum))
     # One row for the tasks of each cell, or stratum, on the baseline; then one for each individual.
     count, stratum = left, tasks.cell_stratum[: len(left)]
     if not own.by_cell:
@@ -98,7 +98,7 @@ def _by_tag(tasks: Tasks, own: Factored, left: Ints, means: Floats) -> tuple[Tag
     if tasks.tag is None:
         return ()
     number = len(tasks.tags)
-    tagged = np.bincount(tasks.cell_tag, np.diff(tasks.cell_start), number)
+    tagged = np.bincount(tasks.cell_tag, tasks.cell_size, number)
     of_baseline, of_individual = np.split(means, [len(own.baseline_alpha)])
     total = np.bincount(tasks.tag.take(own.tasks), of_individual, number).astype(np.float64)
     if len(of_baseline):

@@ -12,6 +12,8 @@ from bots_server.core.arrays import Bools, Ints, find
 _MOST_ADDED = 4096
 _SMALL_BYTES = 2**16
 
+_BIT = np.left_shift(1, np.arange(8)).astype(np.uint8)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskSet:
@@ -26,11 +28,10 @@ class TaskSet:
 
     def has(self, tasks: NDArray[np.integer]) -> Bools:
         """Returns whether each task (of an array of any shape) is in the set."""
+        added = find(self.added, tasks)[1]
         if self.bits is None:
-            found = np.zeros(tasks.shape, np.bool_)
-        else:
-            found = (self.bits.take(tasks >> 3) >> (tasks & 7).astype(np.uint8) & 1).astype(np.bool_)
-        return found | find(self.added, tasks)[1]
+            return added
+        return (self.bits.take(tasks >> 3) & _BIT.take(tasks & 7)).astype(np.bool_) | added
 
     def tasks(self) -> Ints:
         """Returns all tasks of the set, ascending."""
@@ -47,10 +48,10 @@ def with_tasks(of: TaskSet, new: Ints, size: int) -> TaskSet:
     """Returns the set with `new` tasks, ascending and none of them in it, of a dataset of `size` tasks."""
     if len(new) == 0:
         return of
-    added = np.sort(np.concatenate((of.added, new)), kind="stable")
+    added = np.concatenate((of.added, new))
     count = of.count + len(new)
     if size > 8 * _SMALL_BYTES and len(added) <= _MOST_ADDED:
-        return TaskSet(of.bits, added, count)
+        return TaskSet(of.bits, np.sort(added, kind="stable"), count)
     bits = np.zeros(-(-size // 8), np.uint8) if of.bits is None else of.bits.copy()
-    np.bitwise_or.at(bits, added >> 3, np.left_shift(1, added & 7).astype(np.uint8))
+    np.bitwise_or.at(bits, added >> 3, _BIT.take(added & 7))
     return TaskSet(bits, np.empty(0, np.int64), count)

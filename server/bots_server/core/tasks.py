@@ -49,10 +49,19 @@ class Tasks:
             return stratum
         return self.cell_key.searchsorted(stratum)
 
+    def tag_of(self, which: Ints) -> NDArray[np.integer]:
+        """Returns the tag of each task; 0 if the tasks have no tags."""
+        return np.zeros(len(which), np.int64) if self.tag is None else self.tag.take(which)
+
+    @cached_property
+    def cell_size(self) -> Ints:
+        """`[C]` number of tasks of each cell."""
+        return np.diff(self.cell_start)
+
     @cached_property
     def inputs(self) -> Inputs:
         """The inputs of the item_response model."""
-        tag_tasks = np.bincount(self.cell_tag, np.diff(self.cell_start), len(self.tags))[: len(self.tags)]
+        tag_tasks = np.bincount(self.cell_tag, self.cell_size, len(self.tags))[: len(self.tags)]
         stratum_tasks = np.diff(self.stratum_start)
         names = self.reference_names, self.tags, self.feature_names
         return columns.arrange(self.strata, stratum_tasks, tag_tasks, *names)
@@ -62,7 +71,7 @@ class Tasks:
         """`[d]` mean and `[d, d]` covariance of the inputs over the tasks."""
         if self.features is None:
             cells = Rows(self.cell_stratum, None if self.tag is None else self.cell_tag, None)
-            return columns.moments(self.inputs, cells, np.diff(self.cell_start))
+            return columns.moments(self.inputs, cells, self.cell_size)
         every = Rows(self.stratum, self.tag, self.features)
         return columns.moments(self.inputs, every, np.ones(len(self), np.int64))
 

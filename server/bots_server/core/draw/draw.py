@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bots_server.core.arrays import Bools, Floats, Ints
+from bots_server.core.arrays import Bools, Floats, Ints, find
 from bots_server.core.draw.eligible import RANKS, Eligible, eligible
 from bots_server.core.draw.lists import Lists, Source
 from bots_server.core.draw.nearest import Nearest
@@ -84,10 +84,10 @@ class Draw:
         self._greedy = given.greedy if spec.greedy is None else spec.greedy
         self._temperature = given.temperature if spec.temperature is None else spec.temperature
         uniform_fraction = given.uniform_fraction if spec.uniform_fraction is None else spec.uniform_fraction
-        self._excluded = np.array(spec.excluded, np.int64)
+        self._excluded = np.unique(np.array(spec.excluded, np.int64))
         self._tags: list[int | None] = [None]
         self._parts: list[Sequence[int]] | None = None
-        by_number = dict[int, float](spec.quotas or spec.weights or ())
+        by_number: dict[int, float] = dict(spec.quotas or spec.weights or ())
         if by_number:
             by_tag = sorted(tag for tag, number in by_number.items() if number > 0)
             self._tags = [*by_tag]
@@ -97,14 +97,14 @@ class Draw:
         found = self._eligible(0)
         self._available, self._total = found.available, found.total
         by_part = found.asked, found.excluded, found.retired, self._available - self._total, self._total
-        self.counts = Counts(*(int(number.sum()) for number in by_part))
+        self.counts = Counts(*np.add.reduce(by_part, axis=1).tolist())
         self._need = np.array([spec.batch_size])
         if spec.quotas:
             self._need = np.array([int(by_number[tag]) for tag in by_tag])
         elif spec.weights:
             weight = np.array([by_number[tag] for tag in by_tag], np.float64)
             self._need = by_weight(rng, spec.batch_size, weight, self._total, self._available)
-        self._uniform = rng.binomial(self._need, uniform_fraction)
+        self._uniform = np.array([rng.binomial(need, uniform_fraction) for need in self._need.tolist()])
         self._seed = int(rng.integers(0, 2**63))
         self._filling: Draw | None = None  # from all the asked tags
         self._fill = spec.fill and bool(by_number)
@@ -210,7 +210,7 @@ def take(offers: Sequence[Candidates]) -> tuple[Ints, Floats, int]:
     """
     tasks, draws, resting = np.empty(0, np.int64), np.empty(0), 0
     for offer in offers:
-        left = ~np.isin(offer.tasks, tasks)
+        left = ~find(np.sort(tasks), offer.tasks)[1]
         tasks = np.concatenate((tasks, offer.tasks[left][: offer.need]))
         draws = np.concatenate((draws, offer.draws[left][: offer.need]))
         resting += int(np.count_nonzero(offer.resting[left][: offer.need]))

@@ -2,23 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bots_server.core.arrays import Floats, Ints, find
 from bots_server.core.coverage import Coverage
 from bots_server.core.draw.pool import Parts
 from bots_server.core.models import MODULES
 from bots_server.core.posterior import Posterior, individuals
-from bots_server.core.state import all_individual
+from bots_server.core.state import all_individual, individual_tasks
 from bots_server.core.tasks import Tasks
 
 # Ranks of tasks: not resting, resting and first to come back, resting. A batch takes what it lacks from the next rank.
 RANKS = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Eligible:
     """The tasks of one rank that can be selected, in P parts (one for each quota, else one) that share no task.
 
@@ -52,18 +52,19 @@ class Eligible:
 
     def alpha_beta(self) -> tuple[Floats, Floats]:
         """Returns `[I + K]` alpha and `[I + K]` beta; slow if all tasks are individual."""
+        if len(self.own) == 0:
+            alpha, beta = MODULES[self.posterior.model].baseline(self.posterior.state.learned, self.tasks)
+            return alpha.take(self.group), beta.take(self.group)
         of = individuals(self.posterior, self.tasks)
         return (
-            _join(of.alpha.take(self.place), of.baseline_alpha, self.group),
-            _join(of.beta.take(self.place), of.baseline_beta, self.group),
+            np.concatenate((of.alpha.take(self.place), of.baseline_alpha.take(self.group))),
+            np.concatenate((of.beta.take(self.place), of.baseline_beta.take(self.group))),
         )
 
-    @property
+    @cached_property
     def total(self) -> Ints:
         """Returns `[P]` the number of available tasks."""
-        ranges = np.arange(len(self.own), len(self))
-        ranged = self.parts.sum(ranges, self.free.astype(np.float64))
-        return self.parts.count(np.arange(len(self.own))) + ranged.astype(np.int64)
+        return self.parts.sum(self.count()).astype(np.int64)
 
     @property
     def available(self) -> Ints:
@@ -83,16 +84,15 @@ def eligible(
     """Returns the tasks of one rank, of the asked tags, neither excluded nor retired.
 
     tags:     those of each part, no tag in two of them; None: one part of all tasks, with tags or without
-    excluded: in any order; a task may be in it twice
+    excluded: ascending, distinct
     tagged:   whether no entity may have tasks of two tags
     """
     if tags is not None and tasks.tag is None:
         raise ValueError("tags are asked of tasks that have none")
     every = all_individual(tasks, posterior.model)
-    own = np.arange(len(tasks)) if every else individuals(posterior, tasks).tasks
+    own = np.arange(len(tasks)) if every else individual_tasks(posterior.state)
     by_cell = MODULES[posterior.model].BY_CELL
     coverage = posterior.state.coverage if posterior.hyperparameters.rest > 0 else None
-    excluded = np.unique(excluded)
     retired = posterior.retired[~find(excluded, posterior.retired)[1]]
     blocked = np.union1d(excluded, retired) if len(retired) else excluded
     taken = blocked if every else np.union1d(own, blocked) if len(blocked) else own
@@ -102,11 +102,8 @@ def eligible(
     for part, asked_tags in enumerate(tags or ()):
         part_of_tag[list(asked_tags)] = part
 
-    def tag_of(which: Ints) -> NDArray[np.integer]:
-        return np.zeros(len(which), np.int64) if tasks.tag is None else tasks.tag.take(which)
-
     def by_part(which: Ints) -> Ints:
-        return np.bincount(part_of_tag.take(tag_of(which)), minlength=number + 1)[:number]
+        return np.bincount(part_of_tag.take(tasks.tag_of(which)), minlength=number + 1)[:number]
 
     if coverage is None:
         of_rank = np.full(len(own), rank == 0)
@@ -114,8 +111,8 @@ def eligible(
         of_rank = (coverage.ranks(len(tasks)) if every else coverage.rank(own)) == rank
     chosen = of_rank & ~find(blocked, own)[1]
     if tags is not None:
-        chosen &= part_of_tag.take(tag_of(own)) < number
-    available = np.flatnonzero(chosen)
+        chosen &= part_of_tag.take(tasks.tag_of(own)) < number
+    available = chosen.nonzero()[0]
     own_tasks = available if every else own.take(available)
 
     cells = by_cell or tags is not None or tagged or tasks.tag is None
@@ -126,10 +123,10 @@ def eligible(
     group = tasks.cell_stratum.take(kept) if cells and not by_cell else kept
     tag = None
     if tags is not None or tagged:
-        tag = np.concatenate((tag_of(own_tasks), tasks.cell_tag.take(kept))).astype(np.int64)
+        tag = np.concatenate((tasks.tag_of(own_tasks), tasks.cell_tag.take(kept))).astype(np.int64)
     asked = np.array([len(tasks)])
     if tags is not None:
-        asked = np.bincount(part_of_tag.take(tasks.cell_tag), np.diff(tasks.cell_start), number + 1)[:number]
+        asked = np.bincount(part_of_tag.take(tasks.cell_tag), tasks.cell_size, number + 1)[:number]
     return Eligible(
         posterior=posterior,
         tasks=tasks,
@@ -160,14 +157,14 @@ def _ranges(
     if none or (coverage is None and rank > 0):
         return tasks.cell_start, np.empty(0, np.int64), np.empty(0, np.int64)
     if coverage is None:
-        free = np.diff(tasks.cell_start)
+        free = tasks.cell_size
     elif rank == 0:
-        free = np.diff(tasks.cell_start) - coverage.resting_by_cell
+        free = tasks.cell_size - coverage.resting_by_cell
     elif rank == 1:
         free = (coverage.resting_by_cell - coverage.current_by_cell).astype(np.int64)
     else:
         free = coverage.current_by_cell.astype(np.int64)
-    if coverage is not None:
+    if coverage is not None and len(blocked):
         blocked = blocked[coverage.rank(blocked) == rank]
     taken = np.union1d(own, blocked) if len(blocked) else own
     free = free - np.bincount(tasks.cell_of(taken), minlength=len(free))
@@ -175,13 +172,5 @@ def _ranges(
     if not cells:
         bounds = tasks.stratum_start
         free = np.bincount(tasks.cell_stratum, free, len(tasks.strata)).astype(np.int64)
-    kept = np.flatnonzero(free)
+    kept = free.nonzero()[0]
     return bounds, kept, free.take(kept)
-
-
-def _join(own: Floats, baseline: Floats, group: Ints) -> Floats:
-    joined = np.empty(len(own) + len(group))
-    joined[: len(own)] = own
-    if len(group):
-        baseline.take(group, out=joined[len(own) :], mode="clip")  # the other modes buffer
-    return joined

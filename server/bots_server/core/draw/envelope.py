@@ -66,7 +66,7 @@ def envelope(target: float, alpha: Floats, beta: Floats, log_norm: Floats, low: 
     log_height = (alpha - 1) * np.log(np.maximum(mode, 1e-300))
     log_height += (beta - 1) * np.log(np.maximum(1 - mode, 1e-300))
     power = np.zeros(len(alpha), np.bool_)
-    poles = np.flatnonzero((alpha < 1) | (beta < 1))
+    poles = ((alpha < 1) | (beta < 1)).nonzero()[0]
     if len(poles):
         log_height[poles], power[poles], width[poles] = _with_pole(
             alpha[poles], beta[poles], first[poles], last[poles], width[poles]
@@ -102,7 +102,7 @@ def propose(rng: np.random.Generator, of: Envelope, which: Ints) -> tuple[Floats
         exponent = alpha[power]
         from_zero = (first**exponent + fraction[power] * (last**exponent - first**exponent)) ** (1 / exponent)
         offset[power] = np.clip(from_zero - of.target, low[power], high[power])
-    x = np.clip(of.target + offset, 0.0, 1.0)
+    x = np.minimum(np.maximum(of.target + offset, 0.0), 1.0)
     log_density = special.xlog1py(beta - 1, -x) - of.log_height.take(which)
     log_density += np.where(power, 0.0, special.xlogy(alpha - 1, x))
     log_density += of.log_norm.take(which) - special.betaln(alpha, beta)

@@ -35,7 +35,7 @@ class Lists:
         self._tasks = [np.empty(0, np.int64) for _ in wanted]
         self._draws = [np.empty(0) for _ in wanted]
         # What is revealed of a part later does not depend on how far other parts have gone.
-        self._seeds = rng.integers(0, 2**63, len(wanted))
+        self._seeds = [rng.integers(0, 2**63) for _ in wanted]
         self._rngs: dict[int, np.random.Generator] = {}
         if wanted.any():
             self._reveal(rng, wanted)
@@ -55,9 +55,9 @@ class Lists:
         entity, draws = self._source.reveal(rng, wanted)
         tasks = self._members.assign(rng, entity)
         counts = self._parts.count(entity)
-        ends = np.cumsum(counts)
+        ends = counts.cumsum()
         self._length += counts
-        for k in np.flatnonzero(counts):
+        for k in counts.nonzero()[0]:
             piece = slice(ends[k] - counts[k], ends[k])
             self._tasks[k] = np.concatenate((self._tasks[k], tasks[piece]))
             self._draws[k] = np.concatenate((self._draws[k], draws[piece]))
@@ -73,7 +73,7 @@ class Members:
     def __init__(self, eligible: Eligible) -> None:
         self._of = eligible
         self._assigned = np.zeros(len(eligible.free), np.int64)
-        self._taken = eligible.taken  # ascending
+        self._given = np.empty(0, np.int64)  # ascending, assigned tasks of the ranges
 
     def assign(self, rng: np.random.Generator, entity: Ints) -> Ints:
         """Returns `[n]` a task of each entity: uniform among those of the entity that were not assigned before.
@@ -83,33 +83,35 @@ class Members:
         tasks = np.empty(len(entity), np.int64)
         single = entity < len(self._of.own)
         tasks[single] = self._of.own.take(entity[single])
-        rest = np.flatnonzero(~single)
+        rest = (~single).nonzero()[0]
         ranges = entity[rest] - len(self._of.own)
-        distinct, inverse, asked = np.unique(ranges, return_inverse=True, return_counts=True)
-        at = self._of.range.take(distinct)
+        ordered = np.sort(ranges)
+        asked = ordered.searchsorted(ranges, "right") - ordered.searchsorted(ranges)
+        at = self._of.range.take(ranges)
         start = self._of.bounds.take(at)
         size = self._of.bounds.take(at + 1) - start
-        left = self._of.free.take(distinct) - self._assigned.take(distinct)
-        self._assigned[distinct] += asked
+        left = self._of.free.take(ranges) - self._assigned.take(ranges)
+        np.add.at(self._assigned, ranges, 1)
         # To propose members until available ones are hit takes size / left proposals for each task asked for, so no
         # more than a quarter of the size in all. Else the range is listed.
-        few = _LISTED * asked > left
-        listed = few.take(inverse)
-        if not listed.all():
-            of = inverse[~listed]
-            proposals = (size / np.maximum(left - asked, 1)).take(of)
-            tasks[rest[~listed]] = self._by_rejection(rng, start.take(of), size.take(of), proposals)
-        if listed.any():
-            listed_tasks = self._by_listing(rng, start[few], size[few], asked[few])
-            tasks[rest[listed].take(ranges[listed].argsort(kind="stable"))] = listed_tasks
-        self._taken = np.sort(np.concatenate((self._taken, tasks[rest])), kind="stable")
+        listed = _LISTED * asked > left
+        few = (~listed).nonzero()[0]
+        if len(few):
+            proposals = size / np.maximum(left - asked, 1)
+            tasks[rest.take(few)] = self._by_rejection(rng, start.take(few), size.take(few), proposals.take(few))
+        if len(few) < len(rest):
+            many = listed.nonzero()[0]
+            many = many.take(ranges.take(many).argsort(kind="stable"))
+            first = many[np.unique(ranges.take(many), return_index=True)[1]]
+            tasks[rest.take(many)] = self._by_listing(rng, start.take(first), size.take(first), asked.take(first))
+        self._given = np.sort(np.concatenate((self._given, tasks[rest])), kind="stable")
         return tasks
 
     def _by_rejection(self, rng: np.random.Generator, start: Ints, size: Ints, proposals: Floats) -> Ints:
         """Returns a task of each range, given how many proposals one takes; a range may come several times."""
         tasks = np.full(len(start), -1)
         unassigned = np.arange(len(start))
-        tries = round(float(proposals.mean()))
+        tries = round(float(proposals.sum()) / len(proposals))
         while len(unassigned):
             tries = max(1, min(tries, _MOST_TRIES // len(unassigned)))
             places = rng.integers(0, size.take(unassigned)[:, None], (len(unassigned), tries))
@@ -117,13 +119,13 @@ class Members:
             free = self._free(proposed)
             tasks[unassigned] = proposed[np.arange(len(unassigned)), free.argmax(1)]
             # Of equal tasks the first stays: an earlier round's, which is not in `unassigned`, before this round's.
-            rank = np.ones(len(tasks), np.int64)
-            rank[unassigned] = 2
-            order = np.lexsort((rank, tasks))
+            rank = 2 * tasks
+            rank[unassigned] += 1
+            order = rank.argsort(kind="stable")
             again = np.zeros(len(tasks), np.bool_)
             again[order[1:]] = tasks[order[1:]] == tasks[order[:-1]]
             again[unassigned] |= ~free.any(1)
-            unassigned = np.flatnonzero(again)
+            unassigned = again.nonzero()[0]
             tries = 4 * math.ceil(proposals.take(unassigned).max(initial=1))
         return tasks
 
@@ -139,7 +141,7 @@ class Members:
 
     def _free(self, tasks: NDArray[np.integer]) -> Bools:
         """Returns whether tasks of the ranges (an array of any shape) are of the rank and not taken or assigned."""
-        free = ~find(self._taken, tasks)[1]
+        free = ~(find(self._of.taken, tasks)[1] | find(self._given, tasks)[1])
         if self._of.coverage is not None:
             free &= self._of.coverage.rank(tasks) == self._of.rank
         return free

@@ -62,19 +62,19 @@ class Nearest:
         self._parts = parts
         self._outermost = 1 - self._target
         self._radius = np.full(len(wanted), -1.0)  # draws up to here are revealed
-        self._left = parts.sum(np.arange(len(count)), count.astype(np.float64)).astype(np.int64)
+        self._left = parts.sum(count).astype(np.int64)
         self._popped = np.zeros(len(wanted), np.int64)
 
-        caught = self._parts.each(wanted / np.maximum(self._left, 1), np.arange(len(count)))
+        caught = self._parts.each(wanted / np.maximum(self._left, 1))
         saved = count * (_OWN_COST - _CAUGHT_COST * caught)
         large = saved > _RANGE_COST
         if min(alpha.min(initial=1.0), beta.min(initial=1.0)) < 1:
             large &= (saved > _RANGE_COST * _POLE_FACTOR) | ((alpha >= 1) & (beta >= 1))
         self._pool = Pool(self._parts)
-        outright = np.flatnonzero(~large)
+        outright = (~large).nonzero()[0]
         self._draw(rng, outright, count.take(outright))
         # `[E]`, the entities whose draws are counted.
-        self._counted = np.flatnonzero(large)
+        self._counted = large.nonzero()[0]
         self._outside = count.take(self._counted)  # tasks not drawn yet
         self._silent = self._outside.copy()  # tasks that have not proposed yet
         self._counting = np.ones(len(self._counted), np.bool_)  # not all drawn
@@ -90,11 +90,11 @@ class Nearest:
         outer = np.where(moving, self._first_guess(wanted), self._radius)
         ring = self._ring(outer)
         expected = self._pool.waiting(np.where(moving, outer, -np.inf)) + self._parts.sum(
-            self._counted.take(ring.range), ring.expected
+            ring.expected, self._counted.take(ring.range)
         )
         off = moving & ((expected > _MOST * wanted) | ((expected < _LEAST * wanted) & (outer < self._outermost)))
         if off.any():
-            for part in np.flatnonzero(off):
+            for part in off.nonzero()[0]:
                 outer[part] = self._search(int(part), outer[part], int(wanted[part]))
             ring = self._ring(outer)
         self._catch(rng, ring)
@@ -103,7 +103,7 @@ class Nearest:
         popped = self._parts.count(entity)
         self._popped += popped
         self._left = self._left - popped
-        p = np.clip(self._target + offset, 0.0, 1.0)
+        p = np.minimum(np.maximum(self._target + offset, 0.0), 1.0)
         return entity, 1 - p if self._mirrored else p
 
     def reached(self) -> Floats:
@@ -122,7 +122,7 @@ class Nearest:
                 entity = counted[block]
                 alpha, beta = self._alpha.take(entity), self._beta.take(entity)
                 densities = density(self._target, alpha, beta, self._log_norm[block])
-                at_target += self._parts.sum(entity, self._silent[block] * densities)
+                at_target += self._parts.sum(self._silent[block] * densities, entity)
             with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
                 drawn = self._pool.waiting(np.full(len(wanted), _NEAR)) / (min(_NEAR, self._target) + _NEAR)
                 width = wanted / (at_target + drawn)
@@ -170,10 +170,10 @@ class Nearest:
     def _ring(self, outer: Floats, among: Bools | None = None) -> "_Ring":
         """Returns the ring between the radius and `outer[part]`, for the parts in which it has a width."""
         chosen = self._counting & self._parts.each(outer > self._radius, self._counted)
-        ranges = np.flatnonzero(chosen if among is None else chosen & among)
+        ranges = (chosen if among is None else chosen & among).nonzero()[0]
         entity = self._counted.take(ranges)
-        inner = np.broadcast_to(self._parts.each(np.maximum(self._radius, 0.0), entity), len(ranges))
-        out = np.broadcast_to(self._parts.each(outer, entity), len(ranges))
+        inner = np.full(len(ranges), self._parts.each(np.maximum(self._radius, 0.0), entity))
+        out = np.full(len(ranges), self._parts.each(outer, entity))
         mass = np.empty(len(ranges))
         for block in blocks(len(ranges), _BLOCK):
             windows = self._windows(ranges[block], inner[block], out[block])
@@ -205,7 +205,7 @@ class Nearest:
             for block in blocks(len(chance), _BLOCK)
         ]
         which = np.concatenate(found) if found else np.empty(0, np.int64)
-        windows = self._windows(ring.range.take(which), ring.inner[which], ring.outer[which])
+        windows = self._windows(ring.range.take(which), ring.inner.take(which), ring.outer.take(which))
         window = np.arange(len(which))
         if len(windows.mass) > len(which):
             of_left = windows.mass[: len(which)]
@@ -268,14 +268,15 @@ def _proposers(rng: np.random.Generator, number: Ints, chance: Floats) -> Ints:
     expected = number * chance
     seldom = expected < 0.1
     v = rng.random(len(number))
-    maybe = np.flatnonzero(seldom & (v < expected))
+    maybe = (seldom & (v < expected)).nonzero()[0]
     failures = np.floor(np.log1p(-v.take(maybe)) / np.log1p(-chance.take(maybe)))
     success = failures < number.take(maybe)
     maybe = maybe[success]
-    more = rng.binomial(number.take(maybe) - 1 - failures[success].astype(np.int64), chance.take(maybe))
-    often = np.flatnonzero(~seldom)
-    entity = np.concatenate((maybe, often))
-    times = np.concatenate((more + 1, rng.binomial(number.take(often), chance.take(often))))
+    entity = np.concatenate((maybe, (~seldom).nonzero()[0]))
+    tries = number.take(entity)
+    tries[: len(maybe)] -= 1 + failures[success].astype(np.int64)
+    times = rng.binomial(tries, chance.take(entity))
+    times[: len(maybe)] += 1
     order = entity.argsort(kind="stable")
     return np.repeat(entity.take(order), times.take(order))
 

@@ -18,9 +18,9 @@ class Parts:
     of: Ints  # `[E]` part of each entity, in [0, P); empty if there is one part
     number: int  # P
 
-    def each(self, values: NDArray[_Value], entity: Ints) -> NDArray[_Value]:
-        """Returns the value of each entity's part, given `[P]` values; `[1]` if there is one part."""
-        return values if self.number == 1 else np.asarray(values[self.of.take(entity)])
+    def each(self, values: NDArray[_Value], entity: Ints | None = None) -> NDArray[_Value]:
+        """Returns the value of each (None: every) entity's part, given `[P]` values; `[1]` if there is one part."""
+        return values if self.number == 1 else np.asarray(values[self.of if entity is None else self.of.take(entity)])
 
     def within(self, entity: Ints, part: int) -> Bools:
         """Returns whether each entity is in a part."""
@@ -36,11 +36,12 @@ class Parts:
             return np.array([len(entity) if where is None else np.count_nonzero(where)])
         return np.bincount(self.of.take(entity if where is None else entity[where]), minlength=self.number)
 
-    def sum(self, entity: Ints, weights: Floats) -> Floats:
-        """Returns `[P]` the sum of the entities' weights in each part."""
+    def sum(self, weights: Floats | Ints, entity: Ints | None = None) -> Floats:
+        """Returns `[P]` the sum of the weights of the entities (None: of all) in each part."""
         if self.number == 1:
-            return np.array([weights.sum()])
-        return np.bincount(self.of.take(entity), weights, self.number).astype(np.float64, copy=False)
+            return np.array([np.add.reduce(weights)])
+        of = self.of if entity is None else self.of.take(entity)
+        return np.bincount(of, weights, self.number).astype(np.float64, copy=False)
 
 
 class Pool:
@@ -49,7 +50,7 @@ class Pool:
     def __init__(self, parts: Parts) -> None:
         """Starts empty."""
         self._parts = parts
-        self._passed = np.full(parts.number, -np.inf)  # scores up to here are revealed
+        self._passed: Floats | None = None  # `[P]` scores up to here are revealed; None: none is
         self._entity = np.empty(0, np.int64)
         self._score = np.empty(0)
         self._draw = np.empty(0)
@@ -62,10 +63,10 @@ class Pool:
             self._entity, self._score, self._draw = entity, score, draw
             return
         old = [self._entity, self._score, self._draw]
-        if not np.isneginf(self._passed).all():
+        if self._passed is not None:
             waits = self._score > self._parts.each(self._passed, self._entity)
             old = [column[waits] for column in old]
-            self._passed[:] = -np.inf
+            self._passed = None
         self._entity = np.concatenate((old[0], entity))
         self._score = np.concatenate((old[1], score))
         self._draw = np.concatenate((old[2], draw))
@@ -76,8 +77,10 @@ class Pool:
 
     def scores(self, part: int) -> Floats:
         """Returns the scores of a part's waiting draws."""
-        waits = np.greater(self._score, self._passed[part])
-        return np.asarray(self._score[waits & self._parts.within(self._entity, part)])
+        waits = self._parts.within(self._entity, part)
+        if self._passed is not None:
+            waits &= self._score > self._passed[part]
+        return np.asarray(self._score[waits])
 
     def score(self, part: int, number: int) -> float:
         """Returns the score of waiting draw `number` (at least 1) of a part, the lowest first."""
@@ -88,14 +91,14 @@ class Pool:
 
         They come by part, the lowest score first, ties in random order.
         """
-        due = np.flatnonzero(self._due(bound))
-        self._passed = np.maximum(self._passed, bound)
+        due = self._due(bound).nonzero()[0]
+        self._passed = bound if self._passed is None else np.maximum(self._passed, bound)
         entity = self._entity.take(due)
         order = np.lexsort((rng.random(len(due)), self._score.take(due), self._parts.sort_key(entity)))
         return entity.take(order), self._draw.take(due.take(order))
 
     def _due(self, bound: Floats) -> Bools:
         due = np.less_equal(self._score, self._parts.each(bound, self._entity))
-        if not np.isneginf(self._passed).all():
+        if self._passed is not None:
             due &= self._score > self._parts.each(self._passed, self._entity)
         return due

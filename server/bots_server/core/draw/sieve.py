@@ -60,7 +60,7 @@ class Sieve:
         outside = np.isinf(self._height)
         near = np.where(outside, np.float32(0), self._height)
         self._furthest = min(REACH, 0.25 / max(float(near.max(initial=0)), 1.0))
-        self._rate = 2 * self._parts.sum(np.arange(len(near)), near.astype(np.float64))  # candidates by distance
+        self._rate = 2 * self._parts.sum(near.astype(np.float64))  # candidates by distance
         self._left = eligible.total
         self._radius = np.zeros(len(self._left))  # draws up to here are known
         self._pool = Pool(self._parts)
@@ -73,7 +73,7 @@ class Sieve:
             outer = np.where(moving, self._radius + wanted / self._rate, self._radius)
         ends = moving & (outer > self._furthest)
         outer[ends] = self._radius[ends]
-        inner, upto = (self._parts.each(radius, np.arange(len(self._distance))) for radius in (self._radius, outer))
+        inner, upto = (self._parts.each(radius) for radius in (self._radius, outer))
         self._keep(rng, np.flatnonzero((self._distance > inner) & (self._distance <= upto)))
         if ends.any():
             rest = np.flatnonzero(self._distance >= 0)

@@ -55,7 +55,7 @@ class Tempered:
         """Adds the tasks whose clock is between the parts' clocks so far and `clock` to the pool."""
         step = np.where(clock > self._clock, clock, 0.0) - np.where(clock > self._clock, self._clock, 0.0)
         share = -np.expm1(-step)
-        drawn = rng.binomial(self._silent, self._parts.each(share, np.arange(len(self._silent))))
+        drawn = rng.binomial(self._silent, self._parts.each(share))
         self._silent -= drawn
         entity = np.repeat(np.arange(len(drawn)), drawn)
         score, p = np.empty(len(entity)), np.empty(len(entity))

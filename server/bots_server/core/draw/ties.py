@@ -22,7 +22,7 @@ class Ties:
 
     def reveal(self, rng: np.random.Generator, wanted: Ints) -> tuple[Ints, Floats]:
         """Returns entity and draw (NaN: no draw decided) of the next tasks by part, about `wanted[part]` of each."""
-        near = (self._left > 0) & self._parts.each(wanted > 0, np.arange(len(self._left)))
+        near = (self._left > 0) & self._parts.each(wanted > 0)
         if len(wanted) == 1 and 0 < wanted[0] < np.count_nonzero(near):
             # Cheaper than sorting all of them: each entity has at least one task.
             near &= self._level <= np.partition(self._level[near], wanted[0] - 1)[wanted[0] - 1]

@@ -1,6 +1,7 @@
 """What a run knows under the item_response model, and how an update changes it."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class Residuals:
         return len(self.tasks)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ItemResponse:
     """What a run knows: theta ~ Normal(mean, covariance), and the residuals."""
 
@@ -60,7 +61,7 @@ class ItemResponse:
     log_likelihood: Floats  # `[6]` log-likelihood of each of SPREADS, up to a constant
     residuals: Residuals
 
-    @property
+    @cached_property
     def spread(self) -> float:
         """Returns s2, the geometric mean of SPREADS under their posterior; FIRST_SPREAD before any outcome."""
         if np.array_equal(self.log_likelihood, FIRST_LIKELIHOOD):
