@@ -201,4 +201,4 @@ class Call:
         fields["version"] = getattr(response, "version", "")
         fields["identity"] = self.caller.identity if self.caller is not None else ""
         fields["peer"] = self._context.peer()
-        return {name: value for name, value in fields.items() if isinstance(value, str | int) and value != ""}
+        return {name: value for name, value in fields.items() if isinstance(value, (str, int)) and value != ""}

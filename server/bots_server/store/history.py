@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import uuid
 from dataclasses import dataclass
 
 from bots_server.errors import (
@@ -130,7 +129,7 @@ class History:
                 key.restores,
             ],
             [
-                uuid.UUID(request_id).bytes,
+                bytes.fromhex(request_id.replace("-", "")),
                 digest[:_DIGEST_BYTES],
                 request_age_ms,
                 "" if expected_version is None else expected_version,
@@ -165,10 +164,11 @@ class History:
         `append` still decides. Raises RequestIdReused, NotDurable.
         """
         key = self._database.keys.of_run(run)
-        seen = self._database.command_durably("HGET", key.requests, uuid.UUID(request_id).bytes)
+        field = bytes.fromhex(request_id.replace("-", ""))
+        seen = self._database.command_durably("HGET", key.requests, field)
         if seen is None:
             return None
-        if seen[20:] != checksum(uuid.UUID(request_id).bytes, seen[:20]):
+        if seen[20:] != checksum(field, seen[:20]):
             return None  # `append` decides
         if seen[:_DIGEST_BYTES] != digest[:_DIGEST_BYTES]:
             raise RequestIdReused(request_id)
