@@ -115,19 +115,10 @@ class History:
         key = self._database.keys.of_run(run)
         nonce, state_uid = secrets.token_bytes(8), event.restored.state_uid or event.undone.state_uid
         report = event.report if event.report.selection_id else storage_pb2.Report()
+        of_leases = key.leases, key.owners, key.selections
         status, *versions = self._database.run_durably(
             "append",
-            [
-                key.run,
-                key.events,
-                key.requests,
-                key.arrivals,
-                key.leases,
-                key.owners,
-                key.selections,
-                key.states,
-                key.restores,
-            ],
+            [key.run, key.events, key.requests, key.arrivals, *of_leases, key.states, key.restores],
             [
                 bytes.fromhex(request_id.replace("-", "")),
                 digest[:_DIGEST_BYTES],
@@ -269,8 +260,8 @@ def gone(database: Database, run: storage_pb2.RunRecord) -> RunReplaced | RunDam
 
 def _event(key: str, version: int, words: list[bytes]) -> StoredEvent:
     """Returns the event of a stream's entry. Raises RunDamaged."""
-    match dict(zip(words[::2], words[1::2], strict=True)):
-        case {b"n": nonce, b"t": time, b"c": check, b"e": event} if check == checksum(f"{version}-0", nonce, time):
+    match words:
+        case b"n", nonce, b"t", time, b"e", event, b"c", check, *_ if check == checksum(f"{version}-0", nonce, time):
             message = storage_pb2.Event.FromString(unseal(event, nonce, key))
             return StoredEvent(version, nonce, int(time), message)
     raise RunDamaged(key, f"has a wrong checksum at {version}-0")

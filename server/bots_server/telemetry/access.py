@@ -16,7 +16,9 @@ def log_call(method: str, code: str, seconds: float, message: str, fields: Mappi
     if not access_log.isEnabledFor(logging.INFO):
         return
     shown = {
-        name: clean(value, VALUE_CHARACTERS) if isinstance(value, str) else value for name, value in fields.items()
+        name: clean(value, VALUE_CHARACTERS) if isinstance(value, str) else value
+        for name, value in fields.items()
+        if value != ""
     }
     told = method, code, seconds * 1e3, f": {clean(message, MESSAGE_CHARACTERS)}" if message else ""
     extra = {"fields": {"method": method, "code": code, "seconds": round(seconds, 6), **shown}}

@@ -70,7 +70,7 @@ def start_logging(form: str, level: str) -> RecordQueue:
 
 
 def flush(queue: "Queue[Any]", writer: Writer) -> None:
-    """Writes the queued records, but does not wait for a stderr that is blocked for FLUSH_SECONDS."""
+    """Writes the queued records, but waits no longer than FLUSH_SECONDS for a blocked stderr."""
     with suppress(Full):
         queue.put(None, timeout=FLUSH_SECONDS)
         writer.join(FLUSH_SECONDS)
