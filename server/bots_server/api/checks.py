@@ -18,7 +18,6 @@ from bots_server.api.callers import caller
 from bots_server.errors import DatasetNotFound, Described, InvalidField
 from bots_server.runs.dataset import Dataset
 
-MAX_ROLLOUTS = 1_000_000
 MAX_JOB_BYTES = 128
 MAX_INCARNATION_BYTES = 64
 MAX_PAGE = 1_000
@@ -62,8 +61,9 @@ def uid(field: str, value: str) -> str:
 def text(field: str, value: str, high: int, low: int = 0) -> str:
     """Returns text of a length in bytes, without invisible characters."""
     length = len(value.encode())
-    rule = f"must be at most {high} bytes" if low == 0 else f"must be between {low} and {high} bytes"
-    require(low <= length <= high, field, Described(f"{length} bytes"), rule)
+    if not low <= length <= high:
+        rule = f"must be at most {high} bytes" if low == 0 else f"must be between {low} and {high} bytes"
+        raise InvalidField(field, Described(f"{length} bytes"), rule)
     visible = value.isprintable() or not any(category(one) in _INVISIBLE and one not in _JOINERS for one in value)
     require(visible, field, value, "must be without control characters and invisible ones")
     return value
@@ -92,7 +92,8 @@ def request_age_ms(value: float) -> int:
 
 def within(field: str, value: Number, low: Number, high: Number) -> Number:
     """Returns a number between two others, inclusive. NaN is refused."""
-    require(low <= value <= high, field, value, f"must be between {low:.16g} and {high:.16g}")
+    if not low <= value <= high:
+        raise InvalidField(field, value, f"must be between {low:.16g} and {high:.16g}")
     return value
 
 
@@ -110,8 +111,9 @@ def at_least_zero(field: str, value: int) -> int:
 
 def entries(field: str, values: Sequence[object], low: int, high: int) -> None:
     """Raises InvalidField unless the number of entries is between two others, inclusive."""
-    rule = f"must have {low} entries" if low == high else f"must have between {low} and {high} entries"
-    require(low <= len(values) <= high, field, Described(f"{len(values)} entries"), rule)
+    if not low <= len(values) <= high:
+        rule = f"must have {low} entries" if low == high else f"must have between {low} and {high} entries"
+        raise InvalidField(field, Described(f"{len(values)} entries"), rule)
 
 
 def distinct(field: str, values: Sequence[str]) -> None:
@@ -127,6 +129,13 @@ def column(field: str, values: NDArray[np.generic], valid: NDArray[np.bool_], ru
     if not valid.all():
         first = int(np.argmin(valid))
         raise InvalidField(f"{field}[{first}]", values[first].item(), rule)
+
+
+def whole(field: str, values: Sequence[int], low: int, high: int) -> NDArray[np.int64]:
+    """Returns whole numbers, each between two others, inclusive."""
+    found = np.array(values, dtype=np.int64)
+    column(field, found, (found >= low) & (found <= high), f"must be between {low} and {high}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -168,14 +177,13 @@ def tasks(
 
     fields: names of the two columns
     """
-    given = Described(f"{len(ids)} entries")
-    require(not (indices and ids), fields[1], given, f"must be absent if {fields[0]} is given")
+    if indices and ids:
+        raise InvalidField(fields[1], Described(f"{len(ids)} entries"), f"must be absent if {fields[0]} is given")
     entries(fields[1] if ids else fields[0], ids or indices, low, high)
+    if not (indices or ids):
+        return np.empty(0, np.int64)
     if not ids:
-        found = np.array(indices, dtype=np.int64)
-        size = len(dataset.tasks)
-        column(fields[0], found, (found >= 0) & (found < size), f"must be between 0 and {size - 1}")
-        return found
+        return whole(fields[0], indices, 0, len(dataset.tasks) - 1)
     require(dataset.ids is not None, fields[1], ids[0], f"must be absent: dataset {dataset.record.name!r} has no ids")
     assert dataset.ids is not None
     found = dataset.ids.find(ids)
@@ -192,16 +200,10 @@ def tag(dataset: Dataset, field: str, value: str) -> int:
     return number
 
 
-def rollouts(values: Sequence[int]) -> NDArray[np.int64]:
-    counts = np.array(values, dtype=np.int64)
-    column("rollouts", counts, (counts >= 1) & (counts <= MAX_ROLLOUTS), f"must be between 1 and {MAX_ROLLOUTS}")
-    return counts
-
-
 def successes(values: Sequence[float], rollouts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Returns success counts, each between 0 and the rollouts of its entry."""
     counts = np.array(values, dtype=np.float64)
     valid = (counts >= 0) & (counts <= rollouts)
-    most = rollouts[np.argmin(valid)]  # of the first that is not valid
+    most = rollouts[valid.argmin()]  # of the first that is not valid
     column("successes", counts, valid, f"must be between 0 and the entry's rollouts, {most}")
     return counts

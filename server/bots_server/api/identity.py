@@ -32,7 +32,7 @@ def encoded(value: Content) -> bytes:
     """Returns a value as bytes that no other value has."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype.str}{value.shape}".encode() + value.tobytes()
-    if isinstance(value, str | float | int | None):
+    if value is None or isinstance(value, (str, float, int)):
         return repr(value).encode()
     return b"(" + b",".join(map(encoded, value)) + b")"
 

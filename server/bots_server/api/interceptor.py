@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -42,6 +43,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def __init__(self, metrics: Metrics, callers: Callers, arrivals: Arrivals, short_calls: ShortCalls) -> None:
         self._metrics, self._callers = metrics, callers
+        self._guarded = cache(self._guard)
         self._arrivals, self._short_calls = arrivals, short_calls
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="refusals")
         self._refusals.submit(int)  # starts the thread: gRPC stops serving if it cannot start one later
@@ -67,12 +69,12 @@ class CallInterceptor(grpc.ServerInterceptor):
         """Returns a handler that ends the call without reading its request, in a thread of its own."""
 
         def answer(_requests: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
-            Call(self._metrics, method.name, context, logged=self._logged_refusals.next()).fail(refusal)
+            Call(self._metrics, method, context, logged=self._logged_refusals.next()).fail(refusal)
 
         answer.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    def _guarded(self, handler: Handler, method: Method) -> Handler:
+    def _guard(self, handler: Handler, method: Method) -> Handler:
         """Returns a handler that decodes and answers requests. A stream whose caller is no longer valid ends.
 
         It takes every request as a stream, because gRPC waits without an end for one that is not.
@@ -97,7 +99,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         def unary(behavior: Behavior, serialize: Callable[[Any], bytes]) -> Behavior:
             def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-                call = Call(self._metrics, method.name, context)
+                call = Call(self._metrics, method, context)
                 try:
                     one = identify(call, context)
                     with calling(one), deadline(context), admitted(one, context):
@@ -114,7 +116,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         def stream(behavior: Behavior) -> Behavior:
             def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-                call = Call(self._metrics, method.name, context)
+                call = Call(self._metrics, method, context)
                 response = None
                 try:
                     identify(call, context)
@@ -163,7 +165,7 @@ def deadline(context: grpc.ServicerContext) -> AbstractContextManager[None]:
 class Call:
     """One call from its start to its access line. `caller` and `request` are set when they are known."""
 
-    def __init__(self, metrics: Metrics, method: str, context: grpc.ServicerContext, *, logged: bool = True) -> None:
+    def __init__(self, metrics: Metrics, method: Method, context: grpc.ServicerContext, *, logged: bool = True) -> None:
         self._metrics, self._method, self._context, self._logged = metrics, method, context, logged
         self.caller: Caller | None = None
         self.request: Any = None
@@ -178,7 +180,7 @@ class Call:
             self.end(grpc.StatusCode.CANCELLED, message=repr(error))
             self._context.abort(grpc.StatusCode.CANCELLED, "cancelled")
         if not isinstance(error, Failure):
-            log.error("%s failed", self._method, exc_info=error)
+            log.error("%s failed", self._method.name, exc_info=error)
             error = Bug()
         code = code_of(error)
         self.end(code, message=str(error))
@@ -189,16 +191,15 @@ class Call:
     def end(self, code: grpc.StatusCode, response: Any = None, message: str = "") -> None:
         """Counts the call and writes its access line."""
         seconds = time.perf_counter() - self._start
-        self._metrics.observe_rpc(self._method, code.name, seconds)
+        self._metrics.observe_rpc(self._method.name, code.name, seconds)
         if self._logged:
-            log_call(self._method, code.name, seconds, message, self._fields(response))
+            log_call(self._method.name, code.name, seconds, message, self._fields(response))
 
     def _fields(self, response: Any) -> dict[str, str | int]:
-        request = self.request
-        fields = {name: getattr(request, name, "") for name in ("dataset", "name", "job", "request_id")}
-        if (run := getattr(request, "run", None)) is not None:
+        fields = {name: getattr(self.request, name, "") for name in self._method.logged}
+        if (run := getattr(self.request, "run", None)) is not None:
             fields |= {"dataset": run.dataset, "run": run.name}
         fields["version"] = getattr(response, "version", "")
         fields["identity"] = self.caller.identity if self.caller is not None else ""
         fields["peer"] = self._context.peer()
-        return {name: value for name, value in fields.items() if isinstance(value, str | int) and value != ""}
+        return fields

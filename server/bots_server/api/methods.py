@@ -1,6 +1,6 @@
 """What each method asks of a call: the caller's role and the length of a request, from the options of the proto."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,10 @@ MAX_REQUEST_BYTES = 65_536  # of a method without the option
 MAX_MESSAGE_BYTES = 4 * 2**20  # of any: gRPC itself refuses more
 
 
-@dataclass(frozen=True)
+LOGGED = "dataset", "name", "job", "request_id"  # fields of requests
+
+
+@dataclass(frozen=True, eq=False)
 class Method:
     """A method that callers with a role may call."""
 
@@ -26,6 +29,7 @@ class Method:
     role: pb.Role.ValueType
     max_request_bytes: int
     request: str  # full name of its message
+    logged: Sequence[str]  # fields of the request that its access line shows
 
     def decode(self, data: bytes | None, deserialize: Callable[[bytes], Any] | None) -> Any:
         """Returns a request. Raises InvalidField for none, one that is too long, before it is decoded, or cannot be."""
@@ -45,7 +49,8 @@ def method(descriptor: MethodDescriptor, role: pb.Role.ValueType) -> Method:
     """Returns what a method asks of a call. A method whose role is not stated is for admins."""
     options = descriptor.GetOptions()
     limit = options.Extensions[pb.max_request_bytes] or MAX_REQUEST_BYTES
-    return Method(descriptor.name, role or pb.ROLE_ADMIN, limit, descriptor.input_type.full_name)
+    logged = tuple(name for name in LOGGED if name in descriptor.input_type.fields_by_name)
+    return Method(descriptor.name, role or pb.ROLE_ADMIN, limit, descriptor.input_type.full_name, logged)
 
 
 # By path. A service that is not here cannot be called.

@@ -17,6 +17,7 @@ from bots_server.store import Store
 from bots_server.telemetry.metrics import Metrics
 
 MAX_OUTCOMES = 100_000
+MAX_ROLLOUTS = 1_000_000
 MAX_REASON_BYTES = 256
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class ReportHandlers:
         checks.entries("rollouts", request.rollouts, outcomes, outcomes)
         if request.effective:
             checks.entries("effective", request.effective, outcomes, outcomes)
-        rollouts = checks.rollouts(request.rollouts)
+        rollouts = checks.whole("rollouts", request.rollouts, 1, MAX_ROLLOUTS)
         successes = checks.successes(request.successes, rollouts)
         effective = np.array(request.effective, np.bool_) if request.effective else None
 

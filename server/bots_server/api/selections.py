@@ -147,11 +147,12 @@ def claim_terms(request: pb.SelectBatchRequest, spec: SelectionSpec, max_lease_s
     lease = None
     if request.HasField("lease_seconds"):
         lease = checks.above_zero("lease_seconds", request.lease_seconds, max_lease_seconds)
-    content = [getattr(spec, name) for name in SelectionSpec.__dataclass_fields__]
+    content = (getattr(spec, name) for name in SelectionSpec.__dataclass_fields__)
     seed = request.seed if request.HasField("seed") else None
+    is_kept = request.request_id or lease is not None  # the answer, with the digest
     return ClaimTerms(
         request_id=checks.request_id(request.request_id),
-        digest=digest("select", content, lease, request.allow_fewer, seed),
+        digest=digest("select", content, lease, request.allow_fewer, seed) if is_kept else b"",
         holder=Holder(caller().identity, checks.job(request.job)),
         incarnation=checks.incarnation(request.incarnation),
         lease_seconds=lease,

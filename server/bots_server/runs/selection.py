@@ -4,8 +4,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from secrets import randbits
-from uuid import uuid4
+from secrets import randbits, token_hex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +99,7 @@ def draw(posterior: Posterior, tasks: Tasks, spec: SelectionSpec, seed: int | No
         parts = drawing.offer(SPARE)
         chosen, draws, resting = take(parts)
         of = means(posterior, tasks, chosen)
-    selection = Selection(uuid4().hex, posterior.version, chosen, of, draws, resting)
+    selection = Selection(token_hex(16), posterior.version, chosen, of, draws, resting)
     return Drawn(posterior, spec, seed, drawing.counts, parts, selection)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import uuid
 from dataclasses import dataclass
 
 from bots_server.errors import (
@@ -116,21 +115,12 @@ class History:
         key = self._database.keys.of_run(run)
         nonce, state_uid = secrets.token_bytes(8), event.restored.state_uid or event.undone.state_uid
         report = event.report if event.report.selection_id else storage_pb2.Report()
+        of_leases = key.leases, key.owners, key.selections
         status, *versions = self._database.run_durably(
             "append",
+            [key.run, key.events, key.requests, key.arrivals, *of_leases, key.states, key.restores],
             [
-                key.run,
-                key.events,
-                key.requests,
-                key.arrivals,
-                key.leases,
-                key.owners,
-                key.selections,
-                key.states,
-                key.restores,
-            ],
-            [
-                uuid.UUID(request_id).bytes,
+                bytes.fromhex(request_id.replace("-", "")),
                 digest[:_DIGEST_BYTES],
                 request_age_ms,
                 "" if expected_version is None else expected_version,
@@ -165,10 +155,11 @@ class History:
         `append` still decides. Raises RequestIdReused, NotDurable.
         """
         key = self._database.keys.of_run(run)
-        seen = self._database.command_durably("HGET", key.requests, uuid.UUID(request_id).bytes)
+        field = bytes.fromhex(request_id.replace("-", ""))
+        seen = self._database.command_durably("HGET", key.requests, field)
         if seen is None:
             return None
-        if seen[20:] != checksum(uuid.UUID(request_id).bytes, seen[:20]):
+        if seen[20:] != checksum(field, seen[:20]):
             return None  # `append` decides
         if seen[:_DIGEST_BYTES] != digest[:_DIGEST_BYTES]:
             raise RequestIdReused(request_id)
@@ -269,8 +260,8 @@ def gone(database: Database, run: storage_pb2.RunRecord) -> RunReplaced | RunDam
 
 def _event(key: str, version: int, words: list[bytes]) -> StoredEvent:
     """Returns the event of a stream's entry. Raises RunDamaged."""
-    match dict(zip(words[::2], words[1::2], strict=True)):
-        case {b"n": nonce, b"t": time, b"c": check, b"e": event} if check == checksum(f"{version}-0", nonce, time):
+    match words:
+        case b"n", nonce, b"t", time, b"e", event, b"c", check, *_ if check == checksum(f"{version}-0", nonce, time):
             message = storage_pb2.Event.FromString(unseal(event, nonce, key))
             return StoredEvent(version, nonce, int(time), message)
     raise RunDamaged(key, f"has a wrong checksum at {version}-0")

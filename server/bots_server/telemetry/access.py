@@ -16,15 +16,15 @@ def log_call(method: str, code: str, seconds: float, message: str, fields: Mappi
     if not access_log.isEnabledFor(logging.INFO):
         return
     shown = {
-        name: clean(value, VALUE_CHARACTERS) if isinstance(value, str) else value for name, value in fields.items()
+        name: clean(value, VALUE_CHARACTERS) if isinstance(value, str) else value
+        for name, value in fields.items()
+        if value != ""
     }
-    access_log.info(
-        "%s %s %.1f ms%s",
-        method,
-        code,
-        seconds * 1e3,
-        f": {clean(message, MESSAGE_CHARACTERS)}" if message else "",
-        extra={"fields": {"method": method, "code": code, "seconds": round(seconds, 6), **shown}},
+    told = method, code, seconds * 1e3, f": {clean(message, MESSAGE_CHARACTERS)}" if message else ""
+    extra = {"fields": {"method": method, "code": code, "seconds": round(seconds, 6), **shown}}
+    # Not `info`, which looks for the line of its caller.
+    access_log.handle(
+        access_log.makeRecord(access_log.name, logging.INFO, "", 0, "%s %s %.1f ms%s", told, None, extra=extra)
     )
 
 

@@ -27,7 +27,9 @@ class RunCounts:
         with self._lock:
             if run not in self._counts and len(self._counts) >= MOST_COUNTED:
                 del self._counts[next(iter(self._counts))]
-            self._counts.setdefault(run, Counter()).update(increments)
+            counts = self._counts.setdefault(run, Counter())
+            for name, by in increments.items():
+                counts[name] += by
 
     def keep(self, runs: set[tuple[str, str]]) -> dict[tuple[str, str], Counter[str]]:
         """Forgets all but `runs`; returns a copy of what is left."""

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener
-from queue import Empty, Full, Queue
+from logging.handlers import QueueHandler
+from queue import Full, Queue
 from typing import Any
 
 QUEUED_RECORDS = 10_000
@@ -40,45 +40,40 @@ class RecordQueue(QueueHandler):
             self.on_drop()
 
 
-class BatchListener(QueueListener):
-    """Takes records out of the queue in batches."""
+class Writer(threading.Thread):
+    """Writes the records of a queue to stderr as lines, in batches; None ends it."""
 
-    def dequeue(self, block: bool) -> logging.LogRecord:
-        with suppress(Empty):
-            return super().dequeue(block=False)
-        time.sleep(WRITE_SECONDS)
-        return super().dequeue(block)
+    def __init__(self, queue: "Queue[Any]", formatter: logging.Formatter) -> None:
+        super().__init__(name="log", daemon=True)
+        self._queue, self._formatter = queue, formatter
 
-
-class StderrHandler(logging.Handler):
-    """Writes lines to stderr. One thread uses it, so it has no lock, which a blocked write would hold at the end."""
-
-    def createLock(self) -> None:  # noqa: N802 - the name is logging's
-        self.lock = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        left = f"{self.format(record)}\n".encode()
-        while left:
-            left = left[os.write(2, left) :]
+    def run(self) -> None:
+        records: list[logging.LogRecord | None] = []
+        while None not in records:
+            time.sleep(WRITE_SECONDS)
+            records = [self._queue.get() for _ in range(max(1, self._queue.qsize()))]
+            left = "".join(f"{self._formatter.format(record)}\n" for record in records if record is not None).encode()
+            while left:
+                left = left[os.write(2, left) :]
 
 
 def start_logging(form: str, level: str) -> RecordQueue:
-    """Sets the process's log to lines of `form` ("text" or "json"), from severity `level` on. Returns its queue."""
-    handler = StderrHandler()
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    queue = RecordQueue(Queue(QUEUED_RECORDS))
-    listener = BatchListener(queue.queue, handler)
-    listener.start()
-    atexit.register(flush, listener)
-    logging.basicConfig(level=level.upper(), handlers=[queue], force=True)
-    return queue
+    """Sets the process's log to lines of `form` ("text" or "json"), from severity `level` on. Returns its handler."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line shows them
+    queue: Queue[Any] = Queue(QUEUED_RECORDS)
+    writer = Writer(queue, JsonFormatter() if form == "json" else TextFormatter())
+    writer.start()
+    atexit.register(flush, queue, writer)
+    handler = RecordQueue(queue)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    return handler
 
 
-def flush(listener: QueueListener) -> None:
+def flush(queue: "Queue[Any]", writer: Writer) -> None:
     """Writes the queued records, but waits no longer than FLUSH_SECONDS for a blocked stderr."""
-    flushing = threading.Thread(target=listener.stop, daemon=True)
-    flushing.start()
-    flushing.join(FLUSH_SECONDS)
+    with suppress(Full):
+        queue.put(None, timeout=FLUSH_SECONDS)
+        writer.join(FLUSH_SECONDS)
 
 
 class TextFormatter(logging.Formatter):

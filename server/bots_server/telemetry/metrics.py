@@ -14,7 +14,7 @@ Cardinality. No label ever holds a task, a job or a request. Labels and their nu
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -42,24 +42,27 @@ class Metrics:
         gauge = partial(Gauge, registry=registry)
         histogram = partial(Histogram, registry=registry)
 
-        self._rpcs = counter("bots_rpcs", "Calls that ended.", ("method", "code"))
-        self._rpc_seconds = histogram(
+        self._rpcs = cache(counter("bots_rpcs", "Calls that ended.", ("method", "code")).labels)
+        rpc_seconds = histogram(
             "bots_rpc_duration_seconds",
             "From a call's arrival in its handler to its last message. WatchRun is left out.",
             ("method",),
             buckets=RPC_SECONDS,
         )
+        self._rpc_seconds = cache(rpc_seconds.labels)
         self._rpcs_in_progress = gauge("bots_rpcs_in_progress", "Calls that are being served, streams among them.")
         self.begin_rpc = self._rpcs_in_progress.inc  # ended by `observe_rpc`
         self.rpc_threads = gauge("bots_rpc_threads", "Calls that can be served at once.").set
 
-        self._redis_seconds = histogram(
+        redis_seconds = histogram(
             "bots_redis_command_duration_seconds",
             "From sending a transition of the store to its answer, retries among it.",
             ("command",),
             buckets=REDIS_SECONDS,
         )
-        self._redis_errors = counter("bots_redis_errors", "Transitions that Redis did not do.", ("command",))
+        self._redis_seconds = cache(redis_seconds.labels)
+        redis_errors = counter("bots_redis_errors", "Transitions that Redis did not do.", ("command",))
+        self._redis_errors = cache(redis_errors.labels)
         self.redis_retry = counter("bots_redis_retries", "Commands that were sent again.").inc
 
         self._fold_lag = histogram(
@@ -80,13 +83,13 @@ class Metrics:
             "bots_damaged_runs", "Runs that were asked for and are damaged in Redis."
         ).set_function
 
-        self._leases = counter(
+        leases = counter(
             "bots_leases",
             "Leases that began (granted) and ended (released, expired, superseded by a new incarnation of the job, "
             "ended by a restore or EndLeases).",
             ("event",),
         )
-        self._snapshots = counter(
+        snapshots = counter(
             "bots_snapshots", "Snapshots that Redis took (stored) or did not (refused, failed).", ("outcome",)
         )
         self._snapshot_seconds = histogram(
@@ -96,11 +99,10 @@ class Metrics:
             "bots_log_records_dropped", "Log records dropped, because the log's queue was full."
         ).inc
         for method in methods:  # so that a rate is 0 and not absent before the first call
-            self._rpcs.labels(method, "OK")
-        for event in ("granted", "released", "expired", "superseded", "ended"):
-            self._leases.labels(event)
-        for outcome in ("stored", "refused", "failed"):
-            self._snapshots.labels(outcome)
+            self._rpcs(method, "OK")
+        events = "granted", "released", "expired", "superseded", "ended"
+        self._leases = {event: leases.labels(event) for event in events}
+        self._snapshots = {outcome: snapshots.labels(outcome) for outcome in ("stored", "refused", "failed")}
 
     def export_runs(self, observe: Callable[[], Iterable[ObservedRun]]) -> None:
         """Has each scrape read the runs that the process holds."""
@@ -114,21 +116,21 @@ class Metrics:
         """A call ended. method: without its service's name; code: name of the status."""
         method = method if method in self._methods else "other"
         self._rpcs_in_progress.dec()
-        self._rpcs.labels(method, code).inc()
+        self._rpcs(method, code).inc()
         if method not in OPEN_ENDED:
-            self._rpc_seconds.labels(method).observe(seconds)
+            self._rpc_seconds(method).observe(seconds)
 
     def observe_redis(self, command: str, seconds: float, failed: bool) -> None:
         """A transition of the store ended. command: its name, one of a fixed set; never a key."""
-        self._redis_seconds.labels(command).observe(seconds)
-        self._redis_errors.labels(command).inc(failed)
+        self._redis_seconds(command).observe(seconds)
+        self._redis_errors(command).inc(failed)
 
     def observe_fold(self, dataset: str, run: str, kinds: Iterable[str], seconds: float) -> None:
         """A replica that was held caught up. kinds: of each event, the `kind` in storage.Event."""
         kinds = tuple(kinds)
         self._fold_lag.observe(len(kinds))
         self._fold_seconds.observe(seconds)
-        if kinds:
+        if kinds.count("report") < len(kinds):
             self._run_counts.add(
                 (dataset, run),
                 restores=kinds.count("restored"),
@@ -138,7 +140,7 @@ class Metrics:
 
     def observe_selection(self, dataset: str, run: str, tasks: int, leased: int) -> None:
         """A selection was answered. leased: number of its tasks that are leased."""
-        self._leases.labels("granted").inc(leased)
+        self._leases["granted"].inc(leased)
         self._run_counts.add((dataset, run), selections=1, selected_tasks=tasks)
 
     def outlier_reported(self, dataset: str, run: str) -> None:
@@ -147,9 +149,9 @@ class Metrics:
 
     def leases_ended(self, event: str, leases: int) -> None:
         """Leases ended. event: released, expired, superseded or ended."""
-        self._leases.labels(event).inc(leases)
+        self._leases[event].inc(leases)
 
     def observe_snapshot(self, outcome: str, seconds: float) -> None:
         """A snapshot was made. outcome: stored, refused or failed."""
-        self._snapshots.labels(outcome).inc()
+        self._snapshots[outcome].inc()
         self._snapshot_seconds.observe(seconds)
