@@ -30,7 +30,7 @@ def with_empty_call(store: Store, settings: Settings, metrics: Metrics) -> Serve
         ping, pb.ListDatasetsRequest.FromString, pb.DeleteRunResponse.SerializeToString
     )
     _, service, method = EMPTY_CALL.split("/")
-    METHODS[EMPTY_CALL] = Method(method, pb.ROLE_READ, MAX_REQUEST_BYTES, "bots.v1.ListDatasetsRequest")
+    METHODS[EMPTY_CALL] = Method(method, pb.ROLE_READ, MAX_REQUEST_BYTES, "bots.v1.ListDatasetsRequest", ())
     server = make_server(store, settings, metrics)
     server._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
     return server

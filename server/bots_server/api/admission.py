@@ -164,10 +164,9 @@ class Share:
             self._resuming -= 1
             self._in_progress += 1
 
-    def release(self, seconds: float) -> None:
+    def release(self) -> None:
         with self._begins:
             self._in_progress -= 1
-            self.spend(seconds)
             (self._resumes if self._resuming else self._begins).notify()
 
     def debt(self) -> float:
@@ -214,8 +213,11 @@ class ShortCalls:
             with on_turn(share, remaining()) as had:
                 if not had:
                     raise DeadlineExceeded
-                share.spend(CALL_SECONDS)
-                yield
+                since = time.thread_time()
+                try:
+                    yield
+                finally:
+                    share.spend(time.thread_time() - since + CALL_SECONDS)
         finally:
             with self._lock:
                 share.calls -= 1

@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Turns(Protocol):
-    """Turns of one caller."""
+    """Turns of one caller, and its time of a processor."""
 
     def begin(self, timeout: float | None) -> bool:
         """Takes the first turn of a call. Returns whether it was had in time."""
@@ -16,26 +16,14 @@ class Turns(Protocol):
     def resume(self) -> None:
         """Takes a further turn of a call."""
 
-    def release(self, seconds: float) -> None:
-        """Gives a turn back that took so many seconds of a processor."""
+    def release(self) -> None:
+        """Gives a turn back."""
 
     def spend(self, seconds: float) -> None:
-        """Takes seconds of a processor without a turn."""
+        """Takes seconds of a processor."""
 
 
-class _Turn:
-    def __init__(self, turns: Turns) -> None:
-        self.turns, self._since = turns, thread_time()
-
-    def release(self) -> None:
-        self.turns.release(thread_time() - self._since)
-
-    def resume(self) -> None:
-        self.turns.resume()
-        self._since = thread_time()
-
-
-_turn: ContextVar[_Turn] = ContextVar("turn")
+_turns: ContextVar[Turns | None] = ContextVar("turns", default=None)
 
 
 @contextmanager
@@ -44,39 +32,38 @@ def on_turn(turns: Turns, timeout: float | None) -> Iterator[bool]:
     if not turns.begin(timeout):
         yield False
         return
-    turn = _Turn(turns)
-    token = _turn.set(turn)
+    token = _turns.set(turns)
     try:
         yield True
     finally:
-        _turn.reset(token)
-        turn.release()
+        _turns.reset(token)
+        turns.release()
 
 
 @contextmanager
 def off_turn() -> Iterator[None]:
     """Gives the turn to others for the duration of the block, which waits for Redis or for a lock."""
-    turn = _turn.get(None)
-    if turn is None:
+    turns = _turns.get()
+    if turns is None:
         yield
         return
-    turn.release()
+    turns.release()
     try:
         yield
     finally:
-        turn.resume()
+        turns.resume()
 
 
 def charged(work: Callable[[], None]) -> Callable[[], None]:
     """Returns work that another thread does for the caller of the call in progress, and whose time is the caller's."""
-    turn = _turn.get(None)
+    turns = _turns.get()
 
     def do() -> None:
         since = thread_time()
         try:
             work()
         finally:
-            if turn is not None:
-                turn.turns.spend(thread_time() - since)
+            if turns is not None:
+                turns.spend(thread_time() - since)
 
     return do
