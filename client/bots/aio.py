@@ -12,6 +12,7 @@ does not survive a fork: a child's calls raise ForkedError.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,15 +26,18 @@ from bots.batch import BatchData
 from bots.calls import METHODS, Call, Steps, T, async_iterated, awaited, drive_async
 from bots.client import session_settings
 from bots.client_operations import ClientCore
+from bots.delivery import flush, work
 from bots.errors import BotsError, DeadlineExceededError, from_rpc
 from bots.fork import GUARD
 from bots.handle import RunHandle
 from bots.resume import Resumed
-from bots.session import SessionCore, logger
+from bots.session_core import SessionCore
 from bots.summary import Summary
 from bots.target import TLS, Target
 from bots.token import Token
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+
+logger = logging.getLogger("bots")
 
 
 class Channel:
@@ -132,7 +136,7 @@ class Session(SessionCore):
         while not self.closed:
             woken.clear()
             try:
-                wait = await self.drive(self.work())
+                wait = await self.drive(work(self))
             except BotsError as error:
                 logger.warning("background delivery: %s", error)
                 wait = 1.0
@@ -153,7 +157,7 @@ class Session(SessionCore):
             return
         try:
             if self.availability.reachable and self.waiting:
-                await self.drive(self.flush())
+                await self.drive(flush(self))
         except BotsError as error:
             logger.warning("%d reports wait still: %s", self.outbox.pending(), error)
         self.closed = True

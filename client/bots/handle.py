@@ -8,7 +8,7 @@ from typing import Any
 
 from bots.errors import FailedPreconditionError
 from bots.outbox import LaneKey
-from bots.session import SessionCore
+from bots.session_core import SessionCore
 from bots.v1 import task_selection_pb2 as pb
 
 

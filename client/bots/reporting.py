@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bots import columns
+from bots import columns, delivery
 from bots import rewards as rewards_
 from bots.batch import BatchData
 from bots.calls import Steps
@@ -303,7 +303,7 @@ def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind)
         session.wake()  # older ones wait
         return None
     try:
-        answer = yield from session.send(entry)
+        answer = yield from delivery.send(session, entry)
     except TemporaryError as error:
         session.outbox.released(entry, error)
         if session.availability.reachable:

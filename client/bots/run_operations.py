@@ -20,7 +20,7 @@ from bots.records import record
 from bots.reporting import dataset_has_ids
 from bots.request_ids import new_request_id
 from bots.resources import RunInfo
-from bots.session import DOWNLOAD_SECONDS
+from bots.session_core import DOWNLOAD_SECONDS
 from bots.summary import Summary
 from bots.v1 import task_selection_pb2 as pb
 
