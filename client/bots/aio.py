@@ -21,7 +21,7 @@ from typing import Any
 
 import grpc
 
-from bots import client_operations, reporting, run_operations, selecting
+from bots import client_operations, leasing, reporting, reporting_rewards, run_operations, selecting
 from bots.batch import BatchData
 from bots.calls import METHODS, Call, Steps, T, async_iterated, awaited, drive_async
 from bots.client import session_settings
@@ -178,8 +178,8 @@ class Batch(BatchData):
         return await session.drive(steps)
 
     report = awaited(reporting.report_batch)
-    report_rewards = awaited(reporting.report_rewards)
-    release = awaited(reporting.release_batch)
+    report_rewards = awaited(reporting_rewards.report_rewards)
+    release = awaited(leasing.release_batch)
 
 
 class Run(RunHandle):
@@ -193,7 +193,7 @@ class Run(RunHandle):
 
     select = awaited(selecting.select, Batch)
     report = awaited(reporting.report)
-    release = awaited(reporting.release)
+    release = awaited(leasing.release)
     flush = awaited(client_operations.flush_run)
 
     info = awaited(run_operations.info)
@@ -211,8 +211,8 @@ class Run(RunHandle):
     restore = awaited(run_operations.restore)
     undo = awaited(run_operations.undo)
     events = async_iterated(run_operations.events)
-    leases = async_iterated(run_operations.leases)
-    end_leases = awaited(run_operations.end_leases)
+    leases = async_iterated(leasing.leases)
+    end_leases = awaited(leasing.end_leases)
     state_dict = awaited(run_operations.state_dict)
 
     async def load_state_dict(self, state: Mapping[str, Any], *, fork_as: str | None = None) -> Resumed[Run]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bots import delivery, upload
-from bots.calls import Steps
+from bots.calls import PAGE, Steps
 from bots.columns import Column
 from bots.errors import TemporaryError
 from bots.handle import RunHandle
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bots")
 
-PAGE = 1_000
 MODELS: Mapping[str | None, pb.EvidenceModel.ValueType] = {
     None: pb.EVIDENCE_MODEL_UNSPECIFIED,
     "interpolation": pb.EVIDENCE_MODEL_INTERPOLATION,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from bots import client_operations, reporting, run_operations, selecting
+from bots import client_operations, leasing, reporting, reporting_rewards, run_operations, selecting
 from bots.batch import BatchData
 from bots.calls import Call, Steps, T, blocking, iterated
 from bots.errors import DeadlineExceededError
@@ -26,8 +26,8 @@ class Batch(BatchData):
         return session.drive(steps)
 
     report = blocking(reporting.report_batch)
-    report_rewards = blocking(reporting.report_rewards)
-    release = blocking(reporting.release_batch)
+    report_rewards = blocking(reporting_rewards.report_rewards)
+    release = blocking(leasing.release_batch)
 
 
 class Run(RunHandle):
@@ -46,7 +46,7 @@ class Run(RunHandle):
 
     select = blocking(selecting.select, Batch)
     report = blocking(reporting.report)
-    release = blocking(reporting.release)
+    release = blocking(leasing.release)
     flush = blocking(client_operations.flush_run)
 
     info = blocking(run_operations.info)
@@ -64,8 +64,8 @@ class Run(RunHandle):
     restore = blocking(run_operations.restore)
     undo = blocking(run_operations.undo)
     events = iterated(run_operations.events)
-    leases = iterated(run_operations.leases)
-    end_leases = blocking(run_operations.end_leases)
+    leases = iterated(leasing.leases)
+    end_leases = blocking(leasing.end_leases)
     state_dict = blocking(run_operations.state_dict)
 
     def load_state_dict(self, state: Mapping[str, Any], *, fork_as: str | None = None) -> Resumed[Run]:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bots import columns, resume
-from bots.calls import Steps
+from bots import resume
+from bots.calls import PAGE, Steps
 from bots.columns import Tasks
 from bots.errors import TemporaryError, invalid
-from bots.handle import RunHandle
-from bots.history import Checkpoint, Event, Lease
+from bots.handle import RunHandle, rows_or_ids
+from bots.history import Checkpoint, Event
 from bots.hyperparameters import Hyperparameters, HyperparameterValues, hyperparameters_message
 from bots.records import record
-from bots.reporting import dataset_has_ids
 from bots.request_ids import new_request_id
 from bots.resources import RunInfo
 from bots.session_core import DOWNLOAD_SECONDS
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bots")
 
-PAGE = 1_000
 Floats = npt.NDArray[np.float64]
 
 
@@ -50,8 +48,7 @@ def posteriors(
     indices: list[int] = []
     ids: list[str] = []
     if tasks is not None:
-        has_ids = False if rows else (yield from dataset_has_ids(run))
-        indices, ids = columns.rows_or_ids("tasks", tasks, has_ids)
+        indices, ids = yield from rows_or_ids(run, "tasks", tasks, rows)
         if not indices and not ids:
             return np.empty(0), np.empty(0)
     found: dict[str, Floats] = {"alpha": np.empty(0), "beta": np.empty(0)}
@@ -150,8 +147,7 @@ def unretire(
 
 
 def _retire(run: RunHandle, tasks: Tasks, reason: str, rows: bool, request_id: str | None, *, undo: bool) -> Steps[int]:
-    has_ids = False if rows else (yield from dataset_has_ids(run))
-    indices, ids = columns.rows_or_ids("tasks", tasks, has_ids, ordered=False)
+    indices, ids = yield from rows_or_ids(run, "tasks", tasks, rows, ordered=False)
     request = pb.RetireTasksRequest(
         run=run.ref(),
         tasks=indices,
@@ -243,23 +239,6 @@ def undo(
     run.saw(answer.run_uid, answer.version)
     undone: int = answer.version
     return undone
-
-
-def leases(run: RunHandle, page_token: str) -> Steps[tuple[list[Lease], str]]:
-    """Iterates over the live leases of the run, by selection id."""
-    request = pb.ListLeasesRequest(run=run.ref(), page_size=PAGE, page_token=page_token)
-    page = yield from run.session.ask("ListLeases", request)
-    return [record(Lease, one) for one in page.leases], page.next_page_token
-
-
-def end_leases(run: RunHandle, *, job: str | None = None) -> Steps[int]:
-    """Ends the leases of a job (None: of all jobs); returns the number of tasks whose lease ended.
-
-    `release` ends those of one selection.
-    """
-    answer = yield from run.session.ask("EndLeases", pb.EndLeasesRequest(run=run.ref(), job=job))
-    ended: int = answer.ended
-    return ended
 
 
 def events(run: RunHandle, page_token: str, *, after_version: int | None = None) -> Steps[tuple[list[Event], str]]:
