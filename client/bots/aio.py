@@ -21,7 +21,7 @@ from typing import Any
 
 import grpc
 
-from bots import client_operations, leasing, reporting, reporting_rewards, run_operations, selecting
+from bots import client_operations, history_operations, leasing, reporting, reporting_rewards, run_operations, selecting
 from bots.batch import BatchData
 from bots.calls import METHODS, Call, Steps, T, async_iterated, awaited, drive_async
 from bots.client import session_settings
@@ -205,22 +205,22 @@ class Run(RunHandle):
     update = awaited(run_operations.update)
     retire = awaited(run_operations.retire)
     unretire = awaited(run_operations.unretire)
-    checkpoint = awaited(run_operations.checkpoint)
-    checkpoints = async_iterated(run_operations.checkpoints)
-    delete_checkpoint = awaited(run_operations.delete_checkpoint)
-    restore = awaited(run_operations.restore)
-    undo = awaited(run_operations.undo)
-    events = async_iterated(run_operations.events)
+    checkpoint = awaited(history_operations.checkpoint)
+    checkpoints = async_iterated(history_operations.checkpoints)
+    delete_checkpoint = awaited(history_operations.delete_checkpoint)
+    restore = awaited(history_operations.restore)
+    undo = awaited(history_operations.undo)
+    events = async_iterated(history_operations.events)
     leases = async_iterated(leasing.leases)
     end_leases = awaited(leasing.end_leases)
-    state_dict = awaited(run_operations.state_dict)
+    state_dict = awaited(history_operations.state_dict)
 
     async def load_state_dict(self, state: Mapping[str, Any], *, fork_as: str | None = None) -> Resumed[Run]:
         """Goes back to a state if no other job is in the way, and says what was done; see `bots.resume`.
 
         fork_as  if another job is in the way: start a run of this name at the state, which is `Resumed.run`.
         """
-        return await self.drive(run_operations.load_state_dict(self, state, fork_as=fork_as))
+        return await self.drive(history_operations.load_state_dict(self, state, fork_as=fork_as))
 
     async def watch(self, interval_seconds: float = 1.0) -> AsyncIterator[Summary]:
         """Yields the summary now and after each change of the version, at most once in `interval_seconds`, for ever."""
