@@ -44,7 +44,7 @@ def work(session: SessionCore) -> Steps[float | None]:
     try:
         for columns in list(session.unstored.values()):
             yield from _store(session, columns)
-        for dataset, (_, run) in list(session.wanted.items()):
+        for dataset, run in list(session.wanted.items()):
             yield from _learn(session, dataset, run)
         for lane in session.outbox.lanes():
             if session.outbox.due_in(lane) <= 0:

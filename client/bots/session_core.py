@@ -57,7 +57,7 @@ class SessionCore:
         self._file: Any = None
         self._lock = threading.Lock()
         self._known: dict[str, KnownTasks] = {}
-        self.wanted: dict[str, LaneKey] = {}  # dataset -> a run to learn its tasks through
+        self.wanted: dict[str, str] = {}  # dataset -> a run to learn its tasks through
         self.unstored: dict[str, upload.Columns] = {}  # datasets to store when the service is back
         self._first_sent: OrderedDict[str, float] = OrderedDict()
         self._loads: dict[LaneKey, int] = {}
@@ -78,6 +78,19 @@ class SessionCore:
     def wake(self) -> None:
         """Starts the background work if it is not under way."""
         raise NotImplementedError
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits to be delivered."""
+        return bool(self.unstored) or self.outbox.load()
+
+    def _storage(self) -> Storage:
+        if self.outbox_path is None:
+            return Storage()
+        from bots.outbox_file import OutboxFile  # some Pythons are built without SQLite
+
+        self._file = OutboxFile(self.outbox_path)
+        return self._file  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------------------------------------------ calls
 
@@ -179,7 +192,7 @@ class SessionCore:
     def want(self, dataset: str, run: str) -> None:
         """Learns the tasks of a dataset in the background, if they are not known."""
         if not self.strict and dataset not in self.wanted and self.known(dataset) is None:
-            self.wanted[dataset] = (dataset, run)
+            self.wanted[dataset] = run
             self.wake()
 
     def tasks_of(self, dataset: str, run: str) -> Steps[KnownTasks]:
@@ -217,16 +230,3 @@ class SessionCore:
         if columns or not incomplete:
             self.learn(dataset, tasks)
         return tasks
-
-    @property
-    def waiting(self) -> bool:
-        """Whether something waits to be delivered."""
-        return bool(self.unstored) or self.outbox.load()
-
-    def _storage(self) -> Storage:
-        if self.outbox_path is None:
-            return Storage()
-        from bots.outbox_file import OutboxFile  # some Pythons are built without SQLite
-
-        self._file = OutboxFile(self.outbox_path)
-        return self._file  # type: ignore[no-any-return]
