@@ -48,7 +48,7 @@ from bots.history import (
     UndoEvent,
 )
 from bots.hyperparameters import Hyperparameters, HyperparameterValues
-from bots.reporting import RewardsReported
+from bots.reporting_rewards import RewardsReported
 from bots.request_ids import new_request_id
 from bots.resources import Dataset, ForkPoint, RunInfo, ServerInfo
 from bots.resume import Resumed

@@ -12,6 +12,7 @@ does not survive a fork: a child's calls raise ForkedError.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,20 +21,23 @@ from typing import Any
 
 import grpc
 
-from bots import client_operations, reporting, run_operations, selecting
+from bots import client_operations, history_operations, leasing, reporting, reporting_rewards, run_operations, selecting
 from bots.batch import BatchData
 from bots.calls import METHODS, Call, Steps, T, async_iterated, awaited, drive_async
 from bots.client import session_settings
 from bots.client_operations import ClientCore
+from bots.delivery import flush, work
 from bots.errors import BotsError, DeadlineExceededError, from_rpc
 from bots.fork import GUARD
 from bots.handle import RunHandle
 from bots.resume import Resumed
-from bots.session import SessionCore, logger
+from bots.session_core import SessionCore
 from bots.summary import Summary
 from bots.target import TLS, Target
 from bots.token import Token
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+
+logger = logging.getLogger("bots")
 
 
 class Channel:
@@ -132,7 +136,7 @@ class Session(SessionCore):
         while not self.closed:
             woken.clear()
             try:
-                wait = await self.drive(self.work())
+                wait = await self.drive(work(self))
             except BotsError as error:
                 logger.warning("background delivery: %s", error)
                 wait = 1.0
@@ -153,7 +157,7 @@ class Session(SessionCore):
             return
         try:
             if self.availability.reachable and self.waiting:
-                await self.drive(self.flush())
+                await self.drive(flush(self))
         except BotsError as error:
             logger.warning("%d reports wait still: %s", self.outbox.pending(), error)
         self.closed = True
@@ -174,8 +178,8 @@ class Batch(BatchData):
         return await session.drive(steps)
 
     report = awaited(reporting.report_batch)
-    report_rewards = awaited(reporting.report_rewards)
-    release = awaited(reporting.release_batch)
+    report_rewards = awaited(reporting_rewards.report_rewards)
+    release = awaited(leasing.release_batch)
 
 
 class Run(RunHandle):
@@ -189,7 +193,7 @@ class Run(RunHandle):
 
     select = awaited(selecting.select, Batch)
     report = awaited(reporting.report)
-    release = awaited(reporting.release)
+    release = awaited(leasing.release)
     flush = awaited(client_operations.flush_run)
 
     info = awaited(run_operations.info)
@@ -201,22 +205,22 @@ class Run(RunHandle):
     update = awaited(run_operations.update)
     retire = awaited(run_operations.retire)
     unretire = awaited(run_operations.unretire)
-    checkpoint = awaited(run_operations.checkpoint)
-    checkpoints = async_iterated(run_operations.checkpoints)
-    delete_checkpoint = awaited(run_operations.delete_checkpoint)
-    restore = awaited(run_operations.restore)
-    undo = awaited(run_operations.undo)
-    events = async_iterated(run_operations.events)
-    leases = async_iterated(run_operations.leases)
-    end_leases = awaited(run_operations.end_leases)
-    state_dict = awaited(run_operations.state_dict)
+    checkpoint = awaited(history_operations.checkpoint)
+    checkpoints = async_iterated(history_operations.checkpoints)
+    delete_checkpoint = awaited(history_operations.delete_checkpoint)
+    restore = awaited(history_operations.restore)
+    undo = awaited(history_operations.undo)
+    events = async_iterated(history_operations.events)
+    leases = async_iterated(leasing.leases)
+    end_leases = awaited(leasing.end_leases)
+    state_dict = awaited(history_operations.state_dict)
 
     async def load_state_dict(self, state: Mapping[str, Any], *, fork_as: str | None = None) -> Resumed[Run]:
         """Goes back to a state if no other job is in the way, and says what was done; see `bots.resume`.
 
         fork_as  if another job is in the way: start a run of this name at the state, which is `Resumed.run`.
         """
-        return await self.drive(run_operations.load_state_dict(self, state, fork_as=fork_as))
+        return await self.drive(history_operations.load_state_dict(self, state, fork_as=fork_as))
 
     async def watch(self, interval_seconds: float = 1.0) -> AsyncIterator[Summary]:
         """Yields the summary now and after each change of the version, at most once in `interval_seconds`, for ever."""

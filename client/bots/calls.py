@@ -36,6 +36,8 @@ MOST_BYTES = {name: method.GetOptions().Extensions[pb.max_request_bytes] or 65_5
 # deletion that worked would answer NOT_FOUND; an upload is not repeated by itself.
 REPEATABLE = frozenset(METHODS) - {"CreateDataset", "DeleteDataset", "DeleteRun", "DeleteCheckpoint"}
 
+PAGE = 1_000  # entries of a list that are asked for in one call
+
 
 @dataclass(frozen=True)
 class RetryPolicy:

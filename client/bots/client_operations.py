@@ -6,15 +6,15 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bots import upload
-from bots.calls import Steps
+from bots import delivery, upload
+from bots.calls import PAGE, Steps
 from bots.columns import Column
 from bots.errors import TemporaryError
 from bots.handle import RunHandle
 from bots.hyperparameters import Hyperparameters, HyperparameterValues, Model, hyperparameters_message
 from bots.records import record
 from bots.resources import Dataset, ForkPoint, RunInfo, ServerInfo
-from bots.session import SessionCore
+from bots.session_core import SessionCore
 from bots.v1 import task_selection_pb2 as pb
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bots")
 
-PAGE = 1_000
 MODELS: Mapping[str | None, pb.EvidenceModel.ValueType] = {
     None: pb.EVIDENCE_MODEL_UNSPECIFIED,
     "interpolation": pb.EVIDENCE_MODEL_INTERPOLATION,
@@ -91,14 +90,14 @@ def create_dataset(
     failure: TemporaryError | None = None
     if session.strict or session.availability.reachable:
         try:
-            answer = yield from session.store(columns, progress, timeout)
+            answer = yield from delivery.store(session, columns, progress, timeout)
             return Dataset.of(answer.dataset, created=answer.created)
         except TemporaryError as error:
             if session.strict or session.availability.reachable:
                 raise
             failure = error
     logger.warning("dataset %s is stored when the service is back (%s)", name, failure or "the service is away")
-    session.store_later(columns)
+    delivery.store_later(session, columns)
     return Dataset(
         name=name,
         size=columns.size,
@@ -212,7 +211,7 @@ def flush(client: ClientCore, timeout: float | None = None) -> Steps[None]:
 
     DeadlineExceededError: some are left when `timeout` seconds (None: the client's) are over.
     """
-    yield from client.session.flush(timeout)
+    yield from delivery.flush(client.session, timeout)
 
 
 def flush_run(run: RunHandle, timeout: float | None = None) -> Steps[None]:
@@ -220,7 +219,7 @@ def flush_run(run: RunHandle, timeout: float | None = None) -> Steps[None]:
 
     DeadlineExceededError: some are left when `timeout` seconds (None: the client's) are over.
     """
-    yield from run.session.flush(timeout)
+    yield from delivery.flush(run.session, timeout)
 
 
 def _fork_point(fork: str | ForkPoint | None) -> pb.ForkPoint | None:

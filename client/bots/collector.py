@@ -25,7 +25,7 @@ from typing import Any, Literal
 from bots import columns
 from bots.batch import joined
 from bots.errors import invalid
-from bots.reporting import keep_rewards
+from bots.reporting_rewards import keep_rewards
 from bots.run import Batch, Run
 
 MOST_DONE = 4_096

@@ -55,6 +55,13 @@ class Texts:
         return None
 
 
+def packed_ids(ids: Sequence[str] | None) -> Texts | None:
+    """Returns the ids of a dataset packed; None: it has none, or too many to keep."""
+    if ids is None or sum(map(len, ids)) + 8 * len(ids) > MOST_BYTES:
+        return None
+    return Texts.of(ids)
+
+
 @dataclass(frozen=True, eq=False)
 class KnownTasks:
     """What this process knows of a dataset.

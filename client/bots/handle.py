@@ -6,9 +6,12 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from bots import columns
+from bots.calls import Steps
+from bots.columns import Tasks
 from bots.errors import FailedPreconditionError
 from bots.outbox import LaneKey
-from bots.session import SessionCore
+from bots.session_core import SessionCore
 from bots.v1 import task_selection_pb2 as pb
 
 
@@ -151,3 +154,11 @@ class RunHandle:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.counters = Counters()
+
+
+def rows_or_ids(
+    run: RunHandle, field: str, tasks: Tasks, rows: bool, *, ordered: bool = True
+) -> Steps[tuple[list[int], list[str]]]:
+    """Returns `columns.rows_or_ids` for the run's dataset. rows: they are row numbers although it has ids."""
+    has_ids = False if rows else (yield from run.session.tasks_of(run.dataset, run.name)).has_ids
+    return columns.rows_or_ids(field, tasks, has_ids, ordered=ordered)

@@ -1,18 +1,13 @@
-"""Reports of outcomes, and releases of what will not be reported."""
+"""Reports of outcomes: delivered now, or kept in the outbox until they are."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from bots import columns
-from bots import rewards as rewards_
+from bots import columns, delivery
 from bots.batch import BatchData
 from bots.calls import Steps
 from bots.columns import Column, Tasks
@@ -26,22 +21,6 @@ from bots.v1 import task_selection_pb2 as pb
 logger = logging.getLogger("bots")
 
 MOST_OUTCOMES = 100_000
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RewardsReported:
-    """What `Batch.report_rewards` reported.
-
-    version       the version that the report made; None: it waits for the service, or there was nothing to report.
-    rollouts      number of rewards reported.
-    left_out      number of rewards left out (None or NaN).
-    empty_tasks   row numbers of the tasks without any reward; their leases end.
-    """
-
-    version: int | None
-    rollouts: int
-    left_out: int
-    empty_tasks: npt.NDArray[np.int64]
 
 
 def report(
@@ -79,7 +58,7 @@ def report(
     else:
         indices, ids = columns.numbers_or_texts("tasks", tasks)
     return (
-        yield from _report(
+        yield from send_report(
             run,
             indices,
             ids,
@@ -117,112 +96,29 @@ def report_batch(
     """
     if not len(batch):
         return None
-    run = batch.run
     return (
-        yield from _report(
-            run,
+        yield from send_report(
+            batch.run,
             batch.tasks.tolist(),
             [],
             *columns.outcomes(successes, rollouts, len(batch)),
             _effective(effective, len(batch)),
-            selection_id=batch.selection_id,
-            policy_step=policy_step,
-            selection_policy_step=batch.policy_step if policy_step is not None else None,
-            request_id=batch.report_id(part),
+            **batch_fields(batch, part, policy_step),
         )
     )
 
 
-def report_rewards(
-    batch: BatchData,
-    rewards: Column,
-    *,
-    low: float = 0.0,
-    high: float = 1.0,
-    success: float | None = None,
-    part: object = "",
-    policy_step: int | None = None,
-) -> Steps[RewardsReported]:
-    """Reports the rewards of these tasks' rollouts, and says what was left out.
-
-    rewards    `[tasks, rollouts]`, anything array-like; rows may have different lengths. None and NaN are left out; a
-               task without any reward is not reported, and its lease ends.
-    low, high  the range of rewards, mapped to 0..1.
-    success    None: rewards are fractions of a success; else a reward of at least this is a success.
-    part, policy_step  as in `report`.
-    """
-    counts = rewards_.counts(rewards, len(batch), low=low, high=high, success=success)
-    version = None
-    if len(counts.tasks):
-        version = yield from _report_counts(batch, counts, part, policy_step)
-    empty = _unrewarded(batch, counts)
-    if len(empty) and batch.lease_expire_time is not None:
-        yield from release_batch(empty)
-    return _reported(batch, counts, empty, version)
+def batch_fields(batch: BatchData, part: object, policy_step: int | None) -> dict[str, Any]:
+    """Returns the fields of a report on tasks of a batch that do not depend on their outcomes."""
+    return {
+        "selection_id": batch.selection_id,
+        "policy_step": policy_step,
+        "selection_policy_step": batch.policy_step if policy_step is not None else None,
+        "request_id": batch.report_id(part),
+    }
 
 
-def keep_rewards(batch: BatchData, rewards: Column, *, part: object = "", **mapping: Any) -> RewardsReported:
-    """Does as `report_rewards`, without waiting for the service: the report is delivered in the background."""
-    counts = rewards_.counts(rewards, len(batch), **mapping)
-    session, lane = batch.run.session, batch.run.lane
-    if len(counts.tasks):
-        request = _request(
-            batch.run,
-            batch.tasks[counts.tasks].tolist(),
-            [],
-            counts.successes,
-            counts.rollouts,
-            counts.effective,
-            selection_id=batch.selection_id,
-            request_id=batch.report_id(part),
-        )
-        _keep(batch.run, request, "report")
-    empty = _unrewarded(batch, counts)
-    if len(empty) and batch.lease_expire_time is not None:
-        request_ = pb.ReleaseSelectionRequest(
-            run=batch.run.ref(), selection_id=batch.selection_id, tasks=empty.tasks.tolist()
-        )
-        session.outbox.add(lane, "release", request_.SerializeToString())
-    session.wake()
-    return _reported(batch, counts, empty, None)
-
-
-def _unrewarded(batch: BatchData, counts: rewards_.Counts) -> BatchData:
-    """Returns the part of a batch whose tasks have no reward."""
-    return batch[np.setdiff1d(np.arange(len(batch)), counts.tasks)]
-
-
-def _report_counts(
-    batch: BatchData, counts: rewards_.Counts, part: object, policy_step: int | None
-) -> Steps[int | None]:
-    # The id is of all tasks, so that a repeat in which a late reward came in is refused, not added.
-    return (
-        yield from _report(
-            batch.run,
-            batch.tasks[counts.tasks].tolist(),
-            [],
-            counts.successes,
-            counts.rollouts,
-            counts.effective,
-            selection_id=batch.selection_id,
-            policy_step=policy_step,
-            selection_policy_step=batch.policy_step if policy_step is not None else None,
-            request_id=batch.report_id(part),
-        )
-    )
-
-
-def _reported(batch: BatchData, counts: rewards_.Counts, empty: BatchData, version: int | None) -> RewardsReported:
-    if counts.left_out or len(empty):
-        logger.info(
-            "run %s/%s: %d rewards are None or NaN, %d tasks have none", *batch.run.lane, counts.left_out, len(empty)
-        )
-    return RewardsReported(
-        version=version, rollouts=sum(counts.rollouts), left_out=counts.left_out, empty_tasks=empty.tasks
-    )
-
-
-def _report(
+def send_report(
     run: RunHandle,
     rows: list[int],
     ids: list[str],
@@ -233,10 +129,15 @@ def _report(
     resolved: bool = True,
     **fields: Any,
 ) -> Steps[int | None]:
+    """Sends a report with the fields of `report_request`; returns the version that it made, or None if it waits for the
+    service or has no tasks.
+
+    resolved  it is known whether the dataset has ids, so `rows` are row numbers.
+    """
     began = time.monotonic()
     if not rows and not ids:
         return None
-    request = _request(run, rows, ids, successes, rollouts, effective, **fields)
+    request = report_request(run, rows, ids, successes, rollouts, effective, **fields)
     try:
         if run.session.strict:
             answer = yield from run.session.ask("ReportOutcomes", request)
@@ -251,51 +152,12 @@ def _report(
     return version
 
 
-def _request(
-    run: RunHandle,
-    rows: list[int],
-    ids: list[str],
-    successes: list[float],
-    rollouts: list[int],
-    effective: list[bool],
-    *,
-    selection_id: str,
-    request_id: str,
-    policy_step: int | None = None,
-    selection_policy_step: int | None = None,
-    shadow_tasks: Sequence[int] = (),
-) -> pb.ReportOutcomesRequest:
-    _check(run, rows, ids, policy_step, selection_policy_step)
-    return pb.ReportOutcomesRequest(
-        run=run.ref(),
-        job=run.session.job,
-        request_id=request_id,
-        selection_id=selection_id,
-        policy_step=policy_step,
-        selection_policy_step=selection_policy_step,
-        tasks=rows,
-        ids=ids,
-        successes=successes,
-        rollouts=rollouts,
-        effective=effective,
-        shadow_tasks=shadow_tasks,
-    )
-
-
-def _keep(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind) -> Entry:
-    """Puts a report into the outbox, and counts it if the service is away."""
-    entry = run.session.outbox.add(run.lane, kind, request.SerializeToString())
-    if not run.session.availability.reachable:
-        run.session.availability.degraded(None, reports=1)
-    return entry
-
-
 def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind) -> Steps[Any]:
     """Returns the answer, or None if the report waits in the outbox. It is there before it is sent, so that whatever
     interrupts the call, it is kept.
     """
     session = run.session
-    entry = _keep(run, request, kind)
+    entry = keep_report(run, request, kind)
     if not session.availability.reachable:
         session.wake()
         return None
@@ -303,7 +165,7 @@ def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind)
         session.wake()  # older ones wait
         return None
     try:
-        answer = yield from session.send(entry)
+        answer = yield from delivery.send(session, entry)
     except TemporaryError as error:
         session.outbox.released(entry, error)
         if session.availability.reachable:
@@ -326,42 +188,44 @@ def _send_or_keep(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind)
     return answer
 
 
-def release(run: RunHandle, selection_id: str, tasks: Tasks | None = None, *, rows: bool = False) -> Steps[int]:
-    """Ends the leases of a selection on tasks that will not be reported (None: all of them); returns their number.
-
-    If the service is away, the leases end when they expire, and this returns 0.
-    """
-    indices: list[int] = []
-    ids: list[str] = []
-    if tasks is not None:
-        has_ids = False if rows else (yield from dataset_has_ids(run))
-        indices, ids = columns.rows_or_ids("tasks", tasks, has_ids, ordered=False)
-        if not indices and not ids:
-            return 0
-    request = pb.ReleaseSelectionRequest(run=run.ref(), selection_id=selection_id, tasks=indices, ids=ids)
-    if not run.session.strict and not run.session.availability.reachable:
-        return 0
-    try:
-        answer = yield from run.session.ask("ReleaseSelection", request)
-    except TemporaryError:
-        if run.session.strict:
-            raise
-        return 0
-    released: int = answer.released
-    return released
+def keep_report(run: RunHandle, request: pb.ReportOutcomesRequest, kind: Kind) -> Entry:
+    """Puts a report into the outbox, and counts it if the service is away."""
+    entry = run.session.outbox.add(run.lane, kind, request.SerializeToString())
+    if not run.session.availability.reachable:
+        run.session.availability.degraded(None, reports=1)
+    return entry
 
 
-def release_batch(batch: BatchData) -> Steps[int]:
-    """Ends the leases on these tasks, which will not be reported; returns the number of leases that ended."""
-    if batch.fallback or not len(batch):
-        return 0
-    tasks = None if batch.whole else batch.tasks
-    return (yield from release(batch.run, batch.selection_id, tasks, rows=True))
-
-
-def dataset_has_ids(run: RunHandle) -> Steps[bool]:
-    """Returns whether the run's dataset has ids."""
-    return (yield from run.session.tasks_of(run.dataset, run.name)).has_ids
+def report_request(
+    run: RunHandle,
+    rows: list[int],
+    ids: list[str],
+    successes: list[float],
+    rollouts: list[int],
+    effective: list[bool],
+    *,
+    selection_id: str,
+    request_id: str,
+    policy_step: int | None = None,
+    selection_policy_step: int | None = None,
+    shadow_tasks: Sequence[int] = (),
+) -> pb.ReportOutcomesRequest:
+    """Returns the request of a report on `rows` or `ids`, one of which is empty; checked if the tasks are known."""
+    _check(run, rows, ids, policy_step, selection_policy_step)
+    return pb.ReportOutcomesRequest(
+        run=run.ref(),
+        job=run.session.job,
+        request_id=request_id,
+        selection_id=selection_id,
+        policy_step=policy_step,
+        selection_policy_step=selection_policy_step,
+        tasks=rows,
+        ids=ids,
+        successes=successes,
+        rollouts=rollouts,
+        effective=effective,
+        shadow_tasks=shadow_tasks,
+    )
 
 
 def _effective(effective: Column | None, tasks: int) -> list[bool]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from bots import client_operations, reporting, run_operations, selecting
+from bots import client_operations, history_operations, leasing, reporting, reporting_rewards, run_operations, selecting
 from bots.batch import BatchData
 from bots.calls import Call, Steps, T, blocking, iterated
 from bots.errors import DeadlineExceededError
@@ -26,8 +26,8 @@ class Batch(BatchData):
         return session.drive(steps)
 
     report = blocking(reporting.report_batch)
-    report_rewards = blocking(reporting.report_rewards)
-    release = blocking(reporting.release_batch)
+    report_rewards = blocking(reporting_rewards.report_rewards)
+    release = blocking(leasing.release_batch)
 
 
 class Run(RunHandle):
@@ -46,7 +46,7 @@ class Run(RunHandle):
 
     select = blocking(selecting.select, Batch)
     report = blocking(reporting.report)
-    release = blocking(reporting.release)
+    release = blocking(leasing.release)
     flush = blocking(client_operations.flush_run)
 
     info = blocking(run_operations.info)
@@ -58,22 +58,22 @@ class Run(RunHandle):
     update = blocking(run_operations.update)
     retire = blocking(run_operations.retire)
     unretire = blocking(run_operations.unretire)
-    checkpoint = blocking(run_operations.checkpoint)
-    checkpoints = iterated(run_operations.checkpoints)
-    delete_checkpoint = blocking(run_operations.delete_checkpoint)
-    restore = blocking(run_operations.restore)
-    undo = blocking(run_operations.undo)
-    events = iterated(run_operations.events)
-    leases = iterated(run_operations.leases)
-    end_leases = blocking(run_operations.end_leases)
-    state_dict = blocking(run_operations.state_dict)
+    checkpoint = blocking(history_operations.checkpoint)
+    checkpoints = iterated(history_operations.checkpoints)
+    delete_checkpoint = blocking(history_operations.delete_checkpoint)
+    restore = blocking(history_operations.restore)
+    undo = blocking(history_operations.undo)
+    events = iterated(history_operations.events)
+    leases = iterated(leasing.leases)
+    end_leases = blocking(leasing.end_leases)
+    state_dict = blocking(history_operations.state_dict)
 
     def load_state_dict(self, state: Mapping[str, Any], *, fork_as: str | None = None) -> Resumed[Run]:
         """Goes back to a state if no other job is in the way, and says what was done; see `bots.resume`.
 
         fork_as  if another job is in the way: start a run of this name at the state, which is `Resumed.run`.
         """
-        return self.drive(run_operations.load_state_dict(self, state, fork_as=fork_as))
+        return self.drive(history_operations.load_state_dict(self, state, fork_as=fork_as))
 
     def watch(self, interval_seconds: float = 1.0) -> Generator[Summary, None, None]:
         """Yields the summary now and after each change of the version, at most once in `interval_seconds`, without end.

@@ -15,9 +15,8 @@ from bots.calls import Steps
 from bots.columns import Column, Tasks
 from bots.errors import TemporaryError, UnavailableError, invalid
 from bots.fallback import SelectionSpec
-from bots.handle import RunHandle
+from bots.handle import RunHandle, rows_or_ids
 from bots.records import utc
-from bots.reporting import dataset_has_ids
 from bots.request_ids import derived_digest, derived_request_id, new_request_id
 from bots.v1 import task_selection_pb2 as pb
 
@@ -205,10 +204,7 @@ def _excluded(run: RunHandle, exclude: Tasks, rows: bool) -> Steps[tuple[list[in
     entries = columns.values("exclude", exclude)
     if not entries:
         return [], []
-    has_ids = False
-    if not rows:
-        has_ids = yield from dataset_has_ids(run)
-    excluded_rows, excluded_ids = columns.rows_or_ids("exclude", exclude, has_ids, ordered=False)
+    excluded_rows, excluded_ids = yield from rows_or_ids(run, "exclude", exclude, rows, ordered=False)
     if (known := run.session.known(run.dataset)) is not None:
         fallback.check_rows("exclude", excluded_rows, known.size)
         fallback.check_ids("exclude", excluded_ids, known)

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 import bots
 from bots.calls import Call, Pause, repeated
-from bots.reporting import keep_rewards
+from bots.reporting_rewards import keep_rewards
 from bots.v1 import task_selection_pb2 as pb
 from tests.client.recorder import METHODS, UID, Recorder, fails, never, served
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bots.cli import options
 from bots.cli.connection import client_of
 from bots.cli.console import complain, counted, err, say, show, show_one, warn
 from bots.files import Column, Columns, DataError, Inspection, inspect, read
@@ -34,7 +35,6 @@ Files = Annotated[
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -61,7 +61,7 @@ def create(
     prior_alpha: Annotated[float | None, typer.Option(help="Prior of every task; default 1.")] = None,
     prior_beta: Annotated[float | None, typer.Option(help="Prior of every task; default 1.")] = None,
     grid: Annotated[float, typer.Option(help="Step to which reference pass rates are rounded; 0 keeps them.")] = 0.0,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Stores a dataset from files. If a dataset of this name has equal content, nothing changes."""
     if not NAME.fullmatch(name):
@@ -106,7 +106,7 @@ def create(
 
 
 @app.command("inspect")
-def inspect_(files: Files, as_json: Json = False) -> None:
+def inspect_(files: Files, as_json: options.Json = False) -> None:
     """Shows the columns of files, what they look like, and the command to type next."""
     with _told():
         seen = inspect(files)

@@ -15,7 +15,6 @@ from bots.cli import options
 from bots.cli.connection import RunName, run_of, tasks_of
 from bots.cli.console import counted, err, say, show, show_json
 from bots.cli.files import Table
-from bots.cli.runs import Row
 
 
 def select(
@@ -31,7 +30,7 @@ def select(
     greedy: Annotated[bool, typer.Option("--greedy", help="By the posterior mean instead of a draw.")] = False,
     temperature: options.Temperature = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, version and eligible set: same batch.")] = None,
-    row: Row = False,
+    row: options.Row = False,
     as_json: options.Json = False,
 ) -> None:
     """Shows the tasks to train on next; CSV if the output is no terminal."""
@@ -80,7 +79,7 @@ def report(
         ),
     ] = None,
     selection: Annotated[str, typer.Option(help="The selection that they answer; its leases on them end.")] = "",
-    row: Row = False,
+    row: options.Row = False,
     as_json: options.Json = False,
 ) -> None:
     """Adds outcomes of rollouts."""

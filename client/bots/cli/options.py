@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Row = Annotated[bool, typer.Option("--row", help="The tasks are row numbers although the dataset has ids.")]
 
 Target = Annotated[float | None, typer.Option(help="Pass rate to select near, between 0 and 1.")]
 Rest = Annotated[

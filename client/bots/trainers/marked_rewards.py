@@ -18,7 +18,7 @@ from bots import columns
 from bots import rewards as rewards_
 from bots.batch import joined
 from bots.errors import invalid
-from bots.reporting import keep_rewards
+from bots.reporting_rewards import keep_rewards
 from bots.run import Batch, Run
 from bots.trainers.marks import batch_of
 
