@@ -82,10 +82,21 @@ def test_without_grpcs_fork_support_the_child_fails_at_once(recorder: Recorder, 
     assert time.monotonic() - began < 9
 
 
-def test_forks_of_a_process_that_calls() -> None:
-    """In a process of their own: in one that has run other servers, gRPC may end a child."""
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_a_fork_waits_for_a_call_and_not_for_ever",
+        "test_a_fork_during_a_stream_fails_at_once",
+        "test_a_run_is_handed_to_a_new_process[spawn]",
+        "test_a_run_is_handed_to_a_new_process[forkserver]",
+        "test_a_run_is_handed_to_a_new_process[fork]",
+    ],
+)
+def test_forks_of_a_process_that_calls(test: str) -> None:
+    """Each in a process of its own: in one that has run other servers or forked before, gRPC may end a child."""
+    test = f"{Path(__file__).with_name('forking.py')}::{test}"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", Path(__file__).with_name("forking.py")],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
         capture_output=True,
         text=True,
         timeout=240,
