@@ -21,8 +21,8 @@ from bots_server.runs.turn import on_turn
 from bots_server.store import remaining
 
 # Threads share the interpreter, so each call in progress slows every other one. A caller that is alone has two short
-# calls in progress: one computes while the other waits for Redis. Beside other callers it has one, and of a processor,
-# over WINDOW_SECONDS, the share SHARE: a caller that floods leaves the rest to them.
+# calls in progress: one computes while the other waits for Redis. Beside other callers it has one and, if it has several
+# calls, the share SHARE of a processor over WINDOW_SECONDS: a caller that floods leaves the rest to them.
 IN_PROGRESS_ALONE = 2
 SHARE = 1 / 8
 CALL_SECONDS = 0.001  # that gRPC takes for a short call, on top of what is measured
@@ -182,7 +182,7 @@ class Share:
         """Returns the seconds until a call may begin; infinite: until another one gives its turn."""
         if self._resuming or not self._has_turn():
             return inf
-        return self.debt()
+        return self.debt() if self.calls > 1 else 0.0
 
     def _has_turn(self) -> bool:
         return self._in_progress < (IN_PROGRESS_ALONE if self._alone() else 1)
