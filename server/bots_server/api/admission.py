@@ -21,8 +21,8 @@ from bots_server.runs.turn import on_turn
 from bots_server.store import remaining
 
 # Threads share the interpreter, so each call in progress slows every other one. A caller that is alone has two short
-# calls in progress: one computes while the other waits for Redis. Beside other callers it has one and, if it has several
-# calls, the share SHARE of a processor over WINDOW_SECONDS: a caller that floods leaves the rest to them.
+# calls in progress: one computes while the other waits for Redis. Beside other callers it has one. If more of its calls
+# wait, it has the share SHARE of a processor over WINDOW_SECONDS: a caller that floods leaves the rest to the others.
 IN_PROGRESS_ALONE = 2
 SHARE = 1 / 8
 CALL_SECONDS = 0.001  # that gRPC takes for a short call, on top of what is measured

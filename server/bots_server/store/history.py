@@ -30,7 +30,7 @@ UNSAVED_SHARE = 0.25  # of history_bytes, written since the newest snapshot, at 
 
 _PAGE_EVENTS = 1024
 _PAGE_BYTES = 1 << 20
-_LIST_BYTES = 2**17  # a page takes some 10 ms to make, in which other calls wait
+_LIST_BYTES = 2**16  # a page takes some 5 ms to make, in which other calls wait
 _DIGEST_BYTES = 8
 _IDS_LOST = "lacked request ids: whether this call was applied is not known, and the next calls are accepted"
 
@@ -214,7 +214,7 @@ class History:
         return bool(kept)
 
     def events(self, run: storage_pb2.RunRecord, after: int, limit: int) -> Page:
-        """Returns at most `limit` events above version `after`, oldest first, in at most 128 KiB but at least one.
+        """Returns at most `limit` events above version `after`, oldest first, in at most 64 KiB but at least one.
 
         Raises RunReplaced.
         """
