@@ -163,6 +163,7 @@ class Share:
             self._resumes.wait_for(self._has_turn)
             self._resuming -= 1
             self._in_progress += 1
+            self._begins.notify()  # if there is a turn more
 
     def release(self) -> None:
         with self._begins:
