@@ -59,8 +59,8 @@ class LongCalls:
     idle_seconds: most time that it waits for its caller: for the next chunk, or to take what is sent
     """
 
-    def __init__(self, shares: ShortCalls, limit: int, per_caller: int, seconds: float, idle_seconds: float) -> None:
-        self._shares, self._limit, self._per_caller = shares, limit, per_caller
+    def __init__(self, short: ShortCalls, limit: int, per_caller: int, seconds: float, idle_seconds: float) -> None:
+        self._short_calls, self._limit, self._per_caller = short, limit, per_caller
         self._seconds, self._idle_seconds = seconds, idle_seconds
         self._lock = threading.Lock()
         self._calls: set[LongCall] = set()
@@ -68,7 +68,7 @@ class LongCalls:
     @contextmanager
     def admitted(self, identity: str, context: grpc.ServicerContext) -> Iterator[LongCall]:
         """Admits one call for the duration of the block. Raises TooManyCalls."""
-        who, share = identity or context.peer().rpartition(":")[0], self._shares.share(identity)
+        who, share = identity or context.peer().rpartition(":")[0], self._short_calls.share_of_long_calls(identity)
         call = LongCall(who, share, context, time.monotonic() + self._seconds)
         with self._lock:
             if len(self._calls) >= self._limit:
@@ -85,7 +85,7 @@ class LongCalls:
     def responses(self, call: LongCall, responses: Iterator[Item | None]) -> Iterator[Item]:
         """Yields responses until the caller is gone or the call is over; None is not sent, but has that looked at.
 
-        Before each further response it waits until the time that the earlier ones took is paid.
+        Before each response it waits until the time that earlier ones of its caller took is paid.
         """
         since = time.thread_time()
         for response in responses:
@@ -94,13 +94,13 @@ class LongCalls:
             if call.over:
                 raise CallTooLong(self._seconds)
             if response is not None:
+                time.sleep(call.share.debt())
                 call.sending_since = time.monotonic()
                 yield response
                 call.sending_since = None
             now = time.thread_time()
             call.share.spend(now - since)
             since = now
-            time.sleep(call.share.debt())
 
     def requests(self, call: LongCall, requests: Iterator[Item]) -> Iterator[Item]:
         """Yields requests as they come. Raises UploadTooSlow if the next one does not come in time, CallTooLong."""
@@ -199,6 +199,7 @@ class ShortCalls:
         self._per_caller = per_caller
         self._lock = threading.Lock()
         self._shares: dict[str, Share] = {}
+        self._of_long_calls: dict[str, Share] = {}  # by identity
         self._newest = self._other = ("", -inf)  # the caller that called last, and when; and another one
 
     @contextmanager
@@ -206,7 +207,7 @@ class ShortCalls:
         """Admits one call for the duration of the block, when it is its turn. Raises TooManyCalls, DeadlineExceeded."""
         who = identity or context.peer()
         with self._lock:
-            share = self._share(who, metered=bool(identity))
+            share = self._share(self._shares, who, metered=bool(identity))
             if share.calls >= self._per_caller:
                 raise TooManyCalls(self._per_caller, "calls of one caller")
             share.calls += 1
@@ -225,18 +226,18 @@ class ShortCalls:
                 if not share.calls and not identity:
                     del self._shares[who]
 
-    def share(self, identity: str) -> Share:
-        """Returns the share of an identity that calls; callers without one have a share without an end."""
+    def share_of_long_calls(self, identity: str) -> Share:
+        """Returns what meters the long calls of an identity; callers without one are not metered."""
         with self._lock:
-            return self._share(identity, metered=True) if identity else Share(lambda: True, metered=False)
+            return self._share(self._of_long_calls if identity else {}, identity, metered=bool(identity))
 
-    def _share(self, who: str, *, metered: bool) -> Share:
+    def _share(self, shares: dict[str, Share], who: str, *, metered: bool) -> Share:
         """Returns the share of a caller that calls now; the lock is held."""
         if who != self._newest[0]:
             self._other = self._newest
         self._newest = who, time.monotonic()
-        if (share := self._shares.get(who)) is None:
-            share = self._shares[who] = Share(lambda: self._is_alone(who), metered=metered)
+        if (share := shares.get(who)) is None:
+            share = shares[who] = Share(lambda: self._is_alone(who), metered=metered)
         return share
 
     def _is_alone(self, who: str) -> bool:
