@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from bots.v1 import error_details_pb2 as details
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
-from bots_server.api.admission import Share, ShortCalls
+from bots_server.api.admission import LongCalls, Share, ShortCalls
 from bots_server.errors import DeadlineExceeded, TooManyCalls
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
@@ -273,6 +273,49 @@ def test_call_begins_when_the_time_of_earlier_ones_is_paid() -> None:
     share.spend(5)
     share.calls = 1
     assert share.begin(0.05)
+
+
+def test_calls_of_one_caller_begin_in_their_order() -> None:
+    """Also if one of them leaves, and one that came before the newest is still asleep."""
+    share, begun = Share(lambda: False, metered=True), list[int]()
+
+    def call(number: int, timeout: float) -> None:
+        if share.begin(timeout):
+            begun.append(number)
+            share.release()
+
+    share.calls = 8
+    assert share.begin(None)
+    with ThreadPoolExecutor(8) as threads:
+        leaver = threads.submit(call, 0, 0.3)
+        Service.wait_until(lambda: len(share._begins) == 1)
+        for number in range(1, 8):
+            threads.submit(call, number, SECONDS)
+            Service.wait_until(lambda waiting=number + 1: len(share._begins) + leaver.done() == waiting)  # type: ignore[misc]
+        Service.wait_until(leaver.done)
+        share.release()
+    assert begun == list(range(1, 8))
+
+
+def test_uploads_and_downloads_of_an_identity_are_metered() -> None:
+    """By what each item took; those of callers without identity are not."""
+    calls = LongCalls(ShortCalls(16), limit=4, per_caller=4, seconds=60, idle_seconds=60)
+
+    def work(items: int) -> Iterator[int]:
+        for item in range(items):
+            until = time.thread_time() + 0.02
+            while time.thread_time() < until:
+                pass
+            yield item
+
+    for identity, metered in (("team", True), ("", False)):
+        one: Any = SimpleNamespace(is_active=lambda: True, peer=lambda: "ipv4:10.0.0.1:1000")
+        with calls.admitted(identity, one) as call:
+            before = call.share._due
+            assert list(calls.responses(call, work(3))) == [0, 1, 2]
+            assert list(calls.requests(call, work(3))) == [0, 1, 2]
+            assert call.share._due > before
+            assert call.share._metered is metered
 
 
 def status_of_select(run: Run) -> grpc.StatusCode:

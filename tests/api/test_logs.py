@@ -14,7 +14,7 @@ import pytest
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.telemetry.access import MESSAGE_CHARACTERS, VALUE_CHARACTERS, clean
-from bots_server.telemetry.logs import JsonFormatter, RecordQueue, TextFormatter
+from bots_server.telemetry.logs import JsonFormatter, RecordQueue, TextFormatter, Writer
 from tests.api.service import SECONDS, Run, new_id, reason_of
 
 FIELDS = {"method", "code", "seconds", "dataset", "run", "job", "request_id", "version"}
@@ -104,6 +104,27 @@ def test_blocked_stderr_stops_no_call(redis_url: str) -> None:
         process.communicate()
         os.close(reading)
         os.close(writing)
+
+
+def test_log_goes_on_after_a_record_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its arguments do not fit, the disk was full, or it has half of a character; each line is one write."""
+    written: list[bytes] = []
+
+    def write(_: int, line: bytes) -> int:
+        if b"full" in line:
+            raise OSError("no space left")
+        written.append(line)
+        return len(line)
+
+    monkeypatch.setattr("bots_server.telemetry.logs.os.write", write)
+    queue: Queue[logging.LogRecord | None] = Queue()
+    for words, arguments in (("%d", ("one",)), ("full", ()), ("half \udc80", ()), ("last", ())):
+        queue.put(logging.LogRecord("bots_server", logging.INFO, "", 0, words, arguments, None))
+    queue.put(None)
+    writer = Writer(queue, TextFormatter())
+    writer.start()
+    writer.join(SECONDS)
+    assert [line.split()[-1] for line in written] == [b"\\udc80", b"last"]
 
 
 def test_records_beyond_the_queue_are_dropped_and_counted() -> None:

@@ -123,6 +123,17 @@ def test_the_others_are_given_up_with_a_connection_that_does_not_answer(
     assert retries == []
 
 
+def test_no_connection_is_used_that_its_pool_has_given_up(
+    client: RedisClient, shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As redis-py's pool does with those to the primary of before when Sentinel has named another one."""
+    used = client.ask("key", ("CLIENT", "ID"))
+    assert client.ask("key", ("CLIENT", "ID")) == used
+    (server,) = client.primaries()
+    monkeypatch.setattr(server.connection_pool, "owns_connection", lambda connection: False)
+    assert client.ask("key", ("CLIENT", "ID")) != used
+
+
 def test_disconnecting_from_many_threads(client: RedisClient) -> None:
     """Calls go on while other threads give the connections up."""
     with ThreadPoolExecutor(8) as calls:

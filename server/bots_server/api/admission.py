@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,6 +45,13 @@ class LongCall:
     context: grpc.ServicerContext
     end: float  # on the monotonic clock
     sending_since: float | None = field(default=None)
+    paid_until: float = field(default_factory=time.thread_time)  # of the thread that answers
+
+    def pay(self) -> None:
+        """Meters what the call has taken since it paid last."""
+        now = time.thread_time()
+        self.share.spend(max(0.0, now - self.paid_until))
+        self.paid_until = now
 
     @property
     def over(self) -> bool:
@@ -79,6 +87,7 @@ class LongCalls:
         try:
             yield call
         finally:
+            call.pay()
             with self._lock:
                 self._calls.discard(call)
 
@@ -87,7 +96,6 @@ class LongCalls:
 
         Before each response it waits until the time that earlier ones of its caller took is paid.
         """
-        since = time.thread_time()
         for response in responses:
             if not call.context.is_active():
                 return
@@ -98,15 +106,22 @@ class LongCalls:
                 call.sending_since = time.monotonic()
                 yield response
                 call.sending_since = None
-            now = time.thread_time()
-            call.share.spend(now - since)
-            since = now
+            call.pay()
 
     def requests(self, call: LongCall, requests: Iterator[Item]) -> Iterator[Item]:
-        """Yields requests as they come. Raises UploadTooSlow if the next one does not come in time, CallTooLong."""
+        """Yields requests as they come, each when what earlier ones of its caller took is paid.
+
+        Raises UploadTooSlow if the next one does not come in time, CallTooLong.
+        """
         # gRPC's iterator waits without an end, so another thread waits for it. It ends with the call.
         reader = ThreadPoolExecutor(1, thread_name_prefix="upload")
-        following: Callable[[], Item | None] = lambda: next(requests, None)  # noqa: E731
+
+        def following() -> Item | None:
+            since = time.thread_time()
+            request = next(requests, None)
+            call.share.spend(time.thread_time() - since)
+            return request
+
         try:
             while True:
                 try:
@@ -117,7 +132,9 @@ class LongCalls:
                     return
                 if call.over:
                     raise CallTooLong(self._seconds)
+                time.sleep(call.share.debt())
                 yield request
+                call.pay()
         finally:
             reader.shutdown(wait=False)
 
@@ -142,33 +159,51 @@ class Share:
         """alone: returns whether no other caller is there; metered: whether the caller's time is bounded"""
         self.calls = 0
         self._alone, self._metered = alone, metered
-        lock = threading.Lock()
-        self._begins, self._resumes = threading.Condition(lock), threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._begins: deque[threading.Condition] = deque()  # of calls that wait to begin, in their order
+        self._resumes = threading.Condition(self._lock)
         self._in_progress = self._resuming = 0
         self._due = 0.0  # on the monotonic clock: when the time that was taken is paid
 
     def begin(self, timeout: float | None) -> bool:
-        end = inf if timeout is None else time.monotonic() + timeout
-        with self._begins:
-            while (wait := self._wait()) > 0:
+        with self._lock:
+            if self._begins or self._wait() > 0:
+                return self._begin_in_order(inf if timeout is None else time.monotonic() + timeout)
+            self._in_progress += 1
+            return True
+
+    def _begin_in_order(self, end: float) -> bool:
+        self._begins.append(own := threading.Condition(self._lock))
+        try:
+            while (wait := self._wait() if self._begins[0] is own else inf) > 0:
                 if (left := end - time.monotonic()) <= 0:
                     return False
-                self._begins.wait(min(wait, left, BESIDE_SECONDS))  # by then it may be alone
+                own.wait(min(wait, left, BESIDE_SECONDS))  # by then its caller may be alone
             self._in_progress += 1
-        return True
+            return True
+        finally:
+            self._begins.remove(own)
+            self._notify()
 
     def resume(self) -> None:
-        with self._resumes:
+        with self._lock:
             self._resuming += 1
             self._resumes.wait_for(self._has_turn)
             self._resuming -= 1
             self._in_progress += 1
-            self._begins.notify()  # if there is a turn more
+            self._notify()
 
     def release(self) -> None:
-        with self._begins:
+        with self._lock:
             self._in_progress -= 1
-            (self._resumes if self._resuming else self._begins).notify()
+            self._notify()
+
+    def _notify(self) -> None:
+        """Has the next waiting call look for a turn: one that goes on, else the first that begins."""
+        if self._resuming:
+            self._resumes.notify()
+        elif self._begins:
+            self._begins[0].notify()
 
     def debt(self) -> float:
         """Returns the seconds until the time that was taken is paid; 0 for a caller that is alone."""
@@ -176,8 +211,9 @@ class Share:
 
     def spend(self, seconds: float) -> None:
         """Takes seconds of a processor."""
-        now = time.monotonic()
-        self._due = min(max(self._due, now - WINDOW_SECONDS) + seconds / SHARE, now + MOST_DEBT_SECONDS)
+        with self._lock:
+            now = time.monotonic()
+            self._due = min(max(self._due, now - WINDOW_SECONDS) + seconds / SHARE, now + MOST_DEBT_SECONDS)
 
     def _wait(self) -> float:
         """Returns the seconds until a call may begin; infinite: until another one gives its turn."""
@@ -229,7 +265,9 @@ class ShortCalls:
     def share_of_long_calls(self, identity: str) -> Share:
         """Returns what meters the long calls of an identity; callers without one are not metered."""
         with self._lock:
-            return self._share(self._of_long_calls if identity else {}, identity, metered=bool(identity))
+            if not identity:
+                return Share(lambda: True, metered=False)
+            return self._share(self._of_long_calls, identity, metered=True)
 
     def _share(self, shares: dict[str, Share], who: str, *, metered: bool) -> Share:
         """Returns the share of a caller that calls now; the lock is held."""

@@ -85,13 +85,14 @@ class ServerClient:
         self._client.close()
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        idle = self._idle
+        idle, pool = self._idle, self._client.connection_pool
         try:
             connection = idle.pop()
         except IndexError:
-            pool = self._client.connection_pool
             connection = pool.connection_class(**pool.connection_kwargs)
         try:
+            if not pool.owns_connection(connection):  # Sentinel has named another primary
+                connection.disconnect()
             connection.connect()  # does nothing if it is connected
             connection.send_packed_command(connection.pack_commands(commands))
             answers = [self._answer(connection, command) for command in commands]

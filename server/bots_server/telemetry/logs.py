@@ -41,7 +41,7 @@ class RecordQueue(QueueHandler):
 
 
 class Writer(threading.Thread):
-    """Writes the records of a queue to stderr as lines, in batches; None ends it."""
+    """Writes the records of a queue to stderr, a line each; None ends it."""
 
     def __init__(self, queue: "Queue[Any]", formatter: logging.Formatter) -> None:
         super().__init__(name="log", daemon=True)
@@ -52,9 +52,15 @@ class Writer(threading.Thread):
         while None not in records:
             time.sleep(WRITE_SECONDS)
             records = [self._queue.get() for _ in range(max(1, self._queue.qsize()))]
-            left = "".join(f"{self._formatter.format(record)}\n" for record in records if record is not None).encode()
-            while left:
-                left = left[os.write(2, left) :]
+            for record in filter(None, records):
+                with suppress(Exception):  # of a record that has no text, or of a full disk: the log goes on
+                    self._write(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        """Writes a line at once, so that those of several processes do not mix."""
+        left = f"{self._formatter.format(record)}\n".encode(errors="backslashreplace")
+        while left:
+            left = left[os.write(2, left) :]
 
 
 def start_logging(form: str, level: str) -> RecordQueue:
