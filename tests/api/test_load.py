@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 from bots.v1 import error_details_pb2 as details
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
-from bots_server.api.admission import LongCalls, Share, ShortCalls
+from bots_server.api.admission import LongCalls, ShortCalls
+from bots_server.api.share import Share
 from bots_server.errors import DeadlineExceeded, TooManyCalls
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
@@ -246,7 +247,7 @@ def test_one_call_of_a_caller_is_in_progress_beside_other_callers() -> None:
 def test_caller_beside_others_has_an_eighth_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second of it at once; then a call waits 8 s for each second taken, and at most 2 s."""
     now, alone = [100.0], False
-    monkeypatch.setattr("bots_server.api.admission.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("bots_server.api.share.time.monotonic", lambda: now[0])
     share = Share(lambda: alone, metered=True)
     share.spend(0.5)
     assert share.debt() == 0

@@ -166,7 +166,7 @@ class ClusterClient:
 
 
 def _pipelined(client: redis.Redis | redis.RedisCluster, commands: Sequence[Command]) -> list[Any]:
-    """Returns the answers of commands sent together. The reference to `client` keeps a pool that is given up alive."""
+    """Returns the answers of commands sent together."""
     with client.pipeline(transaction=False) as pipeline:
         for command in commands:
             pipeline.execute_command(*command)

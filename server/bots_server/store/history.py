@@ -120,7 +120,7 @@ class History:
             "append",
             [key.run, key.events, key.requests, key.arrivals, *of_leases, key.states, key.restores],
             [
-                bytes.fromhex(request_id.replace("-", "")),
+                _id_bytes(request_id),
                 digest[:_DIGEST_BYTES],
                 request_age_ms,
                 "" if expected_version is None else expected_version,
@@ -155,7 +155,7 @@ class History:
         `append` still decides. Raises RequestIdReused, NotDurable.
         """
         key = self._database.keys.of_run(run)
-        field = bytes.fromhex(request_id.replace("-", ""))
+        field = _id_bytes(request_id)
         seen = self._database.command_durably("HGET", key.requests, field)
         if seen is None:
             return None
@@ -256,6 +256,11 @@ def gone(database: Database, run: storage_pb2.RunRecord) -> RunReplaced | RunDam
     if listed and not database.command("EXISTS", key):
         return RunDamaged(key, "is missing")
     return RunReplaced(run.name, run.uid)
+
+
+def _id_bytes(request_id: str) -> bytes:
+    """Returns a request id, a UUID, as it is stored."""
+    return bytes.fromhex(request_id.replace("-", ""))
 
 
 def _event(key: str, version: int, words: list[bytes]) -> StoredEvent:

@@ -1,0 +1,93 @@
+"""What one caller has of a server process: turns for its short calls, and time of a processor."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from math import inf
+
+# Threads share the interpreter, so each call in progress slows every other one. A caller that is alone has two short
+# calls in progress: one computes while the other waits for Redis. Beside other callers it has one. If more of its calls
+# wait, it has the share SHARE of a processor over WINDOW_SECONDS: a caller that floods leaves the rest to the others.
+IN_PROGRESS_ALONE = 2
+SHARE = 1 / 8
+WINDOW_SECONDS = 4.0
+MOST_DEBT_SECONDS = 2.0  # that a call waits, at most, for what earlier ones took
+BESIDE_SECONDS = 1.0  # after its last call another caller counts as there
+
+
+class Share:
+    """What one caller has of the server: how many short calls, turns for those in progress, and time of a processor.
+
+    The time is metered by the generic cell rate algorithm (ITU-T I.371): each second of a processor takes 1 / SHARE
+    seconds, which a call may begin at most WINDOW_SECONDS ahead of.
+    """
+
+    def __init__(self, alone: Callable[[], bool], *, metered: bool) -> None:
+        """alone: returns whether no other caller is there; metered: whether the caller's time is bounded"""
+        self.calls = 0
+        self._alone, self._metered = alone, metered
+        self._lock = threading.Lock()
+        self._begins: deque[threading.Condition] = deque()  # of calls that wait to begin, in their order
+        self._resumes = threading.Condition(self._lock)
+        self._in_progress = self._resuming = 0
+        self._due = 0.0  # on the monotonic clock: when the time that was taken is paid
+
+    def begin(self, timeout: float | None) -> bool:
+        with self._lock:
+            if self._begins or self._wait() > 0:
+                return self._begin_in_order(inf if timeout is None else time.monotonic() + timeout)
+            self._in_progress += 1
+            return True
+
+    def _begin_in_order(self, end: float) -> bool:
+        self._begins.append(own := threading.Condition(self._lock))
+        try:
+            while (wait := self._wait() if self._begins[0] is own else inf) > 0:
+                if (left := end - time.monotonic()) <= 0:
+                    return False
+                own.wait(min(wait, left, BESIDE_SECONDS))  # by then its caller may be alone
+            self._in_progress += 1
+            return True
+        finally:
+            self._begins.remove(own)
+            self._notify()
+
+    def resume(self) -> None:
+        with self._lock:
+            self._resuming += 1
+            self._resumes.wait_for(self._has_turn)
+            self._resuming -= 1
+            self._in_progress += 1
+            self._notify()
+
+    def release(self) -> None:
+        with self._lock:
+            self._in_progress -= 1
+            self._notify()
+
+    def _notify(self) -> None:
+        """Has the next waiting call look for a turn: one that goes on, else the first that begins."""
+        if self._resuming:
+            self._resumes.notify()
+        elif self._begins:
+            self._begins[0].notify()
+
+    def debt(self) -> float:
+        """Returns the seconds until the time that was taken is paid; 0 for a caller that is alone."""
+        return max(0.0, self._due - time.monotonic()) if self._metered and not self._alone() else 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Takes seconds of a processor."""
+        with self._lock:
+            now = time.monotonic()
+            self._due = min(max(self._due, now - WINDOW_SECONDS) + seconds / SHARE, now + MOST_DEBT_SECONDS)
+
+    def _wait(self) -> float:
+        """Returns the seconds until a call may begin; infinite: until another one gives its turn."""
+        if self._resuming or not self._has_turn():
+            return inf
+        return self.debt() if self.calls > 1 else 0.0
+
+    def _has_turn(self) -> bool:
+        return self._in_progress < (IN_PROGRESS_ALONE if self._alone() else 1)
