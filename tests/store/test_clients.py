@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import redis
 
 from bots_server.store import RedisClient, connect
+from bots_server.store.clients import ServerClient
 from tests.faults.proxy import proxy
 from tests.valkey import HOST, Valkey, free_port, valkey, wait_until
 
@@ -21,8 +23,8 @@ def retries() -> list[None]:
 
 @pytest.fixture
 def client(redis_url: str, retries: list[None]) -> Iterator[RedisClient]:
-    """A client whose connections answer within a second."""
-    made = connect(redis_url, timeout_seconds=1.0, on_retry=lambda: retries.append(None))
+    """A client that waits for answers as long as a test needs."""
+    made = connect(redis_url, timeout_seconds=30.0, on_retry=lambda: retries.append(None))
     yield made
     made.close()
 
@@ -109,29 +111,84 @@ def test_a_connection_in_use_ends_with_its_call_after_the_others_were_given_up(
     assert retries == []
 
 
-def test_the_others_are_given_up_with_a_connection_that_does_not_answer(
-    client: RedisClient, shared_valkey: Valkey, retries: list[None]
-) -> None:
+def test_the_others_are_given_up_with_a_connection_that_does_not_answer(redis_url: str, shared_valkey: Valkey) -> None:
     """After a timeout no earlier connection is used, so that no call reads a late answer; nothing is sent again."""
-    with shared_valkey.client() as admin:
+    client = connect(redis_url, timeout_seconds=1.0, on_retry=pytest.fail)
+    with shared_valkey.client() as admin, closing(client):
         made = busy(client, admin)
         with pytest.raises(redis.TimeoutError):
             client.ask("queue", ("BLPOP", "queue", "0"))
         admin.rpush("queue", "late")
         assert client.ask("key", ("ECHO", "mine")) == [b"mine"]
         wait_until(lambda: not connections(admin) & made, "the connections end")
-    assert retries == []
 
 
-def test_no_connection_is_used_that_its_pool_has_given_up(
-    client: RedisClient, shared_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_connection_is_used_that_its_pool_has_given_up(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As redis-py's pool does with those to the primary of before when Sentinel has named another one."""
-    used = client.ask("key", ("CLIENT", "ID"))
-    assert client.ask("key", ("CLIENT", "ID")) == used
-    (server,) = client.primaries()
-    monkeypatch.setattr(server.connection_pool, "owns_connection", lambda connection: False)
-    assert client.ask("key", ("CLIENT", "ID")) != used
+    server = redis.Redis.from_url(redis_url)
+    with closing(ServerClient(lambda: server, pytest.fail)) as client:
+        used = client.ask("key", ("CLIENT", "ID"))
+        assert client.ask("key", ("CLIENT", "ID")) == used
+        monkeypatch.setattr(server.connection_pool, "owns_connection", lambda connection: False)
+        assert client.ask("key", ("CLIENT", "ID")) != used
+
+
+def test_no_connection_of_a_scan_is_used_after_the_others_were_given_up(
+    client: RedisClient, shared_valkey: Valkey
+) -> None:
+    """What scans and checks use is given up with the other connections, or ends with its call if it is in use."""
+    with shared_valkey.client() as admin:
+        (server,) = client.primaries()
+        used = server.client_id()
+        client.disconnect()
+        del server
+        wait_until(lambda: str(used) not in connections(admin), "the connection ends")
+        (server,) = client.primaries()
+        assert server.client_id() != used
+
+
+def test_connection_that_cannot_be_made_leaves_the_others(
+    client: RedisClient, shared_valkey: Valkey, retries: list[None]
+) -> None:
+    """If Redis accepts no more clients, the idle connections go on: only one that broke says that they may be wrong."""
+    with shared_valkey.client() as admin, ThreadPoolExecutor(CALLS) as calls:
+        made = busy(client, admin)
+        before = admin.config_get("maxclients")["maxclients"]
+        admin.config_set("maxclients", CALLS + 1)
+        try:
+            waiting = [calls.submit(client.ask, "queue", ("BLPOP", "queue", "0")) for _ in range(CALLS - 1)]
+            wait_until(lambda: len(blocked(admin)) == CALLS - 1, "all calls but one wait")
+            kept = (made - blocked(admin)).pop()
+            held = calls.submit(client.ask, "other", ("BLPOP", "other", "0"))
+            wait_until(lambda: kept in blocked(admin), "all connections are in use")
+            with pytest.raises(redis.ConnectionError):
+                client.ask("key", ("ECHO", "refused"))
+            admin.rpush("other", "one")
+            held.result()
+            assert str(client.ask("key", ("CLIENT", "ID"))[0]) == kept
+            admin.rpush("queue", *range(CALLS))
+            assert len([call.result() for call in waiting]) == CALLS - 1
+            assert connections(admin) == made
+        finally:
+            admin.config_set("maxclients", before)
+    assert retries == [None]
+
+
+def test_closed_client_connects_no_more(client: RedisClient, shared_valkey: Valkey) -> None:
+    """A call or scan after the end raises, and one in progress ends its connection: no connection is left open."""
+    with shared_valkey.client() as admin, ThreadPoolExecutor(1) as calls:
+        before = connections(admin)
+        waiting = calls.submit(client.ask, "queue", ("BLPOP", "queue", "0"))
+        wait_until(lambda: blocked(admin), "the call waits")
+        client.close()
+        admin.rpush("queue", "late")
+        assert waiting.result() == [(b"queue", b"late")]
+        client.disconnect()  # as a call does to which a replica answers
+        with pytest.raises(redis.ConnectionError, match="closed"):
+            client.ask("key", ("ECHO", "after"))
+        with pytest.raises(redis.ConnectionError, match="closed"):
+            client.primaries()
+        wait_until(lambda: connections(admin) <= before, "no connection is left")
 
 
 def test_disconnecting_from_many_threads(client: RedisClient) -> None:

@@ -32,13 +32,13 @@ class RedisClient(Protocol):
         """Returns the answers of commands that read, each about one key of any slot; sent together if possible."""
 
     def primaries(self) -> list[redis.Redis]:
-        """Returns redis-py's client of each server that takes writes."""
+        """Returns redis-py's client of each server that takes writes, for as long as one call needs it."""
 
     def disconnect(self) -> None:
         """Ends the connections, because they may lead to a server that is not the primary any more."""
 
     def close(self) -> None:
-        """Ends the connections for good."""
+        """Ends the connections for good: what is asked afterwards raises redis.ConnectionError."""
 
 
 class ServerClient:
@@ -49,16 +49,18 @@ class ServerClient:
 
     If a connection breaks, or an answer does not come in time, all connections are given up: behind Sentinel or a
     balancer the next one may lead to another primary, and a server must not talk to two. Idle connections end
-    immediately, and those in use when their call ends.
+    immediately, and those in use when their call ends. A connection that cannot be made changes nothing.
 
     A command that met a broken connection is sent again immediately, once: the connection may have broken while idle,
     and every script is safe to repeat. `on_retry` is called then. After a timeout nothing is sent again.
     """
 
-    def __init__(self, client: redis.Redis, on_retry: Callable[[], None]) -> None:
-        """`client` is one that does not retry."""
-        self._client, self._on_retry = client, on_retry
+    def __init__(self, make_client: Callable[[], redis.Redis], on_retry: Callable[[], None]) -> None:
+        """`make_client` returns a client that does not retry."""
+        self._make_client, self._on_retry = make_client, on_retry
+        self._client = make_client()  # whose pool stays empty
         self._idle: deque[Any] = deque()  # another one after connections were given up
+        self._closed = False
 
     def ask(self, key: str, *commands: Command) -> list[Any]:
         return self.ask_each(commands)
@@ -72,7 +74,8 @@ class ServerClient:
         return self._exchange(commands)
 
     def primaries(self) -> list[redis.Redis]:
-        return [self._client]
+        self._check_open()
+        return [self._make_client()]  # whose connections end with it
 
     def disconnect(self) -> None:
         idle, self._idle = self._idle, deque()
@@ -81,19 +84,24 @@ class ServerClient:
                 idle.pop().disconnect()
 
     def close(self) -> None:
+        self._closed = True
         self.disconnect()
-        self._client.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise redis.ConnectionError("the client is closed")
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         idle, pool = self._idle, self._client.connection_pool
+        self._check_open()  # if the client is closed after this, `idle` is not the current one when the call ends
         try:
             connection = idle.pop()
         except IndexError:
             connection = pool.connection_class(**pool.connection_kwargs)
+        if not pool.owns_connection(connection):  # Sentinel has named another primary
+            connection.disconnect()
+        connection.connect()  # does nothing if it is connected
         try:
-            if not pool.owns_connection(connection):  # Sentinel has named another primary
-                connection.disconnect()
-            connection.connect()  # does nothing if it is connected
             connection.send_packed_command(connection.pack_commands(commands))
             answers = [self._answer(connection, command) for command in commands]
         except BaseException:  # an answer of these commands may still come

@@ -68,7 +68,7 @@ def connect(url: str, *, timeout_seconds: float = 3.0, on_retry: Callable[[], No
     except ValueError:  # its message shows a part of the URL, which may be a part of the password
         raise ValueError(f"redis = '{scheme}://…': {_ENCODE}") from None
     with failures():
-        return ClusterClient(make_cluster()) if kind == "cluster" else ServerClient(make_server(), on_retry)
+        return ClusterClient(make_cluster()) if kind == "cluster" else ServerClient(make_server, on_retry)
 
 
 class _Rule(Exception):
