@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from queue import Queue
 
@@ -106,6 +107,44 @@ def test_blocked_stderr_stops_no_call(redis_url: str) -> None:
         os.close(writing)
 
 
+LOGGING_HOOKS = """
+import atexit, sys
+
+def hook(name):
+    import logging
+    logging.getLogger("bots_server").warning(name)
+
+atexit.register(hook, "oldest hook")
+import logging
+atexit.register(hook, "older hook")
+from bots_server.telemetry.logs import start_logging
+start_logging("text", "info")
+atexit.register(hook, "newer hook")
+for number in range(int(sys.argv[1])):
+    logging.getLogger("bots_server").info("line %d", number)
+"""
+
+
+def test_records_of_exit_hooks_are_written() -> None:
+    """Whenever the hook was registered; in order, and after what was queued."""
+    ended = subprocess.run([sys.executable, "-c", LOGGING_HOOKS, "3"], capture_output=True, text=True, timeout=SECONDS)
+    said = [line.split(maxsplit=2)[2] for line in ended.stderr.splitlines()]
+    assert said == ["line 0", "line 1", "line 2", "newer hook", "older hook", "oldest hook"]
+
+
+def test_blocked_stderr_stops_no_exit() -> None:
+    """Not with exit hooks that log, and not with a full queue."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", LOGGING_HOOKS, "20000"], stderr=writing)
+    try:
+        assert process.wait(SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+        os.close(writing)
+
+
 def test_log_goes_on_after_a_record_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its arguments do not fit, the disk was full, or it has half of a character; each line is one write."""
     written: list[bytes] = []
@@ -117,13 +156,13 @@ def test_log_goes_on_after_a_record_that_cannot_be_written(monkeypatch: pytest.M
         return len(line)
 
     monkeypatch.setattr("bots_server.telemetry.logs.os.write", write)
-    queue: Queue[logging.LogRecord | None] = Queue()
+    queue: Queue[logging.LogRecord | threading.Event] = Queue()
     for words, arguments in (("%d", ("one",)), ("full", ()), ("half \udc80", ()), ("last", ())):
         queue.put(logging.LogRecord("bots_server", logging.INFO, "", 0, words, arguments, None))
-    queue.put(None)
-    writer = Writer(queue, TextFormatter())
-    writer.start()
-    writer.join(SECONDS)
+    end = threading.Event()
+    queue.put(end)
+    Writer(queue, TextFormatter()).start()
+    assert end.wait(SECONDS)
     assert [line.split()[-1] for line in written] == [b"\\udc80", b"last"]
 
 

@@ -1,10 +1,12 @@
 """Log lines on stderr, as text or as JSON. Secrets are never in them.
 
 Records go through a queue to a thread of their own, so that a blocked stderr stops no call. If the queue is full, a
-record is dropped and counted. Structured fields are attached to a record as `extra={"fields": {...}}`.
+record is dropped and counted. When the process ends, queued records are written, and each later one, for instance of an
+exit hook, before its call returns. A blocked stderr holds up the end once, for no longer than twice FLUSH_SECONDS.
+
+Structured fields are attached to a record as `extra={"fields": {...}}`.
 """
 
-import atexit
 import json
 import logging
 import os
@@ -28,6 +30,7 @@ class RecordQueue(QueueHandler):
     def __init__(self, queue: "Queue[Any]") -> None:
         super().__init__(queue)
         self.on_drop: Callable[[], object] = lambda: None
+        self._records, self._ending, self._blocked = queue, False, False
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         """Returns the record as it is: the queue stays in this process."""
@@ -35,24 +38,41 @@ class RecordQueue(QueueHandler):
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
-            self.queue.put_nowait(record)
+            self._records.put_nowait(record)
         except Full:
             self.on_drop()
+        if self._ending:
+            self.flush()
+
+    def flush(self) -> None:
+        """Returns when the queued records are written, or if stderr is blocked. `logging` calls it at exit."""
+        if self._blocked:
+            return
+        self._blocked, written = True, threading.Event()
+        with suppress(Full):
+            self._records.put(written, timeout=FLUSH_SECONDS)
+            self._blocked = not written.wait(FLUSH_SECONDS)
+
+    def close(self) -> None:
+        """Makes each later record wait until it is written. `logging` calls it at exit, before older exit hooks run."""
+        self._ending = True
+        super().close()
 
 
 class Writer(threading.Thread):
-    """Writes the records of a queue to stderr, a line each; None ends it."""
+    """Writes the records of a queue to stderr, a line each. Sets each event of the queue when it comes to it."""
 
     def __init__(self, queue: "Queue[Any]", formatter: logging.Formatter) -> None:
         super().__init__(name="log", daemon=True)
         self._queue, self._formatter = queue, formatter
 
     def run(self) -> None:
-        records: list[logging.LogRecord | None] = []
-        while None not in records:
+        while True:
             time.sleep(WRITE_SECONDS)
-            records = [self._queue.get() for _ in range(max(1, self._queue.qsize()))]
-            for record in filter(None, records):
+            for record in [self._queue.get() for _ in range(max(1, self._queue.qsize()))]:
+                if isinstance(record, threading.Event):
+                    record.set()
+                    continue
                 with suppress(Exception):  # of a record that has no text, or of a full disk: the log goes on
                     self._write(record)
 
@@ -67,19 +87,10 @@ def start_logging(form: str, level: str) -> RecordQueue:
     """Sets the process's log to lines of `form` ("text" or "json"), from severity `level` on. Returns its handler."""
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line shows them
     queue: Queue[Any] = Queue(QUEUED_RECORDS)
-    writer = Writer(queue, JsonFormatter() if form == "json" else TextFormatter())
-    writer.start()
-    atexit.register(flush, queue, writer)
+    Writer(queue, JsonFormatter() if form == "json" else TextFormatter()).start()
     handler = RecordQueue(queue)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     return handler
-
-
-def flush(queue: "Queue[Any]", writer: Writer) -> None:
-    """Writes the queued records, but waits no longer than FLUSH_SECONDS for a blocked stderr."""
-    with suppress(Full):
-        queue.put(None, timeout=FLUSH_SECONDS)
-        writer.join(FLUSH_SECONDS)
 
 
 class TextFormatter(logging.Formatter):
