@@ -1,13 +1,15 @@
-"""The proto says of each hyperparameter what the core's table says: default, rule and model."""
+"""Hyperparameters: the proto says of each what the core's table says, and an unknown one is refused."""
 
 import re
 from pathlib import Path
 
+import grpc
 import pytest
 
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.core.hyperparameters import RULES, Hyperparameters
 from bots_server.storage.v1 import storage_pb2 as storage
+from tests.api.service import SECONDS, Run, Service
 
 PROTO = Path(__file__).parents[2] / "proto" / "bots" / "v1" / "task_selection.proto"
 
@@ -58,3 +60,21 @@ def test_proto_states_the_default_and_the_rule(name: str) -> None:
         assert rule.holds(float(high))
     for beyond in (float(low) - 1e-9, float(high) * (1 + 1e-9), float("nan")):
         assert not rule.holds(beyond)
+
+
+def test_field_of_a_newer_client_is_refused(letters: Service, policy: Run) -> None:
+    """A hyperparameter that this server does not know is not dropped silently."""
+    newer = pb.Hyperparameters.FromString(b"\xc1\x02" + bytes(8))  # field 40, a double
+    for call in (
+        lambda: letters.stub.CreateRun(
+            pb.CreateRunRequest(dataset="letters", name="new", hyperparameters=newer), timeout=SECONDS
+        ),
+        lambda: letters.stub.UpdateRun(pb.UpdateRunRequest(run=policy.ref, hyperparameters=newer), timeout=SECONDS),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            call()
+        assert isinstance(refused.value, grpc.Call)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert refused.value.details() == (
+            "hyperparameters: got field 40, must be known to this server; the client may be newer"
+        )

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import numpy as np
 from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 from numpy.typing import NDArray
 
 from bots.v1 import task_selection_pb2 as pb
@@ -180,8 +181,12 @@ def stated(message: Message, prefix: str = "") -> dict[str, Any]:
 def with_stated(given: Hyperparameters, message: pb.Hyperparameters, model: str, size: int) -> Hyperparameters:
     """Returns hyperparameters of a run over `size` tasks: those that a message states, and else those given.
 
-    Raises InvalidField for a stated value that breaks its rule or is of the other model.
+    Raises InvalidField for a stated value that breaks its rule, is of the other model, or is not known here.
     """
+    unknown: Any = UnknownFieldSet(message)  # a sequence, which its stub does not say
+    for field in unknown:
+        number = Described(f"field {field.field_number}")
+        raise InvalidField("hyperparameters", number, "must be known to this server; the client may be newer")
     changes = messages.present(message)
     try:
         check(model, **changes)
