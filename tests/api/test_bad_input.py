@@ -182,6 +182,36 @@ def test_bad_input_is_refused_with_field_value_and_rule(letters: Service, bad: B
     assert letters.state() == before
 
 
+NEEDED: dict[str, dict[str, Any]] = {
+    "CreateRun": {"dataset": "letters", "name": "new"},
+    "SelectBatch": {"batch_size": 2},
+    "ReportOutcomes": {"tasks": [0], "successes": [1], "rollouts": [4]},
+    "RetireTasks": {"tasks": [0]},
+    "RestoreRun": {"version": 0},
+    "UndoReport": {"version": 1},
+    "UpdateRun": {"hyperparameters": pb.Hyperparameters(target=0.4)},
+}
+WORDS = [
+    (name, field)
+    for name, method in pb.DESCRIPTOR.services_by_name["TaskSelectionService"].methods_by_name.items()
+    for field in ("job", "incarnation", "reason", "policy")
+    if field in method.input_type.fields_by_name
+]
+
+
+@pytest.mark.parametrize(("method", "field"), WORDS, ids=[" ".join(words) for words in WORDS])
+def test_control_characters_are_refused_in_every_text(letters: Service, method: str, field: str) -> None:
+    """They would reach the terminals of those who read the history, the leases or the runs."""
+    request = getattr(pb, f"{method}Request")(**NEEDED.get(method, {}), **{field: "\x1b]0;x\x07"})
+    if "run" in request.DESCRIPTOR.fields_by_name:
+        request.run.CopyFrom(REF)
+    with pytest.raises(grpc.RpcError) as refused:
+        getattr(letters.stub, method)(request, timeout=SECONDS)
+    assert isinstance(refused.value, grpc.Call)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused.value.details() == f"{field}: got '\\x1b]0;x\\x07', {INVISIBLE}"
+
+
 @pytest.mark.parametrize(
     ("method", "request_"),
     [

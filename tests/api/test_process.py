@@ -141,9 +141,10 @@ def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) 
     assert not (tmp_path / "data").exists()
 
 
-def test_a_server_ends_with_its_private_valkey(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_server_ends_with_its_private_valkey(tmp_path: Path, processes: str) -> None:
     """Where the private Valkey dies, the server ends with an error, so that whoever keeps it running starts both."""
-    with started("--data-dir", str(tmp_path)) as (process, _):
+    with started("--data-dir", str(tmp_path), "--processes", processes) as (process, _):
         pid = int((tmp_path / "valkey.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
         assert process.wait(SECONDS) == 1

@@ -158,6 +158,20 @@ def test_probes_speak_tls_and_callers_are_in_chosen_namespaces(manifests: Path) 
         assert all(source["namespaceSelector"]["matchLabels"] for source in rule["from"])
 
 
+def test_pods_have_tls_and_tokens(manifests: Path) -> None:
+    """The image and the Deployment set what a server for others needs, and nothing that is no setting."""
+    documents = {one["kind"]: one["spec"] for one in yaml.safe_load_all(manifests.read_text())}
+    (container,) = documents["Deployment"]["template"]["spec"]["containers"]
+    given = {variable["name"]: variable["value"] for variable in container["env"]}
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    for name in ("BOTS_REDIS_FILE", "BOTS_TOKEN_FILE", "BOTS_TLS_CERT", "BOTS_TLS_KEY"):
+        assert str(Path(given[name]).parent) in mounted
+    image = re.findall(r"\b(BOTS_\w+)=", (ROOT / "Dockerfile").read_text())
+    assert {"BOTS_HOST", "BOTS_METRICS_HOST", "BOTS_METRICS_PORT"} <= set(image)
+    known = {f"BOTS_{name.upper()}" for name in Settings.model_fields}
+    assert {*image, *given} <= known
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl here")
 def test_kustomize_sets_the_image(manifests: Path) -> None:
     """The Deployment runs the version that is built."""

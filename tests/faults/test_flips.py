@@ -40,6 +40,59 @@ def test_damaged_keys_are_never_served(judged: Judge, change: Callable[[Redis, b
     assert wrong == {}
 
 
+def newest(client: Redis, kind: bytes) -> tuple[bytes, bytes]:
+    """Returns the key of the run `one` that is for something, and its newest field or entry."""
+    key = next(key for key in sorted(client.keys(b"*:events"), key=client.xlen, reverse=True))
+    key = key.removesuffix(b"events") + kind
+    field = client.xrevrange(key, count=1)[0][0] if kind == b"events" else max(client.hkeys(key), key=int)
+    return key, field
+
+
+def change_entry(client: Redis, back: int, **words: bytes) -> None:
+    """Changes or (without words) deletes an entry of the history, counted back from its end."""
+    key, _ = newest(client, b"events")
+    entry, was = client.xrevrange(key, count=back)[-1]
+    changed = [(entry, was | {name.encode(): word for name, word in words.items()})] if words else []
+    before, later = client.xrange(key, "-", f"({entry.decode()}"), client.xrange(key, f"({entry.decode()}")
+    client.delete(key)  # a stream takes no entry before its last one, so it is made again
+    for one, content in (*before, *changed, *later):
+        client.xadd(key, content, one)
+
+
+def change_snapshot(client: Redis, content: bytes | None) -> None:
+    """Changes or (None) deletes the newest snapshot."""
+    key, field = newest(client, b"snapshots")
+    client.hset(key, field, content) if content is not None else client.hdel(key, field)
+
+
+def change_head(client: Redis, **fields: object) -> None:
+    """Changes the head of a run."""
+    key, _ = newest(client, b"events")
+    client.hset(key.removesuffix(b":events"), mapping=fields)
+
+
+BY_HAND: dict[str, Callable[[Redis], object]] = {
+    "newest snapshot is gone": lambda client: change_snapshot(client, None),
+    "newest snapshot is empty": lambda client: change_snapshot(client, b""),
+    "newest event is deleted": lambda client: change_entry(client, 1),
+    "event after the newest snapshot is deleted": lambda client: change_entry(client, 2),
+    "newest event is empty": lambda client: change_entry(client, 1, e=b""),
+    "newest event is no message": lambda client: change_entry(client, 1, e=b"\xff\xff"),
+    "newest event is another one": lambda client: change_entry(client, 1, e=b"\x0a\x00"),
+    "version is no number": lambda client: change_head(client, version="x"),
+    "version is lower": lambda client: change_head(client, version=3),
+    "version is higher": lambda client: change_head(client, version=1000),
+}
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_changes_by_hand_are_never_served(judged: Judge, what: str) -> None:
+    """Each change is noticed: it is named or healed, by a server that did not hold the run."""
+    outcome, found = judged.judge(BY_HAND[what])
+    assert outcome in ("harmless", "healed", "named"), found
+    assert outcome != "harmless" or "snapshot" in what  # an earlier one and the events after it give the same
+
+
 def test_fsck_names_what_is_left_of_a_dataset(judged: Judge) -> None:
     """A dataset whose record is lost is not found; fsck says so, and deletes the rest if it is told to repair."""
     judged.reset()
