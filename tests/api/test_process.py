@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,18 @@ def test_a_server_ends_with_its_private_valkey(tmp_path: Path, processes: str) -
         assert process.wait(SECONDS) == 1
         assert process.stderr is not None
         assert "the private Valkey ended by itself" in process.stderr.read()
+
+
+def test_a_server_ends_if_the_socket_of_its_private_valkey_is_removed(tmp_path: Path) -> None:
+    """As a cleaner of temporary files may do: calls that need a further connection would fail, until the next start."""
+    with started("--data-dir", str(tmp_path)) as (process, address), tasks_policy(address) as run:
+        run.report([1], [1])
+        shutil.rmtree((tmp_path / "valkey.pid").read_text().split()[1])
+        assert process.wait(SECONDS) == 1
+        assert process.stderr is not None
+        assert "the private Valkey lost its socket" in process.stderr.read()
+    with started("--data-dir", str(tmp_path)) as (_, address), tasks_policy(address) as run:
+        assert run.info().version == 1
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from urllib.parse import quote
 _PID_FILE = "valkey.pid"  # the process and its socket's directory, a line each
 _VERSION_FILE = "valkey.version"  # name and version of the server that wrote the data last
 _STOP_SECONDS = 10.0  # to write and leave, before it is killed
+_LOOK_SECONDS = 1.0  # between two looks for its socket
 _TELL_SECONDS = 10.0  # between two log lines about a start that takes long
 _MAX_SOCKET_BYTES = 107  # of the path of a socket
 
@@ -58,12 +59,12 @@ def start(data_dir: Path, *, fsync: bool = False, stopping: threading.Event | No
     readable by this user only. Loading a large append-only file takes long.
 
     fsync:    every write is on disk before it is answered (appendfsync always), else about once a second
-    stopping: if it is set, a start that takes long ends with EmbeddedError; it is set if Valkey ends by itself
+    stopping: if it is set, a start that takes long ends with EmbeddedError; it is set if Valkey is lost
 
     Raises EmbeddedError if the directory cannot be used, or is in use, or no binary is found, or Valkey does not start,
-    and at exit if it has ended by itself.
+    and at exit if it was lost: if it ended by itself, or its socket was removed.
     """
-    ending, died = stopping or threading.Event(), threading.Event()
+    ending, lost = stopping or threading.Event(), list[str]()
     data_dir = data_dir.resolve()
     pid_file, output = data_dir / _PID_FILE, data_dir / "valkey.log"
     with _locked(data_dir):
@@ -84,10 +85,15 @@ def start(data_dir: Path, *, fsync: bool = False, stopping: threading.Event | No
             )
 
         def watch() -> None:
-            process.wait()
+            why = f"lost its socket, {address}"  # to one that cleans up temporary files: no connection can be made
+            while address.exists():
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK_SECONDS)
+                    why = "ended by itself"
+                    break
             if not ending.is_set():  # else the signal may have been for all processes, as systemd sends it
-                log.error("the private Valkey ended by itself; ending too")
-                died.set()
+                log.error("the private Valkey %s; ending too", why)
+                lost.append(why)
                 ending.set()
 
         try:
@@ -107,8 +113,8 @@ def start(data_dir: Path, *, fsync: bool = False, stopping: threading.Event | No
                 process.wait()
             shutil.rmtree(socket_dir, ignore_errors=True)
             pid_file.unlink()
-    if died.is_set():
-        raise EmbeddedError(f"the private Valkey ended by itself; {output} ends with: {_tail(output, lines=1)}")
+    if lost:
+        raise EmbeddedError(f"the private Valkey {lost[0]}; {output} ends with: {_tail(output, lines=1)}")
 
 
 def find_binary() -> str:
