@@ -43,8 +43,8 @@ def listening(shared: bool = False) -> Iterator[int]:
 
 def said(*runs: list[str]) -> list[str]:
     """Returns what the server says to each of these flags; each run must end by itself with status 1."""
-    # One interpreter, because a fresh one for each run would take seconds. It ends by itself: the limit is for a hang,
-    # on a machine on which other work may leave this one a hundredth of a processor.
+    # One interpreter, because a fresh one for each run would take seconds. On stdout, where no line of the log can come
+    # between the parts that are printed.
     program = f"""
 import sys
 from bots_server.process.main import main
@@ -53,11 +53,11 @@ for flags in {list(runs)!r}:
     try:
         main()
     except SystemExit as error:
-        print("\\0", error, file=sys.stderr)
+        print("\\0", error)
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=1200)
-    texts = ended.stderr.split("\0 ")
-    assert (ended.returncode, len(texts)) == (0, len(runs) + 1), ended.stderr
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    texts = ended.stdout.split("\0 ")
+    assert (ended.returncode, len(texts)) == (0, len(runs) + 1), ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     return texts[1:]
 
