@@ -269,6 +269,22 @@ def test_connections_beyond_the_limit_are_closed(redis_url: str, monkeypatch: py
         assert health.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS).status == SERVING
 
 
+def test_pings_of_an_idle_client_keep_its_connection(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of other gRPC libraries, too, as often as is allowed, without a call: none is answered by GOAWAY."""
+    monkeypatch.setattr("bots_server.process.server.PING_SECONDS", 0.05)
+    with serving(redis_url) as service:
+        host, port = service.address.split(":")
+        with closing(socket.create_connection((host, int(port)), SECONDS)) as raw, raw.makefile("rb") as answers:
+            raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+            for number in range(8):
+                raw.sendall(frame(6, 0, 0, bytes([*range(7), number])))
+                while (head := answers.read(9))[3:5] != b"\x06\x01":  # the acknowledgement of a ping
+                    assert head[3:4] != b"\x07", answers.read(int.from_bytes(head[:3]))
+                    answers.read(int.from_bytes(head[:3]))
+                assert answers.read(8)[-1] == number
+                time.sleep(0.1)
+
+
 def is_closed(connection: socket.socket) -> bool:
     """Returns whether the other side closed a connection that does not block."""
     try:

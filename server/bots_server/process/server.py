@@ -34,6 +34,7 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MAX_CONNECTIONS = 4_096
 MAX_STREAMS = 256  # calls at once on one connection
 HANDSHAKE_SECONDS = 10.0  # for a connection's TLS and HTTP/2 handshakes
+PING_SECONDS = 10.0  # between two pings of a client, at least: more of them end its connection
 IDENTITY_ENCODING = 1  # bit set of the compressions that requests may have: none
 CONNECTION_GRACE_SECONDS = 3600.0  # for calls on a connection that is too old: longer than any upload
 QUEUED_PER_THREAD = 32  # calls beyond that are refused with RESOURCE_EXHAUSTED
@@ -134,7 +135,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
             ("grpc.max_connection_age_ms", round(settings.connection_age_seconds * 1000)),
             ("grpc.max_connection_age_grace_ms", round(CONNECTION_GRACE_SECONDS * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", round(PING_SECONDS * 1000)),
         ],
     )
     service: Any = TaskSelectionService(
