@@ -50,6 +50,23 @@ def test_the_data_is_there_after_the_next_start(tmp_path: Path) -> None:
         store.close()
 
 
+def test_a_file_whose_end_was_cut_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a crash of the machine may leave it: all but the end is there, and the log says so, once."""
+    with embedded.start(tmp_path, fsync=True) as url:
+        client = connect(url)
+        client.ask("a", ("SET", "a", "1"))
+        client.ask("b", ("SET", "b", "2"))
+        client.close()
+    (file,) = tmp_path.glob("appendonlydir/*.incr.aof")
+    os.truncate(file, file.stat().st_size - 3)
+    for _ in range(2):
+        with embedded.start(tmp_path) as url:
+            client = connect(url)
+            assert client.ask_each([("GET", "a"), ("GET", "b")]) == [b"1", None]
+            client.close()
+    assert caplog.text.count("cut the end of the append-only file") == 1
+
+
 def test_it_never_evicts_and_writes_to_disk(tmp_path: Path) -> None:
     """It never evicts, and syncs to the disk each second, or with each write if asked to."""
     for fsync, promised in ((False, Level.MEMORY), (True, Level.FSYNC)):

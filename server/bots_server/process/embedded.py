@@ -100,6 +100,8 @@ def start(data_dir: Path, *, fsync: bool = False, stopping: threading.Event | No
             pid_file.write_text(f"{process.pid}\n{socket_dir}\n")
             _wait_until_ready(process, address, output, ending)
             (data_dir / _VERSION_FILE).write_text(version)
+            if "aof-load-truncated" in output.read_text(errors="replace"):
+                log.warning("a crash cut the end of the append-only file in %s; the last call may be lost", data_dir)
             log.info("private Valkey over %s", data_dir)
             threading.Thread(target=watch, name="private Valkey", daemon=True).start()
             yield f"unix://{quote(str(address))}"
