@@ -127,6 +127,22 @@ threading.Event().wait()
             process.kill()
 
 
+def test_a_server_of_nohup_outlives_its_terminal() -> None:
+    """SIGHUP stays ignored if it was."""
+    program = """
+import os, signal, threading
+from bots_server.process.signals import stop_on
+stopping = threading.Event()
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stop_on((signal.SIGTERM, signal.SIGHUP), stopping, seconds=60)
+os.kill(os.getpid(), signal.SIGHUP)
+assert not stopping.wait(0.1)
+os.kill(os.getpid(), signal.SIGTERM)
+assert stopping.wait(60)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=SECONDS).returncode == 0
+
+
 def test_a_wrong_setting_stops_the_start_and_names_the_variable(tmp_path: Path) -> None:
     """A wrong value is refused before anything starts, with the variable, the flag and the rule."""
     finished = subprocess.run(
@@ -255,13 +271,17 @@ def test_an_insecure_server_says_so_in_one_line(redis_url: str) -> None:
     assert "without TLS (--tls-cert, --tls-key) and tokens (--token-file)" in lines[0]
 
 
-def test_a_server_that_drains_ends_its_streams(tmp_path: Path) -> None:
-    """After SIGTERM a stream ends in order and the process exits with 0."""
-    with started("--data-dir", str(tmp_path)) as (process, address):
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, "1"), (signal.SIGHUP, "1"), (signal.SIGHUP, "2")])
+def test_a_server_that_drains_ends_its_streams(tmp_path: Path, number: signal.Signals, processes: str) -> None:
+    """After SIGTERM, or when its terminal is closed, a stream ends in order and the process exits with 0."""
+    with started("--data-dir", str(tmp_path), "--processes", processes) as (process, address):
         with tasks_policy(address) as run:
             request = pb.WatchRunRequest(run=run.ref, interval_seconds=0.1)
             watching = run.stub.WatchRun(request, timeout=SECONDS)
             next(watching)
-            process.send_signal(signal.SIGTERM)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            for pid in [process.pid, *map(int, children)] if number == signal.SIGHUP else [process.pid]:
+                if b"valkey" not in Path(f"/proc/{pid}/cmdline").read_bytes():  # it has a session of its own
+                    os.kill(pid, number)
             assert list(watching) == []
         assert process.wait(SECONDS) == 0

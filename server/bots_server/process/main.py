@@ -47,7 +47,7 @@ def main() -> None:
     chosen = settings(sys.argv[1:])
     records = start_logging(chosen.log_format, chosen.log_level)
     stopping = threading.Event()
-    stop_on((signal.SIGTERM, signal.SIGINT), stopping, seconds=END_SECONDS)
+    stop_on((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), stopping, seconds=END_SECONDS)
     try:
         check_files(chosen)
         given, fsync = chosen.redis_url(), chosen.durability == "fsync"

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT set an event, whatever the main thread is doing, and end the process within a time."""
+"""SIGTERM and the like set an event, whatever the main thread is doing, and end the process within a time."""
 
 import multiprocessing
 import os
@@ -21,7 +21,8 @@ def stop_on(numbers: Collection[signal.Signals], stopping: threading.Event, *, s
     writing.setblocking(False)
     signal.set_wakeup_fd(writing.detach())
     for number in numbers:
-        signal.signal(number, lambda *_: None)  # the wakeup byte is enough
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, lambda *_: None)  # the wakeup byte is enough
 
     def follow() -> None:
         end: float | None = None

@@ -110,7 +110,8 @@ def supervise(
 def _work(work: Work, connection: Connection, pulse: Pulse) -> None:
     stopping = threading.Event()
     stop_on((signal.SIGTERM,), stopping, seconds=END_SECONDS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the parent too, which ends the workers
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends it to the parent too, which ends the workers
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
