@@ -97,6 +97,20 @@ def test_an_unknown_id_is_accepted_if_it_was_first_sent_after_the_forgotten_ones
     assert store.history.sync(run, 0, b"").version == 5
 
 
+def test_reports_are_accepted_after_the_clock_of_redis_went_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a failover to another machine: what is sent for the first time is new; what may be a repeat is not."""
+    records.keep(monkeypatch, request_ids=2)
+    run = records.run(store)
+    for version in range(1, 4):
+        assert again(store, run, records.request_id()) == (version, False)
+    seconds, _ = records.redis_of(store).time()
+    records.set_head(store, run, forgotten=(seconds + 600) * 1000)  # as if the clock had been ten minutes ahead
+    late = records.request_id()
+    with pytest.raises(RequestTooOld, match=late):
+        again(store, run, late, age_ms=1000)
+    assert again(store, run, records.request_id()) == (4, False)
+
+
 def test_the_clock_of_the_caller_decides_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids that carry the time of a clock that is years ahead or behind are accepted, and make no other id old."""
     records.keep(monkeypatch, request_ids=2)

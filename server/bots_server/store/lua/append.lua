@@ -17,7 +17,8 @@
   a forgotten one), "lost" (ids are damaged or missing: all are forgotten now), "mismatch", or {"gone"}.
 
   Safe to repeat by the request id: it is checked before anything is written. An unknown id is old unless it was first
-  sent after the arrival of the newest forgotten id.
+  sent after the arrival of the newest forgotten id. While the clock is behind that, because it was set back or another
+  server has it, an id that is sent for the first time is new.
 ]]
 --- @include now
 --- @include head
@@ -55,7 +56,7 @@ if lost or redis.call("LPOS", KEYS[4], ARGV[1], "MAXLEN", within) then
   write_head(KEYS[1], head)
   if not restoring then return {"lost", head.version, head.snapshot, 0, 0} end
   oldest = nil
-elseif not rebuilt and head.forgotten > 0 and at - ARGV[3] <= head.forgotten then
+elseif not rebuilt and head.forgotten > 0 and at - ARGV[3] <= (head.forgotten > at and at - 1 or head.forgotten) then
   return {"old", head.version, head.snapshot, 0, 0}
 end
 if ARGV[4] ~= "" and tonumber(ARGV[4]) ~= head.version then return {"mismatch", head.version, head.snapshot, 0, 0} end
