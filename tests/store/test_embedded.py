@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -182,6 +183,32 @@ def test_directory_that_cannot_be_used_is_refused(tmp_path: Path, monkeypatch: p
         unlocked = pytest.raises(embedded.EmbeddedError, match=r"has no locks .*local disk, or --redis")
         with unlocked, embedded.start(tmp_path):
             pass
+
+
+def can_be_another_user() -> bool:
+    """Returns whether this user can become another one, who can run what this one does."""
+    return os.getuid() == 0 and all(above.stat().st_mode & stat.S_IXOTH for above in Path(sys.executable).parents)
+
+
+@pytest.mark.skipif(not can_be_another_user(), reason="must be root, and Python where everybody may run it")
+def test_directory_of_its_group_is_used_by_any_user() -> None:
+    """As the image's /data, by a container with an arbitrary uid and group 0. A second user is told what to give."""
+    command = (
+        "import pathlib, sys\n"
+        "from bots_server.process import embedded\n"
+        "with embedded.start(pathlib.Path(sys.argv[1])):\n"
+        "    pass\n"
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, 10001, 0)
+        os.chmod(directory, 0o770)
+
+        def start(uid: int) -> subprocess.CompletedProcess[str]:
+            program = [sys.executable, "-c", command, directory]
+            return subprocess.run(program, user=uid, group=0, extra_groups=[], capture_output=True, text=True)
+
+        assert [start(12345).returncode for _ in range(2)] == [0, 0]
+        assert f"data directory {directory}: Permission denied; give --redis, or a --data-dir" in start(54321).stderr
 
 
 def test_long_temporary_directory_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
