@@ -1101,8 +1101,8 @@ class SelectBatchRequest(google.protobuf.message.Message):
     job: builtins.str
     """The asking job, for the log and for leases; at most 128 bytes. Equal jobs of two identities are two jobs."""
     incarnation: builtins.str
-    """One start of the job, at most 64 bytes. A selection of a new incarnation ends the leases of the job's earlier ones.
-    Empty: not given.
+    """One start of the job, at most 64 bytes. A selection of a new incarnation ends the leases of the job's earlier ones,
+    also if it then finds too few eligible tasks. Empty: not given.
     """
     request_id: builtins.str
     fill: builtins.bool
