@@ -17,9 +17,8 @@ from typing import TypeVar
 import grpc
 
 from bots_server.api.share import BESIDE_SECONDS, Share
-from bots_server.errors import CallTooLong, DeadlineExceeded, TooManyCalls, UploadTooSlow
+from bots_server.errors import CallTooLong, TooManyCalls, UploadTooSlow
 from bots_server.runs.turn import on_turn
-from bots_server.store import remaining
 
 CALL_SECONDS = 0.001  # of a processor, that gRPC takes for a short call on top of what is measured
 
@@ -84,9 +83,10 @@ class LongCalls:
                 self._calls.discard(call)
 
     def responses(self, call: LongCall, responses: Iterator[Item | None]) -> Iterator[Item]:
-        """Yields responses until the caller is gone or the call is over; None is not sent, but has that looked at.
+        """Yields responses until the caller is gone or the call is over.
 
-        Before each response it waits until the time that earlier ones of its caller took is paid.
+        None is not sent. It comes before a response is made, which waits until what its caller took is paid, and
+        whenever the call should look for its caller.
         """
         for response in responses:
             if not call.context.is_active():
@@ -94,11 +94,12 @@ class LongCalls:
             if call.over:
                 raise CallTooLong(self._seconds)
             if response is not None:
-                time.sleep(call.share.debt())
                 call.sending_since = time.monotonic()
                 yield response
                 call.sending_since = None
             call.pay()
+            if response is None:
+                call.share.wait_until_paid()
 
     def requests(self, call: LongCall, requests: Iterator[Item]) -> Iterator[Item]:
         """Yields requests as they come, each when what earlier ones of its caller took is paid.
@@ -124,7 +125,7 @@ class LongCalls:
                     return
                 if call.over:
                     raise CallTooLong(self._seconds)
-                time.sleep(call.share.debt())
+                call.share.wait_until_paid()
                 yield request
                 call.pay()
         finally:
@@ -146,8 +147,9 @@ class ShortCalls:
     A caller is an identity, or a connection if callers have no identity.
     """
 
-    def __init__(self, per_caller: int) -> None:
-        self._per_caller = per_caller
+    def __init__(self, per_caller: int, stopping: threading.Event) -> None:
+        """stopping: set when the server drains, so that no call waits for its turn much longer"""
+        self._per_caller, self._stopping = per_caller, stopping
         self._lock = threading.Lock()
         self._shares: dict[str, Share] = {}
         self._of_long_calls: dict[str, Share] = {}  # by identity
@@ -155,7 +157,10 @@ class ShortCalls:
 
     @contextmanager
     def admitted(self, identity: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Admits one call for the duration of the block, when it is its turn. Raises TooManyCalls, DeadlineExceeded."""
+        """Admits one call for the duration of the block, when it is its turn.
+
+        Raises TooManyCalls, DeadlineExceeded, ServerStopping.
+        """
         who = identity or context.peer()
         with self._lock:
             share = self._share(self._shares, who, metered=bool(identity))
@@ -163,9 +168,7 @@ class ShortCalls:
                 raise TooManyCalls(self._per_caller, "calls of one caller")
             share.calls += 1
         try:
-            with on_turn(share, remaining()) as had:
-                if not had:
-                    raise DeadlineExceeded
+            with on_turn(share):
                 since = time.thread_time()
                 try:
                     yield
@@ -173,7 +176,7 @@ class ShortCalls:
                     share.spend(time.thread_time() - since + CALL_SECONDS)
         finally:
             with self._lock:
-                share.calls -= 1
+                share.end_call()
                 if not share.calls and not identity:
                     del self._shares[who]
 
@@ -181,7 +184,7 @@ class ShortCalls:
         """Returns what meters the long calls of an identity; callers without one are not metered."""
         with self._lock:
             if not identity:
-                return Share(lambda: True, metered=False)
+                return Share(lambda: True, self._stopping, metered=False)
             return self._share(self._of_long_calls, identity, metered=True)
 
     def _share(self, shares: dict[str, Share], who: str, *, metered: bool) -> Share:
@@ -190,7 +193,7 @@ class ShortCalls:
             self._other = self._newest
         self._newest = who, time.monotonic()
         if (share := shares.get(who)) is None:
-            share = shares[who] = Share(lambda: self._is_alone(who), metered=metered)
+            share = shares[who] = Share(lambda: self._is_alone(who), self._stopping, metered=metered)
         return share
 
     def _is_alone(self, who: str) -> bool:
