@@ -12,20 +12,22 @@ import pytest
 
 from bots_server.api import share as module
 from bots_server.api.admission import LongCalls, ShortCalls
-from bots_server.api.share import Share
+from bots_server.api.share import Presence, Share
 from bots_server.errors import DeadlineExceeded, ServerStopping
 from bots_server.runs.turn import off_turn, on_turn
 from bots_server.store import within
 from tests.api.service import SECONDS, Service
 
 
-class Beside:
-    """Another caller is there until `left` is set."""
+class Beside(Presence):
+    """Another caller is there for a second, again and again, until `left` is set."""
 
-    left = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = False
 
-    def alone(self) -> bool:
-        return self.left
+    def beside(self, who: str) -> float:
+        return 0.0 if self.left else 1.0
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def beside() -> Beside:
 @pytest.fixture
 def share(beside: Beside, stopping: threading.Event) -> Share:
     """The share of a caller beside another one."""
-    return Share(beside.alone, stopping, metered=True)
+    return Share("one", beside, stopping, metered=True)
 
 
 @pytest.fixture
@@ -69,6 +71,36 @@ def resuming(share: Share, seconds: float = SECONDS) -> Iterator[Any]:
         taken.set()
         Service.wait_until(lambda: share._resuming)
         yield future
+
+
+def test_caller_counts_as_there_in_proportion_to_what_it_takes(clock: list[float]) -> None:
+    """For 100 s for each second of a processor, and 1 s at most: one that calls once a second slows others little."""
+    presence = Presence()
+    assert presence.beside("one") == 0
+    presence.took("monitor", 0.0025)
+    presence.took("one", 0.1)
+    assert presence.beside("one") == 0.25
+    assert presence.beside("monitor") == 1
+    clock[0] += 0.125
+    assert presence.beside("one") == 0.125
+    presence.took("monitor", 0.0025)
+    assert presence.beside("one") == 0.375
+    presence.took("trainer", 0.5)
+    assert presence.beside("one") == presence.beside("monitor") == 1
+    assert presence.beside("trainer") == 0.875
+    clock[0] += 1
+    assert presence.beside("one") == 0
+
+
+def test_of_many_callers_one_that_is_there_is_enough(clock: list[float]) -> None:
+    """Whichever of them took something last."""
+    presence = Presence()
+    for number in (3, 1, 4, 2, 0):
+        presence.took(str(number), number / 1024)
+    clock[0] += 0.25
+    assert [presence.beside(str(number)) > 0 for number in range(5)] == [True] * 5
+    clock[0] += 0.0625
+    assert [presence.beside(str(number)) > 0 for number in range(5)] == [True] * 4 + [False]
 
 
 def test_one_call_of_a_caller_is_in_progress_beside_other_callers(stopping: threading.Event) -> None:
@@ -129,6 +161,18 @@ def test_call_begins_when_it_is_the_only_one_that_is_left(share: Share, monkeypa
         Service.wait_until(lambda: share._begins)
         share.end_call()
         call.result(SECONDS / 2)
+
+
+def test_call_begins_when_other_callers_are_gone(stopping: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, since a caller that is alone is not metered."""
+    monkeypatch.setattr(module, "MOST_DEBT_SECONDS", SECONDS)
+    monkeypatch.setattr(module, "LOOK_SECONDS", SECONDS)
+    share = Share("one", presence := Presence(), stopping, metered=True)
+    share.spend(100)
+    share.calls = 2
+    presence.took("other", 0.002)
+    with within(SECONDS / 2):
+        share.begin()
 
 
 def test_calls_of_one_caller_begin_in_their_order(share: Share) -> None:

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import inf
 from typing import TypeVar
 
 import grpc
 
-from bots_server.api.share import BESIDE_SECONDS, Share
+from bots_server.api.share import Presence, Share
 from bots_server.errors import CallTooLong, TooManyCalls, UploadTooSlow
 from bots_server.runs.turn import on_turn
 
@@ -153,7 +152,7 @@ class ShortCalls:
         self._lock = threading.Lock()
         self._shares: dict[str, Share] = {}
         self._of_long_calls: dict[str, Share] = {}  # by identity
-        self._newest = self._other = ("", -inf)  # the caller that called last, and when; and another one
+        self._presence = Presence()
 
     @contextmanager
     def admitted(self, identity: str, context: grpc.ServicerContext) -> Iterator[None]:
@@ -169,11 +168,12 @@ class ShortCalls:
             share.calls += 1
         try:
             with on_turn(share):
+                share.spend(CALL_SECONDS)
                 since = time.thread_time()
                 try:
                     yield
                 finally:
-                    share.spend(time.thread_time() - since + CALL_SECONDS)
+                    share.spend(time.thread_time() - since)
         finally:
             with self._lock:
                 share.end_call()
@@ -184,21 +184,14 @@ class ShortCalls:
         """Returns what meters the long calls of an identity; callers without one are not metered."""
         with self._lock:
             if not identity:
-                return Share(lambda: True, self._stopping, metered=False)
+                return Share("", Presence(), self._stopping, metered=False)
             return self._share(self._of_long_calls, identity, metered=True)
 
     def _share(self, shares: dict[str, Share], who: str, *, metered: bool) -> Share:
-        """Returns the share of a caller that calls now; the lock is held."""
-        if who != self._newest[0]:
-            self._other = self._newest
-        self._newest = who, time.monotonic()
+        """Returns the share of a caller; the lock is held."""
         if (share := shares.get(who)) is None:
-            share = shares[who] = Share(lambda: self._is_alone(who), self._stopping, metered=metered)
+            share = shares[who] = Share(who, self._presence, self._stopping, metered=metered)
         return share
-
-    def _is_alone(self, who: str) -> bool:
-        _, since = self._newest if self._newest[0] != who else self._other
-        return time.monotonic() - since > BESIDE_SECONDS
 
 
 class Arrivals:

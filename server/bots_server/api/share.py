@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from math import inf
+from operator import itemgetter
 
 from bots_server.errors import ServerStopping
 from bots_server.store import remaining
@@ -16,8 +16,30 @@ IN_PROGRESS_ALONE = 2
 SHARE = 1 / 8
 WINDOW_SECONDS = 4.0
 MOST_DEBT_SECONDS = 2.0  # that a call waits, at most, for what earlier ones took
-BESIDE_SECONDS = 1.0  # after its last call another caller counts as there
-LOOK_SECONDS = 1.0  # in which a call that waits notices that its caller is alone, or that the server stops
+PRESENCE = 100  # a caller counts as there for so many seconds for each that it takes: always from 1 % of a processor on
+MOST_PRESENCE_SECONDS = 1.0  # after it took something
+LOOK_SECONDS = 1.0  # in which a call that waits notices that the server stops
+
+
+class Presence:
+    """Which callers count as there: each in proportion to what it takes, so that a monitor costs the others little."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: dict[str, float] = {}  # on the monotonic clock; of the two that stay longest, which is enough
+
+    def took(self, who: str, seconds: float) -> None:
+        """Notes the seconds of a processor that a caller took."""
+        now = time.monotonic()
+        with self._lock:
+            until = max(self._until.get(who, now), now) + PRESENCE * seconds
+            those = self._until | {who: min(until, now + MOST_PRESENCE_SECONDS)}
+            self._until = dict(sorted(those.items(), key=itemgetter(1))[-2:])
+
+    def beside(self, who: str) -> float:
+        """Returns for how many seconds another caller is there still; 0: the caller is alone."""
+        until = max((until for other, until in self._until.items() if other != who), default=0.0)
+        return max(0.0, until - time.monotonic())
 
 
 class Share:
@@ -29,14 +51,14 @@ class Share:
     of SHARE and c / (t + MOST_DEBT_SECONDS) of a processor: a quarter if c = t = 0.67.
     """
 
-    def __init__(self, alone: Callable[[], bool], stopping: threading.Event, *, metered: bool) -> None:
+    def __init__(self, who: str, presence: Presence, stopping: threading.Event, *, metered: bool) -> None:
         """
-        alone:    returns whether no other caller is there
+        who:      the caller
         stopping: set when the server drains
         metered:  whether the caller's time is bounded
         """
         self.calls = 0
-        self._alone, self._stopping, self._metered = alone, stopping, metered
+        self._who, self._presence, self._stopping, self._metered = who, presence, stopping, metered
         self._lock = threading.Lock()
         self._begins: deque[threading.Condition] = deque()  # of calls that wait to begin, in their order
         self._resumes = threading.Condition(self._lock)
@@ -84,7 +106,7 @@ class Share:
 
     def _sleep(self, turn: threading.Condition, seconds: float) -> None:
         """Waits until there may be a turn. Raises DeadlineExceeded, and ServerStopping if none came for a while."""
-        if not turn.wait(min(seconds, remaining() or inf, LOOK_SECONDS)) and self._stopping.is_set():
+        if not turn.wait(min(seconds, remaining() or inf, self._beside() or LOOK_SECONDS)) and self._stopping.is_set():
             raise ServerStopping
 
     def _notify(self) -> None:
@@ -96,7 +118,7 @@ class Share:
 
     def debt(self) -> float:
         """Returns the seconds until the time that was taken is paid; 0 for a caller that is alone."""
-        return max(0.0, self._due - time.monotonic()) if self._metered and not self._alone() else 0.0
+        return max(0.0, self._due - time.monotonic()) if self._metered and self._beside() else 0.0
 
     def wait_until_paid(self) -> None:
         """Waits until the time that was taken is paid, or the server stops."""
@@ -104,6 +126,7 @@ class Share:
 
     def spend(self, seconds: float) -> None:
         """Takes seconds of a processor."""
+        self._presence.took(self._who, seconds)
         with self._lock:
             now = time.monotonic()
             self._due = min(max(self._due, now - WINDOW_SECONDS) + seconds / SHARE, now + MOST_DEBT_SECONDS)
@@ -115,4 +138,7 @@ class Share:
         return self.debt() if self.calls > 1 else 0.0
 
     def _has_turn(self) -> bool:
-        return self._in_progress < (IN_PROGRESS_ALONE if self._alone() else 1)
+        return self._in_progress < (1 if self._beside() else IN_PROGRESS_ALONE)
+
+    def _beside(self) -> float:
+        return self._presence.beside(self._who)
