@@ -30,6 +30,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Marks the processes that this one is going to start, unless a controller has marked this one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored in the background
     if not hasattr(config, "workerinput"):
         os.environ[_SESSION] = uuid.uuid4().hex
 

@@ -12,7 +12,7 @@ The branches say what the caller can do:
     ├── Conflict             repeat
     ├── Exhausted            wait, or make room         TooManyCalls · CallTooLong · UploadTooSlow ·
     │                                                   QuotaExceeded · StoreFull
-    ├── Unavailable          wait, then repeat          StoreUnavailable · NotDurable · ServerTooOld
+    ├── Unavailable          wait, then repeat          StoreUnavailable · NotDurable · ServerTooOld · ServerStopping
     ├── Damaged              delete or repair it        RunDamaged · DatasetDamaged
     ├── DeadlineExceeded     allow more time
     ├── BadToken             send a valid token
@@ -229,6 +229,13 @@ class NotDurable(Unavailable, reason="NOT_DURABLE"):
 class ServerTooOld(Unavailable, reason="SERVER_TOO_OLD"):
     def __init__(self, what: str, needed: int, reader: int) -> None:
         super().__init__(f"{what} needs reader version {needed}, and this server has {reader}; upgrade it")
+
+
+class ServerStopping(Unavailable, reason="SERVER_STOPPING"):
+    retry_seconds = 0.0
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping; repeat the call on another one")
 
 
 class Damaged(Failure):

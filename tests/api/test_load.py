@@ -15,8 +15,7 @@ from prometheus_client import CollectorRegistry
 from bots.v1 import error_details_pb2 as details
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
-from bots_server.api.admission import LongCalls, ShortCalls
-from bots_server.api.share import Share
+from bots_server.api.admission import ShortCalls
 from bots_server.errors import DeadlineExceeded, TooManyCalls
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
@@ -209,7 +208,7 @@ def test_flood_of_one_identity_delays_no_other(
 
 def test_callers_without_identity_are_told_apart_by_connection() -> None:
     """Each connection has a bound of its own, and gets its place back."""
-    calls, one, other = ShortCalls(per_caller=1), context("ipv4:10.0.0.1:1000"), context("ipv4:10.0.0.1:2000")
+    calls, one, other = ShortCalls(1, threading.Event()), context("ipv4:10.0.0.1:1000"), context("ipv4:10.0.0.1:2000")
     for _ in range(2):
         with (
             calls.admitted("", one),
@@ -222,101 +221,11 @@ def test_callers_without_identity_are_told_apart_by_connection() -> None:
 
 def test_call_waits_for_its_turn_no_longer_than_its_deadline() -> None:
     """A call that waits leaves when its caller does, and its place is free again."""
-    calls, one = ShortCalls(per_caller=3), context("ipv4:10.0.0.1:1000")
+    calls, one = ShortCalls(3, threading.Event()), context("ipv4:10.0.0.1:1000")
     with calls.admitted("", one), calls.admitted("", one):
         for _ in range(2):
             with pytest.raises(DeadlineExceeded), within(0.05), calls.admitted("", one):
                 pass
-
-
-def test_one_call_of_a_caller_is_in_progress_beside_other_callers() -> None:
-    """A caller that is alone has two."""
-    calls, one, other = ShortCalls(per_caller=3), context("ipv4:10.0.0.1:1000"), context("ipv4:10.0.0.1:2000")
-    with calls.admitted("", one):
-        with (
-            calls.admitted("", other),
-            pytest.raises(DeadlineExceeded),
-            within(0.05),
-            calls.admitted("", one),
-        ):
-            pass
-        with within(SECONDS), calls.admitted("", one):
-            pass
-
-
-def test_caller_beside_others_has_an_eighth_of_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second of it at once; then a call waits 8 s for each second taken, and at most 2 s."""
-    now, alone = [100.0], False
-    monkeypatch.setattr("bots_server.api.share.time.monotonic", lambda: now[0])
-    share = Share(lambda: alone, metered=True)
-    share.spend(0.5)
-    assert share.debt() == 0
-    share.spend(0.125)
-    assert share.debt() == 1
-    now[0] += 0.75
-    assert share.debt() == 0.25
-    share.spend(5)
-    assert share.debt() == 2
-    alone = True
-    assert share.debt() == 0
-
-
-def test_call_begins_when_the_time_of_earlier_ones_is_paid() -> None:
-    """A deadline before that is one that it misses. The only call of its caller does not wait."""
-    share = Share(lambda: False, metered=True)
-    share.spend(0.53)
-    share.calls = 2
-    assert not share.begin(0.05)
-    began = time.monotonic()
-    assert share.begin(SECONDS)
-    assert time.monotonic() - began > 0.05
-    share.release()
-    share.spend(5)
-    share.calls = 1
-    assert share.begin(0.05)
-
-
-def test_calls_of_one_caller_begin_in_their_order() -> None:
-    """Also if one of them leaves, and one that came before the newest is still asleep."""
-    share, begun = Share(lambda: False, metered=True), list[int]()
-
-    def call(number: int, timeout: float) -> None:
-        if share.begin(timeout):
-            begun.append(number)
-            share.release()
-
-    share.calls = 8
-    assert share.begin(None)
-    with ThreadPoolExecutor(8) as threads:
-        leaver = threads.submit(call, 0, 0.3)
-        Service.wait_until(lambda: len(share._begins) == 1)
-        for number in range(1, 8):
-            threads.submit(call, number, SECONDS)
-            Service.wait_until(lambda waiting=number + 1: len(share._begins) + leaver.done() == waiting)  # type: ignore[misc]
-        Service.wait_until(leaver.done)
-        share.release()
-    assert begun == list(range(1, 8))
-
-
-def test_uploads_and_downloads_of_an_identity_are_metered() -> None:
-    """By what each item took; those of callers without identity are not."""
-    calls = LongCalls(ShortCalls(16), limit=4, per_caller=4, seconds=60, idle_seconds=60)
-
-    def work(items: int) -> Iterator[int]:
-        for item in range(items):
-            until = time.thread_time() + 0.02
-            while time.thread_time() < until:
-                pass
-            yield item
-
-    for identity, metered in (("team", True), ("", False)):
-        one: Any = SimpleNamespace(is_active=lambda: True, peer=lambda: "ipv4:10.0.0.1:1000")
-        with calls.admitted(identity, one) as call:
-            before = call.share._due
-            assert list(calls.responses(call, work(3))) == [0, 1, 2]
-            assert list(calls.requests(call, work(3))) == [0, 1, 2]
-            assert call.share._due > before
-            assert call.share._metered is metered
 
 
 def status_of_select(run: Run) -> grpc.StatusCode:

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bots_server.core.posterior import alpha_beta
+from bots_server.errors import ServerStopping
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
 from bots_server.runs.replica import Replica
@@ -52,6 +53,18 @@ def test_server_ahead_of_redis_rebuilds(letters: Service, later: int) -> None:
             there.report([21], [0])
         np.testing.assert_array_equal(ahead.posteriors(), there.posteriors())
         assert ahead.select(3).version == 10 + later
+
+
+def test_closed_replica_folds_no_further(letters: Service) -> None:
+    """It answers what it has, and is refused what it would have to fold, so that a server that stops ends."""
+    run, replica = letters.run("letters", "policy"), replica_of(letters)
+    run.report([1], [1])
+    assert replica.view().posterior.version == 1
+    replica.close()
+    assert replica.view().posterior.version == 1
+    run.report([2], [1])
+    with pytest.raises(ServerStopping):
+        replica.view()
 
 
 def test_server_that_was_away_reads_the_newest_snapshot(letters: Service) -> None:

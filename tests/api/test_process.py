@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bots.v1 import task_selection_pb2 as pb
 from bots.v1.task_selection_pb2_grpc import TaskSelectionServiceStub
+from bots_server.process.main import GRACE_SECONDS
 from tests.api.callers import write
 from tests.api.service import Run, dataset_parts, reason_of
+from tests.valkey import valkey
 
 SECONDS = 60
 
@@ -285,3 +289,66 @@ def test_a_server_that_drains_ends_its_streams(tmp_path: Path, number: signal.Si
                     os.kill(pid, number)
             assert list(watching) == []
         assert process.wait(SECONDS) == 0
+
+
+@contextlib.contextmanager
+def flooding(run: Run, outcomes: int) -> Iterator[tuple[threading.Semaphore, set[tuple[object, object]]]]:
+    """Yields a semaphore of the reports that were answered to 16 threads, and how their last ones failed."""
+    answered, failures = threading.Semaphore(0), set[tuple[object, object]]()
+
+    def flood() -> None:
+        while True:
+            try:
+                run.report(range(outcomes), [1] * outcomes)
+                answered.release()
+            except grpc.RpcError as error:
+                failures.add((error.code(), reason_of(error)))
+                return
+
+    with ThreadPoolExecutor(16) as threads:
+        for _ in range(16):
+            threads.submit(flood)
+        yield answered, failures
+
+
+def stop_seconds(process: subprocess.Popen[str]) -> float:
+    """Returns the seconds from SIGTERM to the end of a process, which succeeds."""
+    begin = time.monotonic()
+    end(process)
+    assert process.returncode == 0
+    return time.monotonic() - begin
+
+
+def test_a_server_whose_calls_wait_stops_in_time() -> None:
+    """While Redis hangs, the calls that wait for their turn are refused, so that their callers go to another server."""
+    with (
+        valkey() as redis,
+        started("--redis", redis.url) as (process, address),
+        tasks_policy(address) as run,
+    ):
+        with flooding(run, 1) as (answered, failures):
+            for _ in range(16):
+                assert answered.acquire(timeout=SECONDS)
+            redis.pause()
+            try:
+                assert stop_seconds(process) < GRACE_SECONDS
+            finally:
+                redis.resume()
+        assert (grpc.StatusCode.UNAVAILABLE, "SERVER_STOPPING") in failures
+
+
+def test_a_server_that_is_flooded_stops_in_time(tmp_path: Path) -> None:
+    """What was reported is left to other servers to fold."""
+    outcomes = 100_000
+    with started("--data-dir", str(tmp_path)) as (process, address), grpc.insecure_channel(address) as channel:
+        stub = TaskSelectionServiceStub(channel)
+        header, chunk = dataset_parts("large", outcomes)
+        parts = [pb.CreateDatasetRequest(header=header), pb.CreateDatasetRequest(chunk=chunk)]
+        stub.CreateDataset(iter(parts), timeout=SECONDS, wait_for_ready=True)
+        request = pb.CreateRunRequest(dataset="large", name="policy")
+        run = Run(stub, stub.CreateRun(request, timeout=SECONDS).run.ref)
+        with flooding(run, outcomes) as (answered, failures):
+            for _ in range(16):
+                assert answered.acquire(timeout=SECONDS)
+            assert stop_seconds(process) < GRACE_SECONDS
+        assert {code for code, _ in failures} == {grpc.StatusCode.UNAVAILABLE}

@@ -215,7 +215,7 @@ def context(peer: str) -> grpc.ServicerContext:
 
 def test_one_caller_does_not_take_all_long_calls() -> None:
     """M12: of one identity, or of one host if callers have none, only some are admitted; others find places."""
-    calls = LongCalls(ShortCalls(4), limit=4, per_caller=2, seconds=60, idle_seconds=60)
+    calls = LongCalls(ShortCalls(4, threading.Event()), limit=4, per_caller=2, seconds=60, idle_seconds=60)
     one, same, other = context("ipv4:10.0.0.1:1000"), context("ipv4:10.0.0.1:2000"), context("ipv4:10.0.0.2:1000")
     with calls.admitted("", one), calls.admitted("", same):
         with (

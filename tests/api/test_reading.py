@@ -1,12 +1,14 @@
 """GetPosteriors, GetRunSummary, WatchRun: reading a run without changing it."""
 
 import math
+import threading
 
 import grpc
 import numpy as np
 import pytest
 
 from bots.v1 import task_selection_pb2 as pb
+from bots_server.api.reading import ReadingHandlers
 from bots_server.core.posterior import Posterior
 from bots_server.core.summary import Summary, summarise
 from bots_server.core.tasks import Tasks
@@ -105,6 +107,17 @@ def test_watch_yields_the_summary_when_the_version_changes(policy: Run, monkeypa
         assert next(watch).summary.run.version == version
     watch.cancel()
     assert len(summarised) == 4
+
+
+def test_watch_waits_before_it_looks_at_the_run(letters: Service, policy: Run) -> None:
+    """None, at which a metered call waits, comes first, so that the summary is of the newest version."""
+    replica = letters.server._registry.open("letters", "policy")
+    watching = ReadingHandlers(threading.Event()).watch_run(pb.WatchRunRequest(), replica)
+    assert next(watching) is None
+    policy.report([1], [1])
+    answer = next(watching)
+    assert answer is not None
+    assert answer.summary.run.version == 1
 
 
 def test_watch_of_a_run_that_is_deleted_ends(policy: Run) -> None:

@@ -48,6 +48,7 @@ FAILURES: list[tuple[errors.Failure, grpc.StatusCode, float | None]] = [
     (errors.StoreUnavailable("away"), grpc.StatusCode.UNAVAILABLE, 1.0),
     (errors.NotDurable("slow"), grpc.StatusCode.UNAVAILABLE, 1.0),
     (errors.ServerTooOld("run 'r'", 2, 1), grpc.StatusCode.UNAVAILABLE, 1.0),
+    (errors.ServerStopping(), grpc.StatusCode.UNAVAILABLE, 0.0),
     (errors.DeadlineExceeded(), grpc.StatusCode.DEADLINE_EXCEEDED, None),
     (errors.BadToken(), grpc.StatusCode.UNAUTHENTICATED, None),
     (Bug(), grpc.StatusCode.INTERNAL, None),

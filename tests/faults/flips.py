@@ -64,7 +64,7 @@ class Direct:
     def forget(self) -> None:
         """Has the service forget what it holds, as a restart does."""
         self._registry = Registry(self.store, self._metrics, max_bytes=1 << 30, idle_seconds=3600)
-        calls = LongCalls(ShortCalls(16), limit=16, per_caller=16, seconds=3600, idle_seconds=3600)
+        calls = LongCalls(ShortCalls(16, threading.Event()), limit=16, per_caller=16, seconds=3600, idle_seconds=3600)
         self._service = TaskSelectionService(
             self.store,
             self._registry,

@@ -40,7 +40,7 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
                        used. The message names the key of Redis and what to do.
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat
                        with the same request_id), SERVER_TOO_OLD (the run was written by a newer server; another
-                       server may know it)
+                       server may know it), SERVER_STOPPING (repeat; another server answers)
   UNAUTHENTICATED      BAD_TOKEN (the token is missing or not valid)
   PERMISSION_DENIED    ROLE_TOO_LOW (for the method), NAME_NOT_ALLOWED (of a new dataset, for the caller)
 
@@ -1101,8 +1101,8 @@ class SelectBatchRequest(google.protobuf.message.Message):
     job: builtins.str
     """The asking job, for the log and for leases; at most 128 bytes. Equal jobs of two identities are two jobs."""
     incarnation: builtins.str
-    """One start of the job, at most 64 bytes. A selection of a new incarnation ends the leases of the job's earlier ones.
-    Empty: not given.
+    """One start of the job, at most 64 bytes. A selection of a new incarnation ends the leases of the job's earlier ones,
+    also if it then finds too few eligible tasks. Empty: not given.
     """
     request_id: builtins.str
     fill: builtins.bool

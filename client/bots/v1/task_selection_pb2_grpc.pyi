@@ -40,7 +40,7 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
                        used. The message names the key of Redis and what to do.
   UNAVAILABLE          STORE_UNAVAILABLE, NOT_DURABLE (stored, but not yet on as many replicas as configured; repeat
                        with the same request_id), SERVER_TOO_OLD (the run was written by a newer server; another
-                       server may know it)
+                       server may know it), SERVER_STOPPING (repeat; another server answers)
   UNAUTHENTICATED      BAD_TOKEN (the token is missing or not valid)
   PERMISSION_DENIED    ROLE_TOO_LOW (for the method), NAME_NOT_ALLOWED (of a new dataset, for the caller)
 

@@ -11,15 +11,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import inf
 from typing import TypeVar
 
 import grpc
 
-from bots_server.api.share import BESIDE_SECONDS, Share
-from bots_server.errors import CallTooLong, DeadlineExceeded, TooManyCalls, UploadTooSlow
+from bots_server.api.share import Presence, Share
+from bots_server.errors import CallTooLong, TooManyCalls, UploadTooSlow
 from bots_server.runs.turn import on_turn
-from bots_server.store import remaining
 
 CALL_SECONDS = 0.001  # of a processor, that gRPC takes for a short call on top of what is measured
 
@@ -84,9 +82,10 @@ class LongCalls:
                 self._calls.discard(call)
 
     def responses(self, call: LongCall, responses: Iterator[Item | None]) -> Iterator[Item]:
-        """Yields responses until the caller is gone or the call is over; None is not sent, but has that looked at.
+        """Yields responses until the caller is gone or the call is over.
 
-        Before each response it waits until the time that earlier ones of its caller took is paid.
+        None is not sent. It comes before a response is made, which waits until what its caller took is paid, and
+        whenever the call should look for its caller.
         """
         for response in responses:
             if not call.context.is_active():
@@ -94,11 +93,12 @@ class LongCalls:
             if call.over:
                 raise CallTooLong(self._seconds)
             if response is not None:
-                time.sleep(call.share.debt())
                 call.sending_since = time.monotonic()
                 yield response
                 call.sending_since = None
             call.pay()
+            if response is None:
+                call.share.wait_until_paid()
 
     def requests(self, call: LongCall, requests: Iterator[Item]) -> Iterator[Item]:
         """Yields requests as they come, each when what earlier ones of its caller took is paid.
@@ -124,7 +124,7 @@ class LongCalls:
                     return
                 if call.over:
                     raise CallTooLong(self._seconds)
-                time.sleep(call.share.debt())
+                call.share.wait_until_paid()
                 yield request
                 call.pay()
         finally:
@@ -146,16 +146,20 @@ class ShortCalls:
     A caller is an identity, or a connection if callers have no identity.
     """
 
-    def __init__(self, per_caller: int) -> None:
-        self._per_caller = per_caller
+    def __init__(self, per_caller: int, stopping: threading.Event) -> None:
+        """stopping: set when the server drains, so that no call waits for its turn much longer"""
+        self._per_caller, self._stopping = per_caller, stopping
         self._lock = threading.Lock()
         self._shares: dict[str, Share] = {}
         self._of_long_calls: dict[str, Share] = {}  # by identity
-        self._newest = self._other = ("", -inf)  # the caller that called last, and when; and another one
+        self._presence = Presence()
 
     @contextmanager
     def admitted(self, identity: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Admits one call for the duration of the block, when it is its turn. Raises TooManyCalls, DeadlineExceeded."""
+        """Admits one call for the duration of the block, when it is its turn.
+
+        Raises TooManyCalls, DeadlineExceeded, ServerStopping.
+        """
         who = identity or context.peer()
         with self._lock:
             share = self._share(self._shares, who, metered=bool(identity))
@@ -163,17 +167,16 @@ class ShortCalls:
                 raise TooManyCalls(self._per_caller, "calls of one caller")
             share.calls += 1
         try:
-            with on_turn(share, remaining()) as had:
-                if not had:
-                    raise DeadlineExceeded
+            with on_turn(share):
+                share.spend(CALL_SECONDS)
                 since = time.thread_time()
                 try:
                     yield
                 finally:
-                    share.spend(time.thread_time() - since + CALL_SECONDS)
+                    share.spend(time.thread_time() - since)
         finally:
             with self._lock:
-                share.calls -= 1
+                share.end_call()
                 if not share.calls and not identity:
                     del self._shares[who]
 
@@ -181,21 +184,14 @@ class ShortCalls:
         """Returns what meters the long calls of an identity; callers without one are not metered."""
         with self._lock:
             if not identity:
-                return Share(lambda: True, metered=False)
+                return Share("", Presence(), self._stopping, metered=False)
             return self._share(self._of_long_calls, identity, metered=True)
 
     def _share(self, shares: dict[str, Share], who: str, *, metered: bool) -> Share:
-        """Returns the share of a caller that calls now; the lock is held."""
-        if who != self._newest[0]:
-            self._other = self._newest
-        self._newest = who, time.monotonic()
+        """Returns the share of a caller; the lock is held."""
         if (share := shares.get(who)) is None:
-            share = shares[who] = Share(lambda: self._is_alone(who), metered=metered)
+            share = shares[who] = Share(who, self._presence, self._stopping, metered=metered)
         return share
-
-    def _is_alone(self, who: str) -> bool:
-        _, since = self._newest if self._newest[0] != who else self._other
-        return time.monotonic() - since > BESIDE_SECONDS
 
 
 class Arrivals:

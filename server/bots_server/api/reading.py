@@ -18,6 +18,8 @@ CHUNK_WITH_IDS = 8_192  # ids have up to 256 bytes
 chunk_lock = threading.Lock()  # one thread makes chunks at a time, so that downloads do not crowd out short calls
 NOTICE_SECONDS = 0.5  # in which a watch notices that its caller is gone
 
+Posteriors = Iterator[pb.GetPosteriorsResponse | None]
+
 
 class ReadingHandlers:
     """What people and dashboards read. `stopping` is set when the server drains, so that streams end."""
@@ -25,7 +27,7 @@ class ReadingHandlers:
     def __init__(self, stopping: threading.Event) -> None:
         self._stopping = stopping
 
-    def get_posteriors(self, request: pb.GetPosteriorsRequest, run: Replica) -> Iterator[pb.GetPosteriorsResponse]:
+    def get_posteriors(self, request: pb.GetPosteriorsRequest, run: Replica) -> Posteriors:
         asked = checks.tasks(run.dataset, request.tasks, request.ids, 0, MAX_POSTERIORS)
         which = asked if len(asked) else range(len(run.dataset.tasks))
         return posterior_chunks(request, run, run.view().posterior, which)
@@ -34,7 +36,7 @@ class ReadingHandlers:
         return pb.GetRunSummaryResponse(summary=messages.run_summary(run, run.view()))
 
     def watch_run(self, request: pb.WatchRunRequest, run: Replica) -> Iterator[pb.WatchRunResponse | None]:
-        """Yields the summary if the version changed, and None whenever the call should look for its caller."""
+        """Yields the summary if the version changed; None as `LongCalls.responses` takes it."""
         interval = 1.0
         if request.HasField("interval_seconds"):
             interval = checks.within("interval_seconds", request.interval_seconds, 0.1, 3600.0)
@@ -44,6 +46,7 @@ class ReadingHandlers:
     def _changes(self, run: Replica, interval: float) -> Iterator[pb.WatchRunResponse | None]:
         shown = -1
         while not self._stopping.is_set():
+            yield None  # which may wait, so before the run is viewed
             view = run.view()
             if view.posterior.version != shown:
                 shown = view.posterior.version
@@ -55,12 +58,16 @@ class ReadingHandlers:
 
 def posterior_chunks(
     request: pb.GetPosteriorsRequest, run: Replica, posterior: Posterior, asked: NDArray[np.int64] | range
-) -> Iterator[pb.GetPosteriorsResponse]:
-    """Yields the posteriors of the asked tasks, with their ids and tags if these are asked for and there."""
+) -> Posteriors:
+    """Yields the posteriors of the asked tasks, with their ids and tags if these are asked for and there.
+
+    It yields None before each message, as `LongCalls.responses` takes it.
+    """
     ids = run.dataset.ids if request.with_ids else None
     tags = run.dataset.tasks.tag if request.with_tags else None
     step = CHUNK if ids is None else CHUNK_WITH_IDS
     for begin in range(0, len(asked), step):
+        yield None
         with chunk_lock:
             which = np.array(asked[begin : begin + step], np.int64)
             alpha, beta = alpha_beta(posterior, run.dataset.tasks, which)

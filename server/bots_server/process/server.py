@@ -76,12 +76,17 @@ class Server:
         self._probe.start()
 
     def stop(self, grace_seconds: float) -> None:
-        """Accepts no more calls, reports NOT_SERVING, and waits at most `grace_seconds` for the calls in progress."""
+        """Accepts no more calls, reports NOT_SERVING, and waits at most `grace_seconds` for the calls in progress.
+
+        Calls that wait for their turn are refused, and then those that are still in progress are cut.
+        """
         self.serving = False
         self._stopping.set()
         self._health.serving = False
-        self._server.stop(grace_seconds).wait(grace_seconds + END_SECONDS)
+        ended = self._server.stop(grace_seconds)
+        ended.wait(grace_seconds)
         self._registry.close()
+        ended.wait(END_SECONDS)
 
     def _probe_store(self) -> None:
         while not self._stopping.wait(PROBE_SECONDS):
@@ -111,7 +116,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
     """Returns a server that is not started yet. `store` is closed by its maker, after `stop`."""
     stopping = threading.Event()
     registry = Registry(store, metrics, max_bytes=settings.max_memory_bytes, idle_seconds=settings.replica_idle_seconds)
-    short_calls = ShortCalls(settings.max_calls_per_caller)
+    short_calls = ShortCalls(settings.max_calls_per_caller, stopping)
     long_calls = LongCalls(
         short_calls,
         settings.max_long_calls,

@@ -99,9 +99,11 @@ class Registry:
             self._submit("prefetch", replica, replica.prefetch)
 
     def close(self) -> None:
-        """Waits for the work in progress, and drops what waits."""
+        """Has runs read no further, in calls and in the background, and drops what waits for the background."""
         with self._lock:
             self._closed = True
+            for replica, _ in self._held.values():
+                replica.close()
         self._background.shutdown(cancel_futures=True)
 
     def _find(self, dataset: str, name: str, uid: str) -> storage.RunRecord:

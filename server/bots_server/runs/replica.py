@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Event, Posterior, Report, fold_all, start
 from bots_server.core.summary import Summary, summarise
-from bots_server.errors import Conflict, Damaged, DeadlineExceeded, Failure, RunDamaged, VersionNotFound
+from bots_server.errors import Conflict, Damaged, DeadlineExceeded, Failure, RunDamaged, ServerStopping, VersionNotFound
 from bots_server.runs.dataset import Dataset, DatasetCache, array_bytes
 from bots_server.runs.prefetch import Prefetch
 from bots_server.runs.selection import Drawn, computing
@@ -70,6 +70,7 @@ class Replica:
         self._summary: tuple[Posterior, Summary] | None = None
         self._bytes: tuple[Posterior | None, int] = (None, 0)
         self._prefetch = Prefetch()
+        self._closed = False
 
     @property
     def dataset(self) -> Dataset:
@@ -186,6 +187,10 @@ class Replica:
             self._bytes = posterior, array_bytes(posterior)
         return self._bytes[1]
 
+    def close(self) -> None:
+        """Ends syncs, after the events that they are folding, with ServerStopping."""
+        self._closed = True
+
     def loaded_dataset(self) -> Dataset | None:
         """Returns the dataset if it is loaded."""
         return self._dataset
@@ -251,6 +256,8 @@ class Replica:
     def _folded(self, posterior: Posterior, events: Sequence[Event]) -> Posterior:
         tasks = self.dataset.tasks
         for begin in range(0, len(events), PIECE_EVENTS):
+            if self._closed:
+                raise ServerStopping
             piece = events[begin : begin + PIECE_EVENTS]
             outcomes = sum(len(event.evidence.tasks) for event in piece if isinstance(event, Report))
             with computing(tasks, long=outcomes > MANY_OUTCOMES):

@@ -10,11 +10,11 @@ from typing import Protocol
 class Turns(Protocol):
     """Turns of one caller, and its time of a processor."""
 
-    def begin(self, timeout: float | None) -> bool:
-        """Takes the first turn of a call. Returns whether it was had in time."""
+    def begin(self) -> None:
+        """Takes the first turn of a call. Raises DeadlineExceeded, ServerStopping; it has no turn then."""
 
     def resume(self) -> None:
-        """Takes a further turn of a call."""
+        """Takes a further turn of a call. Raises as `begin` does, but the turn is to be given back in any case."""
 
     def release(self) -> None:
         """Gives a turn back."""
@@ -27,14 +27,12 @@ _turns: ContextVar[Turns | None] = ContextVar("turns", default=None)
 
 
 @contextmanager
-def on_turn(turns: Turns, timeout: float | None) -> Iterator[bool]:
-    """Takes a turn for the duration of the block. Yields whether it was had in time."""
-    if not turns.begin(timeout):
-        yield False
-        return
+def on_turn(turns: Turns) -> Iterator[None]:
+    """Takes a turn for the duration of the block. Raises DeadlineExceeded, ServerStopping."""
+    turns.begin()
     token = _turns.set(turns)
     try:
-        yield True
+        yield
     finally:
         _turns.reset(token)
         turns.release()
@@ -42,7 +40,10 @@ def on_turn(turns: Turns, timeout: float | None) -> Iterator[bool]:
 
 @contextmanager
 def off_turn() -> Iterator[None]:
-    """Gives the turn to others for the duration of the block, which waits for Redis or for a lock."""
+    """Gives the turn to others for the duration of the block, which waits for Redis or for a lock.
+
+    Raises DeadlineExceeded, ServerStopping if the call gets no further turn.
+    """
     turns = _turns.get()
     if turns is None:
         yield
