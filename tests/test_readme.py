@@ -13,7 +13,7 @@ import pytest
 import bots
 from bots.v1 import task_selection_pb2 as pb
 from bots_server.core.hyperparameters import RULES, Hyperparameters
-from bots_server.process.settings import CLIENT_VARIABLES, PREFIX, Settings
+from bots_server.process.settings import CLIENT_TOKEN_VARIABLES, CLIENT_VARIABLES, PREFIX, Settings
 from tests.api.service import serving
 
 ROOT = Path(__file__).parent.parent
@@ -130,7 +130,7 @@ def test_every_make_target_exists() -> None:
 
 def test_every_variable_of_the_server_exists() -> None:
     """Each BOTS_ variable that a page of the server names is a setting, or one of the client that the server knows."""
-    settings = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {one.upper() for one in CLIENT_VARIABLES}
+    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | CLIENT_VARIABLES | CLIENT_TOKEN_VARIABLES
     others = {"BOTS_SECRETS", "BOTS_ADDRESS", "BOTS_IMAGE", "BOTS_REDIS_IMAGE"}  # of docker-compose.yml
     for page in {*PAGES} - {CLIENT}:
         assert set(re.findall(r"\bBOTS_[A-Z_]+", page.read_text())) <= settings | others, page.name

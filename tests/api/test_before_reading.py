@@ -29,7 +29,7 @@ SMALL = [path for path, method in METHODS.items() if method.max_request_bytes ==
 def guarded(redis_url: str, tmp_path: Path) -> Iterator[Service]:
     """A server with two threads and one token, `secret`."""
     tokens = write(tmp_path / "tokens", {"secret": "ops admin *"})
-    with serving(redis_url, token_file=tokens, threads=1, max_long_calls=1) as service:
+    with serving(redis_url, tokens_file=tokens, threads=1, max_long_calls=1) as service:
         yield service
 
 

@@ -35,14 +35,14 @@ EVENT_KINDS = [field.name for field in pb.Event.DESCRIPTOR.oneofs_by_name["kind"
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
-    """The server's token file."""
+    """The server's tokens file."""
     return write(tmp_path / "tokens", WHO)
 
 
 @pytest.fixture
 def guarded(redis_url: str, tokens: Path) -> Iterator[Service]:
-    """A server with a token file."""
-    with serving(redis_url, token_file=tokens) as service:
+    """A server with a tokens file."""
+    with serving(redis_url, tokens_file=tokens) as service:
         yield service
 
 
@@ -281,23 +281,23 @@ LINE = f"alice train team-a-* {hashed('x')}"
         (f"{LINE}\n{LINE}", "line 2: credential: must differ from that of an earlier line"),
     ],
 )
-def test_a_wrong_token_file_stops_the_start(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_wrong_tokens_file_stops_the_start(tmp_path: Path, text: str, complaint: str) -> None:
     """The error has file, line and rule, and never what stands in place of a credential."""
     path = tmp_path / "tokens"
     path.write_text(text)
-    with pytest.raises(ValueError, match="BOTS_TOKEN_FILE") as error:
+    with pytest.raises(ValueError, match="BOTS_TOKENS_FILE") as error:
         Callers(path)
-    assert str(error.value).startswith(f"BOTS_TOKEN_FILE: {path}: {complaint}")
+    assert str(error.value).startswith(f"BOTS_TOKENS_FILE: {path}: {complaint}")
     assert "s3cret" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea\x00", None], ids=["UTF-16", "missing"])
-def test_an_unreadable_token_file_stops_the_start(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_tokens_file_stops_the_start(tmp_path: Path, content: bytes | None) -> None:
     """The error names the file."""
     path = tmp_path / "tokens"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"BOTS_TOKEN_FILE: {path}: (must be UTF-8|No such file or directory)"):
+    with pytest.raises(ValueError, match=f"BOTS_TOKENS_FILE: {path}: (must be UTF-8|No such file or directory)"):
         Callers(path)
 
 
@@ -338,7 +338,7 @@ def test_a_certificate_admits_its_holder(redis_url: str, tmp_path: Path, caplog:
     certificate, key = TLS / "certificate.pem", TLS / "key.pem"
     tokens = tmp_path / "tokens"
     tokens.write_text("nodes read * cert:localhost\n")
-    files = {"tls_cert": certificate, "tls_key": key, "tls_client_ca": certificate, "token_file": tokens}
+    files = {"tls_cert": certificate, "tls_key": key, "tls_client_ca": certificate, "tokens_file": tokens}
     with serving(redis_url, host="localhost", **files) as service, caplog.at_level(logging.INFO):
         authority, private, chain = certificate.read_bytes(), key.read_bytes(), certificate.read_bytes()
         credentials = grpc.ssl_channel_credentials(authority, private, chain)
@@ -406,7 +406,7 @@ def test_leases_belong_to_a_job_of_an_identity(admin: Service, guarded: Service)
     assert admin.stub.EndLeases(pb.EndLeasesRequest(run=ref, job="train"), timeout=SECONDS).ended == 6
 
 
-def test_without_a_token_file_there_is_no_identity(service: Service) -> None:
+def test_without_a_tokens_file_there_is_no_identity(service: Service) -> None:
     """And everybody may do everything."""
     service.dataset("letters", 26)
     run = service.create("letters", "policy")

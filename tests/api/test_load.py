@@ -183,7 +183,7 @@ def test_flood_of_one_identity_delays_no_other(
     begun, proceed = blocked
     tokens = write(tmp_path / "tokens", {"one": "flood train *", "other": "trainer train *"})
     with (
-        serving(redis_url, token_file=tokens, threads=8, max_calls_per_caller=4) as service,
+        serving(redis_url, tokens_file=tokens, threads=8, max_calls_per_caller=4) as service,
         caller(service, "one") as flood,
         caller(service, "other") as trainer,
         ThreadPoolExecutor(4) as threads,

@@ -222,7 +222,7 @@ def test_health_and_reflection_answer(tmp_path: Path) -> None:
     """The standard services are there, and need no token; everything else needs it."""
     token = tmp_path / "token"
     write(token, {"s3cret": "ops admin *"})
-    with started("--data-dir", str(tmp_path / "data"), "--token-file", str(token)) as (process, address):
+    with started("--data-dir", str(tmp_path / "data"), "--tokens-file", str(token)) as (process, address):
         with grpc.insecure_channel(address) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -242,7 +242,7 @@ def test_a_compressed_request_without_a_token_costs_no_memory(tmp_path: Path, re
     tokens = write(tmp_path / "tokens", {"s3cret": "ops admin *"})
     body = b"\x52" + bytes([0x80, 0x80, 0x80, 0x2D]) + bytes(90 << 20)  # field 10: 90 MiB of packed zeros
     with (
-        started("--redis", redis_url, "--token-file", str(tokens)) as (process, address),
+        started("--redis", redis_url, "--tokens-file", str(tokens)) as (process, address),
         grpc.insecure_channel(address) as channel,
     ):
         report: Any = channel.unary_unary("/bots.v1.TaskSelectionService/ReportOutcomes")
@@ -272,7 +272,7 @@ def test_an_insecure_server_says_so_in_one_line(redis_url: str) -> None:
         assert process.stderr is not None
         lines = [line for line in process.stderr if "insecure" in line]
     assert len(lines) == 1
-    assert "without TLS (--tls-cert, --tls-key) and tokens (--token-file)" in lines[0]
+    assert "without TLS (--tls-cert, --tls-key) and tokens (--tokens-file)" in lines[0]
 
 
 @pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, "1"), (signal.SIGHUP, "1"), (signal.SIGHUP, "2")])

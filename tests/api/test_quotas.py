@@ -67,7 +67,7 @@ def test_quotas_are_those_of_the_creator(redis_url: str, tmp_path: Path) -> None
     """What one identity owns leaves another's quota alone, whoever uses it."""
     tokens = write(tmp_path / "tokens", {"a": "alice train *", "b": "bob train *"})
     with (
-        serving(redis_url, token_file=tokens, quota_runs=1, quota_checkpoints=1) as guarded,
+        serving(redis_url, tokens_file=tokens, quota_runs=1, quota_checkpoints=1) as guarded,
         caller(guarded, "a") as alice,
         caller(guarded, "b") as bob,
     ):

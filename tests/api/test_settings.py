@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bots_server.process.settings import CLIENT_VARIABLES, Settings, settings
+from bots_server.process.settings import CLIENT_TOKEN_VARIABLES, CLIENT_VARIABLES, Settings, settings
 
 TLS = ["--tls-cert", "cert.pem", "--tls-key", "key.pem"]
 OPEN = ["--host", "0.0.0.0"]
@@ -31,7 +31,8 @@ def refusal(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("BOTS_TOKEN", "BOTS_TOKEN_FILE"),
+        ("BOTS_TOKEN", "BOTS_TOKENS_FILE"),
+        ("BOTS_TOKEN_FILE", "BOTS_TOKENS_FILE"),
         ("BOTS_REDIS_URL", "BOTS_REDIS"),
         ("BOTS_DATADIR", "BOTS_DATA_DIR"),
         ("BOTS_TLS_CA", "BOTS_TLS_CERT"),
@@ -55,13 +56,17 @@ def test_unknown_flag_stops_the_start_and_names_the_nearest() -> None:
 
 
 def test_variables_of_the_client_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every variable of the command line but BOTS_TOKEN may be in the environment of a server."""
+    """Every variable of the command line but its token may be in the environment of a server, and all of them in that
+    of `bots-server fsck`."""
     connection = Path(str(importlib.import_module("bots.cli.connection").__file__)).read_text()
     named = set(re.findall(r'envvar="(\w+)"', connection)) | {"BOTS_INCARNATION"}
-    assert named - {"BOTS_TOKEN"} == CLIENT_VARIABLES
-    for name in CLIENT_VARIABLES - {"BOTS_TOKEN_FILE"}:
+    assert named == CLIENT_VARIABLES | CLIENT_TOKEN_VARIABLES
+    for name in CLIENT_VARIABLES:
         monkeypatch.setenv(name, "x")
     assert settings([]).port == 50051
+    for name in CLIENT_TOKEN_VARIABLES:
+        monkeypatch.setenv(name, "x")
+    assert settings([], serving=False).port == 50051
 
 
 def test_empty_variable_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +82,9 @@ def test_only_this_machine_is_served_without_tls_and_tokens(host: str) -> None:
     data = ["--data-dir", "x"]
     assert "--insecure" in refusal("--host", host, *data)
     assert "without tokens" in refusal("--host", host, *data, *TLS)
-    assert "without TLS" in refusal("--host", host, *data, "--token-file", "t")
-    assert "without TLS" in refusal("--metrics-host", host, "--metrics-port", "9090", *data, "--token-file", "t")
-    for enough in ([*TLS, "--token-file", "t"], [*TLS, "--tls-client-ca", "ca.pem"], ["--insecure"]):
+    assert "without TLS" in refusal("--host", host, *data, "--tokens-file", "t")
+    assert "without TLS" in refusal("--metrics-host", host, "--metrics-port", "9090", *data, "--tokens-file", "t")
+    for enough in ([*TLS, "--tokens-file", "t"], [*TLS, "--tls-client-ca", "ca.pem"], ["--insecure"]):
         assert settings(["--host", host, *data, *enough]).open_to_others
 
 

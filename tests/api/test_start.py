@@ -71,8 +71,8 @@ def test_start_that_cannot_succeed_ends_once_with_one_line(processes: str, tmp_p
     pair = ["--tls-cert", str(SIGNED / "certificate.pem"), "--tls-key"]
     with listening() as single, listening(shared=True) as shared:
         texts = said(
-            [*common, "--token-file", str(tmp_path / "nothing")],
-            [*common, "--token-file", str(tmp_path / "empty")],
+            [*common, "--tokens-file", str(tmp_path / "nothing")],
+            [*common, "--tokens-file", str(tmp_path / "empty")],
             [*common, *pair, str(OTHER / "key.pem")],
             [*common, "--port", str(single)],
             [*common, "--port", str(shared)],

@@ -126,7 +126,7 @@ def noises(redis_url: str, other_redis_url: str, seconds: float, told: Callable[
     with suppress(TimeoutExpired), TemporaryDirectory() as folder:
         tokens = Path(folder) / "tokens"
         tokens.write_text("".join(f"{name} train * {hashed(name)}\n" for name in ("trainer", "flood")))
-        flags = "--token-file", str(tokens)
+        flags = "--tokens-file", str(tokens)
         with server(redis_url, *flags) as one, server(other_redis_url, *flags) as other:
             trainer = Caller(one.address, "trainer")
             told("noisy: datasets")

@@ -84,14 +84,14 @@ def test_asyncio_reads_the_file_too(recorder: Recorder, address: str, tmp_path: 
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
-    """The server's token file."""
+    """The server's tokens file."""
     return write(tmp_path / "tokens", {"old": "alice train *", "viewer": "grafana read *"})
 
 
 @pytest.fixture
 def guarded(redis_url: str, tokens: Path) -> Iterator[Service]:
-    """A server with a token file, and the dataset `d` with its run `r`."""
-    with serving(redis_url, token_file=tokens) as service:
+    """A server with a tokens file, and the dataset `d` with its run `r`."""
+    with serving(redis_url, tokens_file=tokens) as service:
         with caller(service, "old") as alice:
             alice.dataset("d", 100)
             alice.create("d", "r")

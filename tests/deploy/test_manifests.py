@@ -66,7 +66,7 @@ def test_servers_have_tls_and_a_token_for_each_role(compose: dict[str, Any]) -> 
     for name in ("server-1", "server-2"):
         environment = compose["services"][name]["environment"]
         given = {secret["source"] for secret in compose["services"][name]["secrets"]}
-        files = {Path(environment[key]).name for key in ("BOTS_TOKEN_FILE", "BOTS_TLS_CERT", "BOTS_TLS_KEY")}
+        files = {Path(environment[key]).name for key in ("BOTS_TOKENS_FILE", "BOTS_TLS_CERT", "BOTS_TLS_KEY")}
         assert files == given
         assert {key.removeprefix("BOTS_").lower() for key in environment} <= Settings.model_fields.keys()
 
@@ -165,7 +165,7 @@ def test_pods_have_tls_and_tokens(manifests: Path) -> None:
     (container,) = documents["Deployment"]["template"]["spec"]["containers"]
     given = {variable["name"]: variable["value"] for variable in container["env"]}
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-    for name in ("BOTS_REDIS_FILE", "BOTS_TOKEN_FILE", "BOTS_TLS_CERT", "BOTS_TLS_KEY"):
+    for name in ("BOTS_REDIS_FILE", "BOTS_TOKENS_FILE", "BOTS_TLS_CERT", "BOTS_TLS_KEY"):
         assert str(Path(given[name]).parent) in mounted
     image = re.findall(r"\b(BOTS_\w+)=", (ROOT / "Dockerfile").read_text())
     assert {"BOTS_HOST", "BOTS_METRICS_HOST", "BOTS_METRICS_PORT"} <= set(image)

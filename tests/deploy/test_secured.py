@@ -23,7 +23,7 @@ def test_each_holder_of_a_token_can_do_its_work(redis_url: str) -> None:
         "BOTS_HOST": "0.0.0.0",
         "BOTS_PROCESSES": "2",
         "BOTS_REDIS": redis_url,
-        "BOTS_TOKEN_FILE": f"{SECRETS}/tokens",
+        "BOTS_TOKENS_FILE": f"{SECRETS}/tokens",
         "BOTS_TLS_CERT": f"{SECRETS}/cert.pem",
         "BOTS_TLS_KEY": f"{SECRETS}/key.pem",
         "BOTS_METRICS_HOST": "0.0.0.0",

@@ -155,7 +155,7 @@ def fuzzer(url: str, journal: Path) -> Iterator[Fuzzer]:
     tokens.write_text(f"admin admin * {hashed('admin')}\nreader read {READABLE} {hashed('reader')}\n")
     with ExitStack() as stack:
         lines = stack.enter_context(log_lines())
-        settings = {"token_file": tokens, "history_bytes": HISTORY_BYTES}
+        settings = {"tokens_file": tokens, "history_bytes": HISTORY_BYTES}
         serving = [stack.enter_context(serving_in_process(url, bearer("admin"), **settings)) for _ in range(2)]
         channels = {who: [local.calling_as(bearer(who)) for _, local in serving] for who in CALLERS}
         yield Fuzzer([service for service, _ in serving], channels, lines, journal)

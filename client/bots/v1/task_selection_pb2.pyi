@@ -44,10 +44,10 @@ google.rpc.Status with ErrorInfo (domain "bots"), BadRequest for INVALID_FIELD, 
   UNAUTHENTICATED      BAD_TOKEN (the token is missing or not valid)
   PERMISSION_DENIED    ROLE_TOO_LOW (for the method), NAME_NOT_ALLOWED (of a new dataset, for the caller)
 
-Callers. A server that has a token file answers only callers in it: by `authorization: Bearer <token>`, or by their
+Callers. A server that has a tokens file answers only callers in it: by `authorization: Bearer <token>`, or by their
 certificate. Each has an identity, a role, and patterns of dataset names. The option `role` of a method is the least
 role that may call it. A dataset that no pattern matches does not exist for the caller: NOT_FOUND, and no list has
-it. The identity stands in the history. Without a token file everybody may do everything, without an identity.
+it. The identity stands in the history. Without a tokens file everybody may do everything, without an identity.
 
 Requests. The caller is known before its request is read. The option `max_request_bytes` bounds a request before it is
 decoded; a longer one, and one that cannot be decoded, is INVALID_FIELD of the field "request". gRPC itself refuses
@@ -1441,7 +1441,7 @@ class Lease(google.protobuf.message.Message):
     job: builtins.str
     """That asked for the selection; empty: not given."""
     identity: builtins.str
-    """Of the caller that asked for the selection; empty: the server has no token file."""
+    """Of the caller that asked for the selection; empty: the server has no tokens file."""
     tasks: builtins.int
     """Number of tasks that are neither reported nor released."""
     remaining_seconds: builtins.float
@@ -2447,7 +2447,7 @@ class Event(google.protobuf.message.Message):
     job: builtins.str
     request_id: builtins.str
     identity: builtins.str
-    """Of the caller; empty: the server has no token file."""
+    """Of the caller; empty: the server has no tokens file."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property

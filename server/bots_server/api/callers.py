@@ -1,4 +1,4 @@
-"""Who calls: the token file, and the caller of the call in progress.
+"""Who calls: the tokens file, and the caller of the call in progress.
 
 A line of the file is `identity role datasets credential`, separated by blanks; `#` begins a comment:
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class Caller:
     """A caller that is known.
 
-    identity:  empty if the server has no token file
+    identity:  empty if the server has no tokens file
     role:      a value of `bots.v1.Role`; it includes the ones below
     datasets:  patterns of the names of the datasets that exist for the caller
     """
@@ -124,7 +124,7 @@ def parse(text: str) -> dict[str, Caller]:
 
 
 class Callers:
-    """The callers of a token file. Without a file everybody may do everything.
+    """The callers of a tokens file. Without a file everybody may do everything.
 
     Raises ValueError with the file, the line and the rule if the file is wrong.
     """
@@ -158,10 +158,10 @@ class Callers:
                 return False
             self._by_credential = parse(content.decode("utf-8-sig"))
         except UnicodeDecodeError:
-            raise ValueError(f"BOTS_TOKEN_FILE: {path}: must be UTF-8") from None
+            raise ValueError(f"BOTS_TOKENS_FILE: {path}: must be UTF-8") from None
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            raise ValueError(f"BOTS_TOKEN_FILE: {path}: {why}") from None
+            raise ValueError(f"BOTS_TOKENS_FILE: {path}: {why}") from None
         self._content = content
         return True
 

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
         print(USAGE)  # noqa: T201
         return
     repair = "--repair" in arguments
-    chosen = settings([argument for argument in arguments if argument != "--repair"])
+    chosen = settings([argument for argument in arguments if argument != "--repair"], serving=False)
     left = 0
     try:
         given = chosen.redis_url()

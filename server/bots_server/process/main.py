@@ -68,7 +68,7 @@ def main() -> None:
 
 def check_files(chosen: Settings) -> None:
     """Raises OSError or ValueError if a file that a setting names cannot be used. Warns if strangers may call."""
-    Callers(chosen.token_file)
+    Callers(chosen.tokens_file)
     if (pair := certificates(chosen)) is not None:
         pair.context()
     if chosen.open_to_others and chosen.lacking:
@@ -202,7 +202,7 @@ def metrics_page(chosen: Settings, registry: CollectorRegistry, healthy: Callabl
     port = bound.getsockname()[1]
     pair = certificates(chosen)
     context = None if pair is None else pair.context
-    allowed = Callers(chosen.token_file).may_scrape
+    allowed = Callers(chosen.tokens_file).may_scrape
     with serve_metrics(bound, registry, healthy=healthy, allowed=allowed, context=context):
         print(f"metrics on {address.shown(chosen.metrics_host, port)}", flush=True)  # noqa: T201
         yield

@@ -124,7 +124,7 @@ def make_server(store: Store, settings: Settings, metrics: Metrics) -> Server:
         settings.max_call_seconds,
         settings.max_idle_seconds,
     )
-    callers, health, arrivals = Callers(settings.token_file), Health(), Arrivals(settings.max_idle_seconds)
+    callers, health, arrivals = Callers(settings.tokens_file), Health(), Arrivals(settings.max_idle_seconds)
     threads = settings.threads + settings.max_long_calls
     server = grpc.server(
         started_pool(threads),

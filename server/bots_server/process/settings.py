@@ -17,12 +17,12 @@ from bots_server.process.address import is_local, is_unix
 from bots_server.store import DEFAULT_QUOTAS, HISTORY_BYTES, Usage
 
 PREFIX = "BOTS_"
-# Variables of the client and its command line, which may be in the environment of a server too. BOTS_TOKEN is not among
-# them: a server that ignored it would serve without a token.
+# Variables of the client and its command line, which may be in the environment of a server too, but for those of its
+# token: a server that ignored them might serve without tokens where they were meant.
 CLIENT_VARIABLES = frozenset(
-    f"{PREFIX}{name}"
-    for name in ("SERVER", "TOKEN_FILE", "TLS", "CA_FILE", "CERT_FILE", "KEY_FILE", "TIMEOUT", "JOB", "INCARNATION")
+    f"{PREFIX}{name}" for name in ("SERVER", "TLS", "CA_FILE", "CERT_FILE", "KEY_FILE", "TIMEOUT", "JOB", "INCARNATION")
 )
+CLIENT_TOKEN_VARIABLES = frozenset((f"{PREFIX}TOKEN", f"{PREFIX}TOKEN_FILE"))
 
 
 class Settings(BaseSettings):
@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is logged")
 
-    token_file: Path | None = Field(None, description="callers and their hashed tokens; absent: all may do everything")
+    tokens_file: Path | None = Field(None, description="callers and their hashed tokens; absent: all may do everything")
     tls_cert: Path | None = Field(None, description="PEM file of the server's certificate chain")
     tls_key: Path | None = Field(None, description="PEM file of its private key")
     tls_client_ca: Path | None = Field(None, description="PEM file of the authorities of client certificates")
@@ -142,15 +142,20 @@ class Settings(BaseSettings):
     def lacking(self) -> str:
         """What an open server lacks; empty: nothing."""
         tls = "" if self.tls_cert else "TLS (--tls-cert, --tls-key)"
-        callers = "" if self.token_file or self.tls_client_ca else "tokens (--token-file)"
+        callers = "" if self.tokens_file or self.tls_client_ca else "tokens (--tokens-file)"
         return " and ".join(filter(None, (tls, callers)))
 
 
-def settings(arguments: list[str]) -> Settings:
-    """Returns the settings of this process. Exits with the name and the rule if a value is wrong or a name unknown."""
+def settings(arguments: list[str], *, serving: bool = True) -> Settings:
+    """Returns the settings of this process. Exits with the name and the rule if a value is wrong or a name unknown.
+
+    serving: the process is a server, so variables of a client's token are refused
+    """
     flags = [*map(_flag, Settings.model_fields), "--no-insecure", "--help"]
     given = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     variables = {name for name, value in os.environ.items() if name.startswith(PREFIX) and value} - CLIENT_VARIABLES
+    if not serving:
+        variables -= CLIENT_TOKEN_VARIABLES
     complaints = _unknown(given, flags) + _unknown(sorted(variables), [*map(_variable, Settings.model_fields)])
     if not complaints:
         try:

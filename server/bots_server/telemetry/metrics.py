@@ -9,7 +9,7 @@ Cardinality. No label ever holds a task, a job or a request. Labels and their nu
     command           transitions of the store, some 30
     dataset, run      runs that this server holds now; one that is deleted, or that was not used in
                       `idle_seconds`, is exported no more
-    identity          of the owners of datasets and runs, as many as the token file has
+    identity          of the owners of datasets and runs, as many as the tokens file has
     pass_rate         20 or 10 bins    hyperparameter    of the run's model    tag    the 50 largest of the dataset
 """
 

@@ -387,7 +387,7 @@ class Event(google.protobuf.message.Message):
     request_id: builtins.str
     min_reader: builtins.int
     identity: builtins.str
-    """Of the caller; empty: the server had no token file."""
+    """Of the caller; empty: the server had no tokens file."""
     @property
     def report(self) -> global___Report: ...
     @property
