@@ -31,10 +31,10 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # A name that leads to a new address is looked up again within a second; gRPC's own default is 30.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
-    # A connection that a host, a NAT or a balancer dropped without a word is noticed within seconds, also between the
-    # steps of a trainer (the first also sets TCP_USER_TIMEOUT).
+    # A connection that a host, a NAT or a balancer dropped without a word is noticed between the steps of a trainer, or
+    # early enough for a call that meets it to go on over another (the second also sets TCP_USER_TIMEOUT).
     ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
