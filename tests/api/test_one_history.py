@@ -1,5 +1,7 @@
 """One history: no server goes on from a past that Redis forgot, and none folds an event that it does not understand."""
 
+import logging
+
 import grpc
 import numpy as np
 import pytest
@@ -53,6 +55,22 @@ def test_server_ahead_of_redis_rebuilds(letters: Service, later: int) -> None:
             there.report([21], [0])
         np.testing.assert_array_equal(ahead.posteriors(), there.posteriors())
         assert ahead.select(3).version == 10 + later
+
+
+def test_server_says_once_that_a_run_is_gone(letters: Service, caplog: pytest.LogCaptureFixture) -> None:
+    """Redis was emptied below a server that holds the run. The names can be used again."""
+    run = letters.run("letters", "policy")
+    run.select(3)
+    (redis,) = letters.redis.primaries()
+    redis.flushall()
+    with caplog.at_level(logging.INFO, "bots_server.api.servicer"):
+        for _ in range(3):
+            with pytest.raises(grpc.RpcError) as refused:
+                run.select(3)
+            assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    (record,) = caplog.records
+    assert "run letters/policy, uid " in record.getMessage()
+    assert "is gone: deleted elsewhere, or Redis was emptied" in record.getMessage()
 
 
 def test_closed_replica_folds_no_further(letters: Service) -> None:

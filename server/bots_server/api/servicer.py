@@ -4,6 +4,7 @@ A call is answered by the handlers' method of its name in snake case. If its req
 is resolved here, once, and the handler gets the run.
 """
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ from bots_server.store import Store
 from bots_server.telemetry.metrics import Metrics
 
 Handler = Callable[[Any], Any]  # of a request, or of an iterator of requests; returns the response, or an iterator
+
+log = logging.getLogger(__name__)
 
 
 class TaskSelectionService:
@@ -97,6 +100,7 @@ class TaskSelectionService:
             try:
                 return handler(request, run)
             except (RunReplaced, DatasetNotFound):
+                log.info("run %s/%s, uid %s, is gone: deleted elsewhere, or Redis was emptied", *names, run.record.uid)
                 self._registry.gone(run)
             return handler(request, self._registry.open(*names, uid))
 
