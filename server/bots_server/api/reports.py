@@ -8,6 +8,7 @@ from bots.v1 import task_selection_pb2 as pb
 from bots_server.api import checks
 from bots_server.api.identity import Change
 from bots_server.api.selections import MAX_BATCH
+from bots_server.core.arrays import distinct
 from bots_server.core.evidence import Evidence, gather
 from bots_server.core.outlier import Outlier, outlier
 from bots_server.core.posterior import Report, Retired, Unretired
@@ -42,7 +43,7 @@ class ReportHandlers:
         successes = checks.successes(request.successes, rollouts)
         effective = np.array(request.effective, np.bool_) if request.effective else None
 
-        shadow = np.unique(checks.tasks(run.dataset, request.shadow_tasks, (), 0, MAX_BATCH, ("shadow_tasks", "")))
+        shadow = distinct(checks.tasks(run.dataset, request.shadow_tasks, (), 0, MAX_BATCH, ("shadow_tasks", "")))
 
         evidence = gather(tasks, successes, rollouts, effective)
         columns = evidence.tasks, evidence.successes, evidence.rollouts, evidence.spread()
@@ -59,7 +60,7 @@ class ReportHandlers:
 
     def retire_tasks(self, request: pb.RetireTasksRequest, run: Replica) -> pb.RetireTasksResponse:
         checks.text("reason", request.reason, MAX_REASON_BYTES)
-        tasks = np.unique(checks.tasks(run.dataset, request.tasks, request.ids, 1, MAX_OUTCOMES))
+        tasks = distinct(checks.tasks(run.dataset, request.tasks, request.ids, 1, MAX_OUTCOMES))
 
         event = Unretired(tasks) if request.undo else Retired(tasks, request.reason)
         content = "retire", tasks, request.undo, request.reason

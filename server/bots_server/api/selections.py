@@ -10,6 +10,7 @@ from bots_server.api import checks, messages
 from bots_server.api.callers import caller
 from bots_server.api.checks import Number
 from bots_server.api.identity import digest
+from bots_server.core.arrays import distinct
 from bots_server.core.draw import SelectionSpec
 from bots_server.core.hyperparameters import RULES
 from bots_server.errors import Described, InvalidField
@@ -109,7 +110,7 @@ def selection_spec(request: pb.SelectBatchRequest, dataset: Dataset) -> Selectio
         checks.within(f"tag_targets[{tag!r}]", target, 0.0, 1.0)
     return SelectionSpec(
         batch_size=request.batch_size,
-        excluded=tuple(np.unique(excluded).tolist()),
+        excluded=tuple(distinct(excluded).tolist()),
         any_of=any_of,
         quotas=quotas,
         weights=weights,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.arrays import Bools, Floats, Ints
+from bots_server.core.arrays import Bools, Floats, Ints, distinct
 
 # A task's rollouts in one update count as at most this many, so that no report can freeze a run.
 MOST_ROLLOUTS = 1024.0
@@ -46,7 +46,7 @@ def gather(
 
     `effective` of a summed task is true if it is for one of its outcomes, or if their pass rates differ.
     """
-    own = np.unique(np.asarray(tasks, np.int64))
+    own = distinct(np.asarray(tasks, np.int64))
     inverse = own.searchsorted(tasks)
     spread = None
     if effective is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bots_server.core.arrays import Floats, Ints
+from bots_server.core.arrays import Floats, Ints, find, union
 from bots_server.core.evidence import Evidence, merge
 from bots_server.core.hyperparameters import Hyperparameters
 from bots_server.core.outlier import Outlier
@@ -205,9 +205,10 @@ def fold(posterior: Posterior, tasks: Tasks, event: Event) -> Posterior:
         case Undone():
             return replace(event.state, version=version)
         case Retired():
-            return replace(posterior, version=version, retired=np.union1d(posterior.retired, event.tasks))
+            return replace(posterior, version=version, retired=union(posterior.retired, event.tasks))
         case Unretired():
-            return replace(posterior, version=version, retired=np.setdiff1d(posterior.retired, event.tasks))
+            retired = posterior.retired
+            return replace(posterior, version=version, retired=retired[~find(event.tasks, retired)[1]])
 
 
 def fold_all(posterior: Posterior, tasks: Tasks, events: Iterable[Event]) -> Posterior:
@@ -230,7 +231,7 @@ def _reported(posterior: Posterior, tasks: Tasks, report: Report) -> Posterior:
         part = chain[at]
         if part.selection_id == report.selection_id and len(part.evidence) + len(evidence) <= MOST_TASKS:
             lag = report.policy_lag if part.policy_lag is None else part.policy_lag
-            shadow = np.union1d(part.shadow_tasks, report.shadow_tasks)
+            shadow = union(part.shadow_tasks, report.shadow_tasks)
             chain[at] = replace(part, evidence=merge(part.evidence, evidence), policy_lag=lag, shadow_tasks=shadow)
             return _applied(posterior, tasks, chain, at)
     chain.append(OpenUpdate(report.selection_id, evidence, report.policy_lag, report.shadow_tasks, posterior.state))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bots_server.core import item_response, shadow, statistics
-from bots_server.core.arrays import Floats, Ints, find
+from bots_server.core.arrays import Floats, Ints, find, union
 from bots_server.core.coverage import Coverage, evaluate, no_coverage
 from bots_server.core.evidence import NOTHING, Evidence, capped, merge
 from bots_server.core.hyperparameters import Hyperparameters
@@ -73,7 +73,7 @@ def individual_tasks(state: State) -> Ints:
     """Returns `[I]` the tasks of `factored`, without the cost of alpha and beta, if not all tasks are individual."""
     learned = state.learned
     own = learned.residuals.tasks if isinstance(learned, ItemResponse) else learned.deviations.tasks
-    return np.union1d(own, state.pending.tasks) if len(state.pending) else own
+    return union(own, state.pending.tasks) if len(state.pending) else own
 
 
 def some_alpha_beta(state: State, tasks: Tasks, model: str, which: Ints) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.arrays import Floats, Ints
+from bots_server.core.arrays import Floats, Ints, distinct
 
 MAX_STRATA = 2**20
 
@@ -122,9 +122,9 @@ def _distinct_rows(words: Sequence[NDArray[np.uint32]]) -> tuple[Ints, Ints]:
         for word in words:
             hashes = (hashes ^ word) * np.uint64(_MULTIPLIER * seed % 2**64)
             hashes ^= hashes >> np.uint64(29)
-        distinct = np.unique(hashes)
-        row = distinct.searchsorted(hashes)
-        first = np.empty(len(distinct), np.int64)
+        found = distinct(hashes)
+        row = found.searchsorted(hashes)
+        first = np.empty(len(found), np.int64)
         first[row[::-1]] = np.arange(len(hashes) - 1, -1, -1)  # the last to be written is the first to appear
         if all((word[first][row] == word).all() for word in words if len(word) > 1):
             break

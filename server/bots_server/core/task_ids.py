@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bots_server.core.arrays import Bools, Ints
+from bots_server.core.arrays import Bools, Ints, distinct
 
 _BLOCK = 65_536  # texts that are hashed or compared at once, so that the working memory does not grow with their number
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio, as in Fibonacci hashing
@@ -110,7 +110,7 @@ def index_ids(ids: Texts) -> TaskIds:
     order = np.argsort(hashes, kind="stable").astype(np.int32)
     hashes = hashes[order]
     collisions = np.flatnonzero(hashes[1:] == hashes[:-1])
-    suspects = np.unique(np.concatenate([order[collisions], order[collisions + 1]])).astype(np.int64)
+    suspects = distinct(np.concatenate([order[collisions], order[collisions + 1]])).astype(np.int64)
     first: dict[str, int] = {}
     for task, name in zip(suspects.tolist(), ids.read(suspects), strict=True):
         if first.setdefault(name, task) != task:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bots_server.core.arrays import Bools, Floats, Ints, find
+from bots_server.core.arrays import Bools, Floats, Ints, distinct, find
 from bots_server.core.draw.eligible import RANKS, Eligible, eligible
 from bots_server.core.draw.lists import Lists, Source
 from bots_server.core.draw.nearest import Nearest
@@ -84,7 +84,7 @@ class Draw:
         self._greedy = given.greedy if spec.greedy is None else spec.greedy
         self._temperature = given.temperature if spec.temperature is None else spec.temperature
         uniform_fraction = given.uniform_fraction if spec.uniform_fraction is None else spec.uniform_fraction
-        self._excluded = np.unique(np.array(spec.excluded, np.int64))
+        self._excluded = distinct(np.array(spec.excluded, np.int64))
         self._tags: list[int | None] = [None]
         self._parts: list[Sequence[int]] | None = None
         by_number: dict[int, float] = dict(spec.quotas or spec.weights or ())

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bots_server.core.arrays import Floats, Ints, find
+from bots_server.core.arrays import Floats, Ints, find, union
 from bots_server.core.coverage import Coverage
 from bots_server.core.draw.pool import Parts
 from bots_server.core.models import MODULES
@@ -94,8 +94,8 @@ def eligible(
     by_cell = MODULES[posterior.model].BY_CELL
     coverage = posterior.state.coverage if posterior.hyperparameters.rest > 0 else None
     retired = posterior.retired[~find(excluded, posterior.retired)[1]]
-    blocked = np.union1d(excluded, retired) if len(retired) else excluded
-    taken = blocked if every else np.union1d(own, blocked) if len(blocked) else own
+    blocked = union(excluded, retired) if len(retired) else excluded
+    taken = blocked if every else union(own, blocked) if len(blocked) else own
 
     number = 1 if tags is None else len(tags)
     part_of_tag = np.full(max(len(tasks.tags), 1), 0 if tags is None else number)  # number: of no part
@@ -166,7 +166,7 @@ def _ranges(
         free = coverage.current_by_cell.astype(np.int64)
     if coverage is not None and len(blocked):
         blocked = blocked[coverage.rank(blocked) == rank]
-    taken = np.union1d(own, blocked) if len(blocked) else own
+    taken = union(own, blocked) if len(blocked) else own
     free = free - np.bincount(tasks.cell_of(taken), minlength=len(free))
     bounds = tasks.cell_start
     if not cells:
