@@ -18,6 +18,17 @@ def test_outcome_is_the_quadrature_of_the_model(mean: float, variance: float, k:
     np.testing.assert_allclose(after, product(mean, variance, k, n), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(10_000,), (1_000, 6)])
+def test_many_outcomes_are_each_as_if_alone(shape: tuple[int, ...]) -> None:
+    """To the bit: outcomes are computed in blocks."""
+    rng = np.random.default_rng(0)
+    rollouts = rng.integers(1, 64, shape).astype(np.float64)
+    columns = rng.normal(0, 3, shape), rng.random(shape) + 0.1, np.floor(rollouts * rng.random(shape)), rollouts
+    together = np.array(after_outcome(*columns))
+    for part in (slice(0, 1), slice(600, 700), slice(-1, None)):
+        np.testing.assert_array_equal(np.array(after_outcome(*(column[part] for column in columns))), together[:, part])
+
+
 def test_beta_has_the_moments_of_the_pass_rate() -> None:
     """Mean and variance of the Beta are those of the logit-normal."""
     mean, variance = np.array([0.0, 1.5, -4.0]), np.array([0.25, 1.0, 2.0])

@@ -51,12 +51,15 @@ def after_outcome(mean: Floats, variance: Floats, successes: Floats, rollouts: F
 
     All of one shape. The points of the quadrature lie about the mean of the Normal, as the model defines them.
     """
-    points = mean[..., None] + np.sqrt(variance)[..., None] * NODES
-    log_terms = successes[..., None] * points - rollouts[..., None] * np.logaddexp(0, points)
-    top = log_terms.max(-1, keepdims=True)
-    terms = np.exp(log_terms - top) * WEIGHTS
-    total = terms.sum(-1)
-    terms /= total[..., None]
-    after = (terms * points).sum(-1)
-    spread = (terms * (points - after[..., None]) ** 2).sum(-1)
-    return after, spread, np.log(total) + top[..., 0]
+    after, spread, log_normaliser = np.empty((3, *mean.shape))
+    for block in blocks(len(mean), _BLOCK * len(mean) // max(mean.size, 1)):
+        points = mean[block, ..., None] + np.sqrt(variance[block])[..., None] * NODES
+        log_terms = successes[block, ..., None] * points - rollouts[block, ..., None] * np.logaddexp(0, points)
+        top = log_terms.max(-1, keepdims=True)
+        terms = np.exp(log_terms - top) * WEIGHTS
+        total = terms.sum(-1)
+        terms /= total[..., None]
+        after[block] = middle = (terms * points).sum(-1)
+        spread[block] = (terms * (points - middle[..., None]) ** 2).sum(-1)
+        log_normaliser[block] = np.log(total) + top[..., 0]
+    return after, spread, log_normaliser
