@@ -256,6 +256,23 @@ def test_the_seventeenth_newest_selection_is_closed() -> None:
     assert own.state.updates == OPEN_UPDATES + 2
 
 
+@pytest.mark.parametrize("selection", ["", "large"])
+def test_an_update_that_takes_no_part_is_kept_behind_an_open_one_alone(
+    selection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the evidence of reports without a selection, or of very many tasks, is not in each snapshot."""
+    monkeypatch.setattr("bots_server.core.posterior.MOST_TASKS", 3)
+    tasks = Columns(40, {}).arranged()
+    closed = report(Outcomes((1, 2, 3), (1.0, 0.0, 2.0), (2, 2, 2), selection))
+    state = fold_all(begun(tasks, {}), tasks, [closed, closed])
+    assert (state.open, state.state.updates) == ((), 2)
+    part = report(Outcomes((7,), (1.0,), (2,), "a"))
+    state = fold_all(state, tasks, [part, closed, part])
+    assert ([len(update.evidence) for update in state.open], state.state.updates) == ([1, 3], 4)
+    assert bits(stored(state, tasks)) == bits(state)
+    assert fold_all(state, tasks, [closed] * OPEN_UPDATES).open == ()
+
+
 @pytest.mark.parametrize("parts", [False, True])
 def test_a_long_history_with_late_parts_is_the_oracles(parts: bool) -> None:
     """Over many more updates than are open, each part joins its update if that is one of the newest 16; few states are

@@ -42,13 +42,18 @@ _KEPT = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenUpdate:
-    """An update that takes further parts of its selection."""
+    """An update that takes further parts of its selection, or one after such an update."""
 
     selection_id: str  # "": none, and no part is added
     evidence: Evidence  # sum of the parts so far
     policy_lag: int | None  # policy steps between selection and first report; None: not known
     shadow_tasks: Ints  # what the run would have selected in place of these, of all parts so far
     before: State | None  # the state before this update; None: not kept
+
+    @property
+    def closed(self) -> bool:
+        """Returns whether it takes no further part, however new it is."""
+        return not self.selection_id or len(self.evidence) >= MOST_TASKS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +65,7 @@ class Posterior:
     hyperparameters: Hyperparameters
     retired: Ints  # `[r]` ascending: tasks that are not selected
     last_report_time_ms: int  # since 1970-01-01 UTC; 0: no report yet
-    # The open updates, and at most 7 closed ones before them; the state before the first is kept.
+    # The updates from the oldest open one on, and at most 7 closed ones before it; the state before the first is kept.
     open: tuple[OpenUpdate, ...]
     state: State  # after all of them
     # What `individuals` returned. Not a part of the state.
@@ -251,7 +256,8 @@ def _applied(posterior: Posterior, tasks: Tasks, chain: list[OpenUpdate], change
     for at, update in enumerate(chain[1:-1], 1):
         if update.before is not None and update.before.updates % _KEPT:
             chain[at] = replace(update, before=None)
-    first, _ = _newest_state(chain, max(len(chain) - OPEN_UPDATES, 0))
+    oldest = next((at for at in range(max(len(chain) - OPEN_UPDATES, 0), len(chain)) if not chain[at].closed), None)
+    first = len(chain) if oldest is None else _newest_state(chain, oldest)[0]
     return replace(posterior, open=tuple(chain[first:]), state=state)
 
 
