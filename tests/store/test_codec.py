@@ -28,6 +28,7 @@ from bots_server.core.tasks import Tasks, arrange
 from bots_server.errors import ServerTooOld
 from bots_server.storage.v1 import storage_pb2 as storage
 from bots_server.store import Store, StoredEvent, codec, reader
+from bots_server.store.codec.arrays import PIECE
 from bots_server.store.seal import seal
 from tests.store import records
 
@@ -145,6 +146,17 @@ def test_events_are_read_back() -> None:
         states = {"a" * 32: event.state} if isinstance(event, Restored) else {}
         back = codec.core_event(StoredEvent(at + 1, b"", time_ms, read), states.__getitem__)
         assert same(event, back)
+
+
+@pytest.mark.parametrize("size", [PIECE, 2 * PIECE + 1])
+def test_long_event_is_read_back(size: int) -> None:
+    """Its columns are stored in pieces."""
+    rng = np.random.default_rng(size)
+    rollouts = rng.integers(1, 9, size).astype(np.float64)
+    evidence = gather(np.arange(size) * 3, rollouts * rng.random(size), rollouts, rng.random(size) < 0.5)
+    for event in (Report(evidence, 5), Retired(evidence.tasks, "broken"), Unretired(evidence.tasks)):
+        stored = StoredEvent(1, b"", 5, codec.stored_event(event))
+        assert same(event, codec.core_event(stored, lambda uid: pytest.fail(uid)))
 
 
 def test_datasets_are_read_back() -> None:

@@ -11,6 +11,7 @@ from bots_server.core import posterior as core
 from bots_server.core.evidence import Evidence
 from bots_server.errors import ServerTooOld
 from bots_server.storage.v1 import storage_pb2 as storage
+from bots_server.store.codec.arrays import extend
 from bots_server.store.codec.hyperparameters import hyperparameters_message, stated
 from bots_server.store.history import StoredEvent
 from bots_server.store.reader import READER, WRITES, require
@@ -29,7 +30,7 @@ def stored_event(
     message = storage.Event(identity=identity, job=job, request_id=request_id, min_reader=WRITES)
     match event:
         case core.Report():
-            message.report.CopyFrom(_stored_report(event))
+            _store_report(message.report, event)
         case core.HyperparametersChanged(changes):
             message.hyperparameters_changed.hyperparameters.CopyFrom(hyperparameters_message(changes))
         case core.Restored(state):
@@ -38,9 +39,11 @@ def stored_event(
         case core.Undone(version):
             message.undone.CopyFrom(storage.Undone(version=version, state_uid=state_uid))
         case core.Retired(tasks, reason):
-            message.retired.CopyFrom(storage.Retired(tasks=tasks.tolist(), reason=reason))
+            message.retired.reason = reason
+            extend(message.retired.tasks, tasks)
         case core.Unretired(tasks):
-            message.retired.CopyFrom(storage.Retired(tasks=tasks.tolist(), undo=True))
+            message.retired.undo = True
+            extend(message.retired.tasks, tasks)
     return message
 
 
@@ -64,19 +67,22 @@ def core_event(stored: StoredEvent, state: Callable[[str], core.Posterior]) -> c
             raise ServerTooOld(what, READER + 1, READER)
 
 
-def _stored_report(report: core.Report) -> storage.Report:
+def _store_report(message: storage.Report, report: core.Report) -> None:
+    """Fills in the message of a report."""
     evidence = report.evidence
-    return storage.Report(
-        tasks=evidence.tasks.tolist(),
-        successes=evidence.successes.tolist(),
-        rollouts=evidence.rollouts.astype(np.int64).tolist(),
-        effective=[] if evidence.effective is None else evidence.effective.tolist(),
-        selection_id=report.selection_id,
-        policy_step=report.policy_step,
-        selection_policy_step=report.selection_policy_step,
-        shadow_tasks=report.shadow_tasks.tolist(),
-        outlier=None if report.outlier is None else storage.Outlier(**asdict(report.outlier)),
-    )
+    extend(message.tasks, evidence.tasks)
+    extend(message.successes, evidence.successes)
+    extend(message.rollouts, evidence.rollouts.astype(np.int64))
+    if evidence.effective is not None:
+        extend(message.effective, evidence.effective)
+    message.selection_id = report.selection_id
+    if report.policy_step is not None:
+        message.policy_step = report.policy_step
+    if report.selection_policy_step is not None:
+        message.selection_policy_step = report.selection_policy_step
+    if report.outlier is not None:
+        message.outlier.CopyFrom(storage.Outlier(**asdict(report.outlier)))
+    extend(message.shadow_tasks, report.shadow_tasks)
 
 
 def _core_report(report: storage.Report, time_ms: int) -> core.Report:
