@@ -8,10 +8,11 @@ from prometheus_client import CollectorRegistry
 from bots_server.core.draw import SelectionSpec
 from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.core.tasks import Tasks
+from bots_server.errors import StoreUnavailable
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
 from bots_server.runs.prefetch import MOST_PAUSED
-from bots_server.runs.replica import Replica
+from bots_server.runs.replica import MANY_OUTCOMES, Replica
 from bots_server.runs.selection import SPARE, Drawn, draw
 from bots_server.telemetry.metrics import Metrics
 from tests.api.service import Service
@@ -155,3 +156,20 @@ def test_prefetched_selections_have_the_distribution_of_drawing_when_asked(repli
     expected = np.bincount(nearest, minlength=26) / 100
     statistic = float(((picks - expected) ** 2 / expected).sum())
     assert statistic / (1 + 4000 / 400_000) < scipy.stats.chi2.isf(1e-9, df=25)
+
+
+def test_long_report_is_folded_when_it_is_answered(letters: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own call, so that no caller reports faster than its reports are folded; if that fails, later."""
+    policy, registry = letters.run("letters", "policy"), letters.server._registry
+    registry.close()  # nothing is folded in the background
+    long = [3] * (MANY_OUTCOMES + 1), [1] * (MANY_OUTCOMES + 1)
+    version = policy.report(*long).version
+    view = registry.open("letters", "policy").last_view()
+    assert view is not None
+    assert view.posterior.version == version == 1
+
+    def away(replica: Replica) -> None:
+        raise StoreUnavailable("is away")
+
+    monkeypatch.setattr(Replica, "_view", away)
+    assert policy.report(*long).version == 2

@@ -50,7 +50,7 @@ THREADS = {
     "GetRunSummary of it": 16,
     "all posteriors of 2M": 32,
     "ListEvents, 2,000 a page": 16,
-    "reports of 100,000 outcomes": 16,  # last: the server goes on folding for some seconds
+    "reports of 100,000 outcomes": 16,
 }
 _context = multiprocessing.get_context("spawn")
 
@@ -150,7 +150,20 @@ def flooded(trainer: Caller, address: str, flood: str, seconds: float) -> tuple[
         samples = train(trainer, seconds)
         calls = Counter(ended())
         calls.subtract(begin)
+    settle(address)
     return samples, {how: count / seconds for how, count in calls.items() if count}
+
+
+def settle(address: str) -> None:
+    """Waits until a server has answered the calls of a flood that is over, which takes a core."""
+    caller = Caller(address, "flood")
+    while True:
+        try:
+            caller("GetRunSummary", pb.GetRunSummaryRequest(run=ref("big", "flood")))
+            break
+        except grpc.RpcError as error:
+            sleep(advised(error) or 0.1)
+    caller.channel.close()
 
 
 def prepare(caller: Caller) -> None:

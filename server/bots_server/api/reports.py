@@ -13,7 +13,7 @@ from bots_server.core.evidence import Evidence, gather
 from bots_server.core.outlier import Outlier, outlier
 from bots_server.core.posterior import Report, Retired, Unretired
 from bots_server.runs.registry import Registry
-from bots_server.runs.replica import Replica
+from bots_server.runs.replica import MANY_OUTCOMES, Replica
 from bots_server.store import Store
 from bots_server.telemetry.metrics import Metrics
 
@@ -51,6 +51,8 @@ class ReportHandlers:
         found = outlier_of(run, evidence)
         report = Report(evidence, 0, request.selection_id, step, selection_step, shadow, found)
         appended = Change(self._store, self._registry, run, request, *content).append(report, prefetch=True)
+        if outcomes > MANY_OUTCOMES:
+            run.catch_up()  # else its caller would send reports faster than they are folded
         if found is not None and not appended.repeated:
             self._warn(run, request.job, appended.version, found)
         self._metrics.leases_ended("released", appended.released)

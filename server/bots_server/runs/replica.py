@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from bots_server.core.draw import SelectionSpec
@@ -102,6 +103,11 @@ class Replica:
             return View(self._state.posterior, *self._leases)
         finally:
             self._lock.release()
+
+    def catch_up(self) -> None:
+        """Folds what is in Redis if it can, in the turn of the call in progress."""
+        with suppress(Failure):  # nothing is lost: the next call does the same
+            self._view()
 
     def last_view(self) -> View | None:
         """Returns the run as it was seen last, without asking Redis; None: it was not seen yet."""
