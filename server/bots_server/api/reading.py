@@ -13,8 +13,7 @@ from bots_server.core.posterior import Posterior, alpha_beta
 from bots_server.runs.replica import Replica
 
 MAX_POSTERIORS = 1_000_000
-CHUNK = 32_768  # tasks in a message: half a megabyte
-CHUNK_WITH_IDS = 8_192  # ids have up to 256 bytes
+CHUNK = 8_192  # tasks in a message, so that it is made in a millisecond; ids have up to 256 bytes
 chunk_lock = threading.Lock()  # one thread makes chunks at a time, so that downloads do not crowd out short calls
 NOTICE_SECONDS = 0.5  # in which a watch notices that its caller is gone
 
@@ -65,11 +64,11 @@ def posterior_chunks(
     """
     ids = run.dataset.ids if request.with_ids else None
     tags = run.dataset.tasks.tag if request.with_tags else None
-    step = CHUNK if ids is None else CHUNK_WITH_IDS
-    for begin in range(0, len(asked), step):
+    for begin in range(0, len(asked), CHUNK):
         yield None
         with chunk_lock:
-            which = np.array(asked[begin : begin + step], np.int64)
+            part = asked[begin : begin + CHUNK]
+            which = np.arange(part.start, part.stop) if isinstance(part, range) else part
             alpha, beta = alpha_beta(posterior, run.dataset.tasks, which)
             chunk = pb.GetPosteriorsResponse(
                 version=posterior.version,
