@@ -141,6 +141,7 @@ def test_one_warning_when_it_goes_and_one_when_it_is_back(
         with caplog.at_level(logging.WARNING, "bots"):
             until(lambda: run.stats.reports_pending == 0)
             assert not run.select(4).fallback
+            until(lambda: any(record.name == "bots" for record in caplog.records))
         (back,) = [record.getMessage() for record in caplog.records if record.name == "bots"]
         assert "50 selections were drawn uniformly, 50 reports were kept" in back
 

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -185,12 +184,6 @@ def test_directory_that_cannot_be_used_is_refused(tmp_path: Path, monkeypatch: p
             pass
 
 
-def can_be_another_user() -> bool:
-    """Returns whether this user can become another one, who can run what this one does."""
-    return os.getuid() == 0 and all(above.stat().st_mode & stat.S_IXOTH for above in Path(sys.executable).parents)
-
-
-@pytest.mark.skipif(not can_be_another_user(), reason="must be root, and Python where everybody may run it")
 def test_directory_of_its_group_is_used_by_any_user() -> None:
     """As the image's /data, by a container with an arbitrary uid and group 0. A second user is told what to give."""
     command = (
@@ -207,7 +200,11 @@ def test_directory_of_its_group_is_used_by_any_user() -> None:
             program = [sys.executable, "-c", command, directory]
             return subprocess.run(program, user=uid, group=0, extra_groups=[], capture_output=True, text=True)
 
-        assert [start(12345).returncode for _ in range(2)] == [0, 0]
+        try:
+            first = start(12345)
+        except PermissionError:
+            pytest.skip("must be root, and Python where everybody may run it")
+        assert [first.returncode, start(12345).returncode] == [0, 0]
         assert f"data directory {directory}: Permission denied; give --redis, or a --data-dir" in start(54321).stderr
 
 
