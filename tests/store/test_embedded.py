@@ -157,6 +157,19 @@ def test_data_of_a_newer_server_is_not_opened(tmp_path: Path, written: str, refu
         assert (tmp_path / "valkey.version").read_text() != written
 
 
+@pytest.mark.parametrize("told", [b"", b"\xff\xfe", b"Valkey server v=9.0-rc1 ", b"v=1.0"])
+def test_any_answer_about_the_version_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bytes) -> None:
+    """A binary that says nothing known about itself starts, also the next time."""
+    (tmp_path / "told").write_bytes(told)
+    odd = tmp_path / "odd"
+    odd.write_text(f'#!/bin/sh\n[ "$1" != --version ] && exec {embedded.find_binary()} "$@"\ncat {tmp_path}/told\n')
+    odd.chmod(0o755)
+    monkeypatch.setattr(embedded, "find_binary", lambda: str(odd))
+    for _ in range(2):
+        with embedded.start(tmp_path / "data"):
+            pass
+
+
 def test_it_says_why_it_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken file and a missing binary are errors that say so; no process is left."""
     (tmp_path / "appendonlydir").write_text("a file where the directory should be")

@@ -138,7 +138,8 @@ def _check_version(data_dir: Path, binary: str) -> str:
     Raises EmbeddedError if a newer server wrote the data, or if Valkey did and this is Redis: it cannot read all of
     that, and would advise to cut the file.
     """
-    told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603 - same
+    shown = subprocess.run([binary, "--version"], capture_output=True, check=False).stdout  # noqa: S603 - same
+    told = shown.decode("ascii", "ignore")
     version = f"{told.partition(' ')[0]} {told.partition('v=')[2].partition(' ')[0]}"
     with suppress(FileNotFoundError, ValueError):  # no such file, or a version of another form
         written = (data_dir / _VERSION_FILE).read_text()
