@@ -141,9 +141,8 @@ def test_call_waits_for_another_ones_sync_no_longer_than_its_deadline() -> None:
         service.dataset("tasks", 100)
         run = service.create("tasks", "policy")
         record = service.store.runs.get(service.store.datasets.get("tasks"), "policy")
-        replica = Replica(
-            service.store, Metrics(CollectorRegistry()), DatasetCache(service.store, Memory(2**30)), record
-        )
+        datasets = DatasetCache(service.store, Memory(2**30))
+        replica = Replica(service.store, Metrics(CollectorRegistry()), datasets, record, threading.Event())
         replica.view()
         redis.pause()
         try:

@@ -1,6 +1,7 @@
 """One history: no server goes on from a past that Redis forgot, and none folds an event that it does not understand."""
 
 import logging
+import threading
 
 import grpc
 import numpy as np
@@ -8,7 +9,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bots_server.core.posterior import alpha_beta
-from bots_server.errors import ServerStopping
 from bots_server.runs.dataset import DatasetCache
 from bots_server.runs.memory import Memory
 from bots_server.runs.replica import Replica
@@ -34,7 +34,7 @@ def replica_of(service: Service, registry: CollectorRegistry | None = None) -> R
     """Returns a replica of the run `policy` of `letters`."""
     record = service.store.runs.get(service.store.datasets.get("letters"), "policy")
     metrics = Metrics(registry or CollectorRegistry())
-    return Replica(service.store, metrics, DatasetCache(service.store, Memory(2**30)), record)
+    return Replica(service.store, metrics, DatasetCache(service.store, Memory(2**30)), record, threading.Event())
 
 
 @pytest.mark.parametrize("later", [0, 3, 5, 8])
@@ -71,18 +71,6 @@ def test_server_says_once_that_a_run_is_gone(letters: Service, caplog: pytest.Lo
     (record,) = caplog.records
     assert "run letters/policy, uid " in record.getMessage()
     assert "is gone: deleted elsewhere, or Redis was emptied" in record.getMessage()
-
-
-def test_closed_replica_folds_no_further(letters: Service) -> None:
-    """It answers what it has, and is refused what it would have to fold, so that a server that stops ends."""
-    run, replica = letters.run("letters", "policy"), replica_of(letters)
-    run.report([1], [1])
-    assert replica.view().posterior.version == 1
-    replica.close()
-    assert replica.view().posterior.version == 1
-    run.report([2], [1])
-    with pytest.raises(ServerStopping):
-        replica.view()
 
 
 def test_server_that_was_away_reads_the_newest_snapshot(letters: Service) -> None:

@@ -1,5 +1,7 @@
 """Prefetch: after a report the next selection is drawn before it is asked for; used once, of the newest posterior."""
 
+import threading
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -25,7 +27,8 @@ def replica(letters: Service) -> Replica:
     """A replica of a run that has evidence."""
     letters.run("letters", "policy").report([0, 1, 2], [4, 2, 0])
     record = letters.store.runs.get(letters.store.datasets.get("letters"), "policy")
-    return Replica(letters.store, Metrics(CollectorRegistry()), DatasetCache(letters.store, Memory(2**30)), record)
+    datasets = DatasetCache(letters.store, Memory(2**30))
+    return Replica(letters.store, Metrics(CollectorRegistry()), datasets, record, threading.Event())
 
 
 def draws(monkeypatch: pytest.MonkeyPatch) -> list[Posterior]:
@@ -161,7 +164,7 @@ def test_prefetched_selections_have_the_distribution_of_drawing_when_asked(repli
 def test_long_report_is_folded_when_it_is_answered(letters: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its own call, so that no caller reports faster than its reports are folded; if that fails, later."""
     policy, registry = letters.run("letters", "policy"), letters.server._registry
-    registry.close()  # nothing is folded in the background
+    monkeypatch.setattr(registry, "_submit", lambda *_: None)  # nothing is folded in the background
     long = [3] * (MANY_OUTCOMES + 1), [1] * (MANY_OUTCOMES + 1)
     version = policy.report(*long).version
     view = registry.open("letters", "policy").last_view()

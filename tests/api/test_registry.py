@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bots_server.errors import RunReplaced
+from bots_server.errors import RunReplaced, ServerStopping
 from bots_server.runs.dataset import array_bytes
 from bots_server.runs.registry import Registry
 from bots_server.telemetry.metrics import Metrics
@@ -99,6 +99,25 @@ def test_idle_replica_is_dropped(letters: Service) -> None:
         runs.open("letters", "other").view()
         clock.now = 70
         assert [replica.record.name for replica in runs.held()] == ["other"]
+
+
+def test_nothing_is_folded_after_the_close(letters: Service) -> None:
+    """Runs answer what they have, also one that was dropped while a call uses it; none is read from its beginning."""
+    run = letters.run("letters", "policy")
+    with registry(letters) as (runs, _):
+        run.report([1], [1])
+        dropped = runs.open("letters", "policy")
+        dropped.view()
+        runs.gone(dropped)
+        held = runs.open("letters", "policy")
+        held.view()
+        runs.close()
+        assert [replica.view().posterior.version for replica in (held, dropped)] == [1, 1]
+        run.report([2], [1])
+        runs.gone(held)
+        for replica in held, dropped, runs.open("letters", "policy"):
+            with pytest.raises(ServerStopping):
+                replica.view()
 
 
 def test_stale_uid_evicts_nothing(letters: Service) -> None:

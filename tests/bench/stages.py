@@ -1,5 +1,6 @@
 """Where the time of one selection goes."""
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,7 +74,9 @@ def stages(addresses: list[str], redis_url: str, size: int, told: Callable[[str]
             side.step(rng)
         seeded = client.create_run(name, "seeded", fork_from="ahead")
         run = store.runs.get(store.datasets.get(name), "ahead")
-        replica = Replica(store, Metrics(CollectorRegistry()), DatasetCache(store, Memory(2**30)), run)
+        replica = Replica(
+            store, Metrics(CollectorRegistry()), DatasetCache(store, Memory(2**30)), run, threading.Event()
+        )
         posterior, tasks = replica.view().posterior, replica.dataset.tasks
         for seed in range(ROUNDS):
             with timed("empty"):

@@ -47,7 +47,7 @@ class Registry:
         self._lock = threading.Lock()
         self._held: OrderedDict[tuple[str, str], tuple[Replica, float]] = OrderedDict()  # least recently used first
         self._waiting: set[tuple[str, str]] = set()  # work and uid of the run, for the background
-        self._closed = False
+        self._closing = threading.Event()
         self._background = ThreadPoolExecutor(2, thread_name_prefix="background")
 
     def open(self, dataset: str, name: str, uid: str = "") -> Replica:
@@ -64,7 +64,7 @@ class Registry:
         with self._lock:
             held = self._held.get((dataset, name))
             if held is None or held[0].record.uid != record.uid:
-                return self._use(Replica(self._store, self._metrics, self.datasets, record))
+                return self._use(Replica(self._store, self._metrics, self.datasets, record, self._closing))
             return self._use(held[0])
 
     def gone(self, replica: Replica) -> None:
@@ -101,9 +101,7 @@ class Registry:
     def close(self) -> None:
         """Has runs read no further, in calls and in the background, and drops what waits for the background."""
         with self._lock:
-            self._closed = True
-            for replica, _ in self._held.values():
-                replica.close()
+            self._closing.set()
         self._background.shutdown(cancel_futures=True)
 
     def _find(self, dataset: str, name: str, uid: str) -> storage.RunRecord:
@@ -144,7 +142,7 @@ class Registry:
     def _submit(self, name: str, replica: Replica, work: Callable[[], None]) -> None:
         key = name, replica.record.uid
         with self._lock:
-            if key not in self._waiting and not self._closed:
+            if key not in self._waiting and not self._closing.is_set():
                 self._waiting.add(key)
                 self._background.submit(self._do, key, replica, charged(work))
 

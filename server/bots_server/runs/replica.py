@@ -58,9 +58,17 @@ class Diverged(Conflict):
 class Replica:
     """One run: its record, its dataset and its newest state. Safe to use from many threads."""
 
-    def __init__(self, store: Store, metrics: Metrics, datasets: DatasetCache, record: storage.RunRecord) -> None:
+    def __init__(
+        self,
+        store: Store,
+        metrics: Metrics,
+        datasets: DatasetCache,
+        record: storage.RunRecord,
+        closing: threading.Event,
+    ) -> None:
+        """closing: set when the server ends, so that syncs end with ServerStopping after the events being folded"""
         self.record = record
-        self._store, self._metrics, self._datasets = store, metrics, datasets
+        self._store, self._metrics, self._datasets, self._closing = store, metrics, datasets, closing
         self._lock = threading.Lock()
         self._dataset: Dataset | None = None
         self._begun = self._ended = 0  # number of the newest sync that began, and of the newest that ended
@@ -71,7 +79,6 @@ class Replica:
         self._summary: tuple[Posterior, Summary] | None = None
         self._bytes: tuple[Posterior | None, int] = (None, 0)
         self._prefetch = Prefetch()
-        self._closed = False
 
     @property
     def dataset(self) -> Dataset:
@@ -193,10 +200,6 @@ class Replica:
             self._bytes = posterior, array_bytes(posterior)
         return self._bytes[1]
 
-    def close(self) -> None:
-        """Ends syncs, after the events that they are folding, with ServerStopping."""
-        self._closed = True
-
     def loaded_dataset(self) -> Dataset | None:
         """Returns the dataset if it is loaded."""
         return self._dataset
@@ -262,7 +265,7 @@ class Replica:
     def _folded(self, posterior: Posterior, events: Sequence[Event]) -> Posterior:
         tasks = self.dataset.tasks
         for begin in range(0, len(events), PIECE_EVENTS):
-            if self._closed:
+            if self._closing.is_set():
                 raise ServerStopping
             piece = events[begin : begin + PIECE_EVENTS]
             outcomes = sum(len(event.evidence.tasks) for event in piece if isinstance(event, Report))
