@@ -103,12 +103,16 @@ def test_reports_are_accepted_after_the_clock_of_redis_went_back(store: Store, m
     run = records.run(store)
     for version in range(1, 4):
         assert again(store, run, records.request_id()) == (version, False)
-    seconds, _ = records.redis_of(store).time()
-    records.set_head(store, run, forgotten=(seconds + 600) * 1000)  # as if the clock had been ten minutes ahead
+    redis = records.redis_of(store)
+    seconds, _ = redis.time()
+    ahead = (seconds + 600) * 1000  # as if the clock had been ten minutes ahead
+    records.set_head(store, run, forgotten=ahead)
     late = records.request_id()
     with pytest.raises(RequestTooOld, match=late):
         again(store, run, late, age_ms=1000)
-    assert again(store, run, records.request_id()) == (4, False)
+    for version in range(4, 8):  # which forgets ids that arrived by the clock of now
+        assert again(store, run, records.request_id()) == (version, False)
+    assert int(redis.hget(records.KEYS.of_run(run).run, "forgotten")) == ahead  # also when the clock goes forward again
 
 
 def test_the_clock_of_the_caller_decides_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

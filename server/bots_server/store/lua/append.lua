@@ -18,7 +18,7 @@
 
   Safe to repeat by the request id: it is checked before anything is written. An unknown id is old unless it was first
   sent after the arrival of the newest forgotten id. While the clock is behind that, because it was set back or another
-  server has it, an id that is sent for the first time is new.
+  server has it, an id that is sent for the first time is new. The arrival of the newest forgotten id never goes back.
 ]]
 --- @include now
 --- @include head
@@ -52,7 +52,7 @@ local within = tonumber(ARGV[3]) > 0 and 0 or 256
 local lost = digest or ids ~= head.ids or redis.call("LLEN", KEYS[4]) ~= ids or (oldest and (request(oldest) or "") == "")
 if lost or redis.call("LPOS", KEYS[4], ARGV[1], "MAXLEN", within) then
   redis.call("UNLINK", KEYS[3], KEYS[4])
-  head.ids, head.forgotten = 0, at - 1
+  head.ids, head.forgotten = 0, math.max(head.forgotten, at - 1)
   write_head(KEYS[1], head)
   if not restoring then return {"lost", head.version, head.snapshot, 0, 0} end
   oldest = nil
@@ -81,7 +81,7 @@ if oldest then
   local _, _, arrival = request(oldest)
   redis.call("RPOP", KEYS[4])
   redis.call("HDEL", KEYS[3], oldest)
-  head.forgotten = arrival
+  head.forgotten = math.max(head.forgotten, arrival)
 else
   head.ids = head.ids + 1
 end
