@@ -236,11 +236,17 @@ def _fail_over(deployment: Deployment, end: Callable[[Valkey], None]) -> None:
         old.arguments = [*without(old.arguments, "--replicaof"), "--replicaof", f"{HOST} {new.port}"]
     if end is Valkey.kill:
         old.start()  # in a cluster it finds its place by itself
-    deployment.nodes[:2] = [new, old]
-    wait_until(lambda: role(old) == "slave" and in_step(new, 1), "the old primary follows", 90)
+
+    def settled() -> bool:
+        """Returns whether one follows the other. Sentinel may make the old one, which is back, the primary again."""
+        deployment.nodes[:2] = sorted((new, old), key=role)
+        primary, replica = deployment.nodes[:2]
+        return (role(primary), role(replica)) == ("master", "slave") and in_step(primary, 1)
+
+    wait_until(settled, "one follows the other", 90)
     if deployment.sentinels is not None:
         watched = deployment.sentinels
-        wait_until(lambda: watched.primary_port() == new.port, "the sentinels agree", 30)
+        wait_until(lambda: watched.primary_port() == deployment.nodes[0].port, "the sentinels agree", 30)
 
 
 FAILPOINTS = (
