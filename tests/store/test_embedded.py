@@ -206,14 +206,14 @@ def test_directory_of_its_group_is_used_by_any_user() -> None:
         "    pass\n"
     )
     with tempfile.TemporaryDirectory() as directory:
-        os.chown(directory, 10001, 0)
-        os.chmod(directory, 0o770)
 
         def start(uid: int) -> subprocess.CompletedProcess[str]:
             program = [sys.executable, "-c", command, directory]
             return subprocess.run(program, user=uid, group=0, extra_groups=[], capture_output=True, text=True)
 
         try:
+            os.chown(directory, 10001, 0)
+            os.chmod(directory, 0o770)
             first = start(12345)
         except PermissionError:
             pytest.skip("must be root, and Python where everybody may run it")

@@ -1,4 +1,4 @@
-"""The types of arrays."""
+"""The types of arrays, and arrays of distinct values as sets."""
 
 from typing import TypeVar
 
